@@ -1,0 +1,1 @@
+"""The device: an encrypted local store, its engine, and the library API over both."""

@@ -1,0 +1,285 @@
+"""Every error the product raises, in one place.
+
+    CrdtSyncError
+    ├── LocalError                the caller asked for something that cannot be
+    │   ├── SchemaError             a schema file is wrong (one problem per line)
+    │   ├── ValidationError         a value does not fit its field
+    │   │   └── TransitionError       a status may not follow the one before
+    │   ├── PermissionDenied        this device's role may not do that
+    │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordDeleted
+    │   ├── ConflictNotFound, ConflictClosed
+    │   ├── RecordTooLarge
+    │   ├── ImportFileError         a file to import that cannot be read as asked
+    │   └── InviteError             InviteGarbled, InviteExpired, InviteUsed, InviteWithdrawn
+    ├── StoreError                the local database
+    │   ├── StoreExists, StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew, NoKey
+    │   └── StoreClosed
+    ├── RemoteError               the peer sent something that cannot be
+    │   ├── MalformedFrame, ProtocolViolation, FrameTooLarge
+    │   ├── MalformedEnvelope, BadSignature, DecryptionFailed, UnknownMember, UnknownEpoch
+    │   ├── ChainBroken, Equivocation
+    │   ├── BadUpdate               the CRDT update inside an envelope
+    │   └── BadMembership           an entry of the membership log
+    └── ConnectionFailed          the relay cannot be reached or said no
+        ├── RelayUnreachable
+        ├── RelayRefused            carries the relay's code and reason
+        ├── SyncTimeout
+        └── PortTaken
+
+An error says what failed, why, and in `hint` what to do next. None carries a key, a passphrase, an
+invite's secret or a value out of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class CrdtSyncError(Exception):
+    """Base of all. `code` is stable and for programs, the text and `hint` are for people."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class LocalError(CrdtSyncError):
+    """The caller asked for something that cannot be; nothing was changed."""
+
+    code = "local"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SchemaProblem:
+    """One thing wrong in a schema file. Lines and columns count from 1."""
+
+    source: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}: {self.message}"
+
+
+class SchemaError(LocalError):
+    """A schema that cannot be used, with everything wrong in it."""
+
+    code = "schema"
+
+    def __init__(self, problems: Sequence[SchemaProblem]) -> None:
+        super().__init__(
+            "\n".join(str(problem) for problem in problems),
+            hint="correct the file and run `crdt-sync schema check FILE`",
+        )
+        self.problems = tuple(problems)
+
+
+class ValidationError(LocalError):
+    """A value that does not fit its field. `field` is the dotted path."""
+
+    code = "validation"
+
+    def __init__(self, field: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{field}: {message}", hint=hint)
+        self.field = field
+
+
+class TransitionError(ValidationError):
+    """A status that may not follow the one before."""
+
+    code = "transition"
+
+
+class PermissionDenied(LocalError):
+    """This device's role may not do that."""
+
+    code = "permission"
+
+
+class UnknownType(LocalError):
+    code = "unknown_type"
+
+
+class UnknownSpace(LocalError):
+    code = "unknown_space"
+
+
+class RecordNotFound(LocalError):
+    code = "not_found"
+
+
+class RecordDeleted(LocalError):
+    code = "deleted"
+
+
+class ConflictNotFound(LocalError):
+    code = "conflict_not_found"
+
+
+class ConflictClosed(LocalError):
+    code = "conflict_closed"
+
+
+class RecordTooLarge(LocalError):
+    code = "too_large"
+
+
+class ImportFileError(LocalError):
+    code = "import_file"
+
+
+class InviteError(LocalError):
+    code = "invite"
+
+
+class InviteGarbled(InviteError):
+    code = "invite_garbled"
+
+
+class InviteExpired(InviteError):
+    code = "invite_expired"
+
+
+class InviteUsed(InviteError):
+    code = "invite_used"
+
+
+class InviteWithdrawn(InviteError):
+    code = "invite_withdrawn"
+
+
+class StoreError(CrdtSyncError):
+    """The local database cannot be used as asked; it was not changed."""
+
+    code = "store"
+
+
+class StoreExists(StoreError):
+    code = "store_exists"
+
+
+class StoreMissing(StoreError):
+    code = "store_missing"
+
+
+class NotAStore(StoreError):
+    code = "not_a_store"
+
+
+class WrongPassphrase(StoreError):
+    code = "wrong_passphrase"
+
+
+class StoreInUse(StoreError):
+    code = "store_in_use"
+    retryable = True
+
+
+class StoreTooNew(StoreError):
+    code = "store_too_new"
+
+
+class NoKey(StoreError):
+    code = "no_key"
+
+
+class StoreClosed(StoreError):
+    code = "store_closed"
+
+
+class RemoteError(CrdtSyncError):
+    """A peer sent something that cannot be; it was refused and changed nothing."""
+
+    code = "remote"
+
+
+class MalformedFrame(RemoteError):
+    code = "malformed_frame"
+
+
+class ProtocolViolation(RemoteError):
+    """A well-formed frame at a moment when it may not be sent."""
+
+    code = "protocol_violation"
+
+
+class FrameTooLarge(RemoteError):
+    code = "too_large"
+
+
+class MalformedEnvelope(RemoteError):
+    code = "malformed_envelope"
+
+
+class BadSignature(RemoteError):
+    code = "bad_signature"
+
+
+class DecryptionFailed(RemoteError):
+    code = "decryption_failed"
+
+
+class UnknownMember(RemoteError):
+    code = "unknown_member"
+
+
+class UnknownEpoch(RemoteError):
+    code = "unknown_epoch"
+
+
+class ChainBroken(RemoteError):
+    """An envelope that does not follow its author's previous one."""
+
+    code = "chain_broken"
+
+
+class Equivocation(RemoteError):
+    """Two different envelopes of one author with the same sequence number."""
+
+    code = "equivocation"
+
+
+class BadUpdate(RemoteError):
+    code = "bad_update"
+
+
+class BadMembership(RemoteError):
+    code = "bad_membership"
+
+
+class ConnectionFailed(CrdtSyncError):
+    """The relay cannot be used now. Local work goes on; nothing was lost."""
+
+    code = "connection"
+    retryable = True
+
+
+class RelayUnreachable(ConnectionFailed):
+    code = "relay_unreachable"
+
+
+class RelayRefused(ConnectionFailed):
+    """The relay said no. `close_code` is the WebSocket close code, see `protocol.codes`."""
+
+    code = "relay_refused"
+    retryable = False
+
+    def __init__(self, message: str, *, close_code: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.close_code = close_code
+
+
+class SyncTimeout(ConnectionFailed):
+    code = "sync_timeout"
+
+
+class PortTaken(ConnectionFailed):
+    code = "port_taken"
+    retryable = False

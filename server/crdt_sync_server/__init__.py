@@ -1,0 +1,1 @@
+"""The relay: stores, orders and forwards encrypted envelopes, and can read none."""
