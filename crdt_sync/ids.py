@@ -8,7 +8,6 @@ a document is structural and checkable by anyone.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable
@@ -48,7 +47,7 @@ def from_b64url(text: str) -> bytes:
     """The inverse of `b64url`; raises ValueError for anything `b64url` would not have written."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise ValueError("not base64url text") from exc
     if b64url(raw) != text:
         raise ValueError("not canonical base64url text")
