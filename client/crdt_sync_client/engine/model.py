@@ -1,0 +1,303 @@
+"""What goes into the engine and what comes out: plain values, no behaviour beyond their own shape.
+
+Operations describe one intended change each. Results and changes describe what happened. Nothing here
+holds a database handle or a live document, so every value may cross threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
+from crdt_sync.roles import Role
+
+Path = tuple[str, ...]
+SyncState = Literal["synced", "pending", "conflict", "failed"]
+Origin = Literal["local", "remote"]
+Keep = Literal["mine", "theirs", "winner"]
+
+
+class _Unset:
+    """The type of `UNSET`; None is a value that a field may have."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = _Unset()
+
+
+# Operations ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOp:
+    """Make a record. An existing id is updated with the values instead (a second import)."""
+
+    type: str
+    values: Mapping[str, Any]
+    id: RecordId | None = None
+    space: SpaceId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateOp:
+    """Change fields of a record. Keys are field names, dotted paths or path tuples."""
+
+    type: str
+    id: RecordId
+    changes: Mapping[str | Path, Any]
+    space: SpaceId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOp:
+    type: str
+    id: RecordId
+    space: SpaceId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOp:
+    """Undo the delete of a record."""
+
+    type: str
+    id: RecordId
+    space: SpaceId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveOp:
+    """Settle a standing conflict with one of its alternatives or a value of one's own.
+
+    Give exactly one of `keep`, `alternative` (its index in `ConflictEntry.alternatives`) and `value`.
+    `field`, where given, must be the conflict's field.
+    """
+
+    conflict: str
+    keep: Keep | None = None
+    alternative: int | None = None
+    value: Any = UNSET
+    field: str | None = None
+
+
+Operation = CreateOp | UpdateOp | DeleteOp | RestoreOp | ResolveOp
+
+
+# Records and changes ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as the app sees it.
+
+    `conflicts` are the ids of its open conflicts, `provisional` the dotted paths whose value is shown until
+    one is resolved. `sync_state`: "conflict" while one is open, else "failed", "pending" or "synced".
+    """
+
+    id: RecordId
+    type: str
+    space: SpaceId
+    values: dict[str, Any]
+    sync_state: SyncState = "synced"
+    conflicts: tuple[str, ...] = ()
+    provisional: tuple[str, ...] = ()
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """One record that changed in one transaction. `fields` are the top-level names whose value differs."""
+
+    space: SpaceId
+    type: str
+    id: RecordId
+    origin: Origin
+    fields: tuple[str, ...]
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What one operation did. `resolved` are the ids of conflicts that this write settled.
+
+    Several operations of one call on one record make one change: the last of them carries it, the
+    others have None, so publishing every `change` that is not None tells each change once.
+    """
+
+    id: RecordId
+    type: str
+    space: SpaceId
+    resolved: tuple[str, ...] = ()
+    state: SyncState = "pending"
+    changed: bool = True
+    change: RecordChange | None = None
+
+
+# Conflicts ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One of the concurrent values. `author` is the device's hex id, `at_ms` Unix milliseconds."""
+
+    value: Any
+    device: DeviceId
+    device_name: str
+    role: Role
+    at_ms: int
+    mine: bool
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictEntry:
+    """One entry of the audit trail.
+
+    `kind` says how it arose (`open`: a person decides; `auto`: the rule decided), `state` how it is now.
+    A closed one names who closed it, where that is known: the author of the write that replaced all
+    alternatives. `superseded_by` is the conflict that a further alternative made of it.
+    """
+
+    id: str
+    space: SpaceId
+    type: str
+    record: RecordId
+    path: Path
+    rule: str
+    kind: Literal["open", "auto"]
+    state: Literal["open", "auto", "closed"]
+    alternatives: tuple[Alternative, ...]
+    winner: int
+    seen_at_ms: int
+    closed_at_ms: int | None = None
+    resolver: DeviceId | None = None
+    resolver_name: str | None = None
+    resolution: Any = None
+    superseded_by: str | None = None
+
+    @property
+    def field(self) -> str:
+        return ".".join(self.path)
+
+
+# Spaces -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceState:
+    """One space of this store. `stage`: `creating` and `joining` until the relay has taken the entry."""
+
+    id: SpaceId
+    name: str
+    relay_url: str
+    stage: Literal["creating", "joining", "active"]
+    role: Role | None
+    cursor: int
+    types: tuple[str, ...]
+    pending_entry: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    device: DeviceId
+    name: str
+    role: Role
+    is_self: bool
+    is_founder: bool
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JoinStart:
+    """What the shell needs to connect as the bearer of an invite. `sign` uses the invite's key."""
+
+    space: SpaceId
+    relay_url: str
+    invite: InviteId
+    sign: Callable[[bytes], bytes] = field(repr=False)
+
+
+# Synchronisation ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """What the shell needs to say hello for one space."""
+
+    space: SpaceId
+    relay_url: str
+    device: DeviceId
+    incarnation: Incarnation
+    cursor: int
+    relay_seen: RelayId | None
+    sign: Callable[[bytes], bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """What the relay's welcome means for this store.
+
+    `reconnect`: the relay has more of this device's chain than the store, so the store is an older
+    copy; a new incarnation was begun and the session must be opened again. `failed` are the records
+    whose unsent updates cannot be sent. `relay_behind`: the relay has lost what it once acknowledged.
+    """
+
+    resend: int
+    synced: tuple[tuple[str, RecordId], ...] = ()
+    reconnect: bool = False
+    relay_behind: bool = False
+    failed: tuple[tuple[str, RecordId], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedEnvelope:
+    """An authentic envelope that could not be merged; it is kept, and blocks nothing."""
+
+    seq: int
+    device: DeviceId
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What one received batch did, all of it in one transaction with its cursor."""
+
+    changes: tuple[RecordChange, ...] = ()
+    conflicts_opened: tuple[str, ...] = ()
+    conflicts_closed: tuple[str, ...] = ()
+    quarantined: tuple[QuarantinedEnvelope, ...] = ()
+    members_changed: bool = False
+    schemas_changed: tuple[str, ...] = ()
+    envelopes: int = 0
+    duplicates: int = 0
+    clocks_ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """Local work the relay has not acknowledged. `sending` is sealed, `pending` is not yet."""
+
+    space: SpaceId
+    type: str
+    id: RecordId
+    state: Literal["pending", "sending", "failed"]
+    updates: int
+    size_bytes: int
+    since_ms: int
+    attempts: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCounts:
+    """`pending`, `failed`: records with such work. `conflicts`: open ones. `quarantined`: envelopes."""
+
+    pending: int
+    failed: int
+    conflicts: int
+    quarantined: int
+    records: int

@@ -1,0 +1,1 @@
+"""The device's database: an encrypted SQLite file behind a small port."""
