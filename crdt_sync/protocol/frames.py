@@ -1,0 +1,300 @@
+"""Frames: what goes over the connection, one per WebSocket message.
+
+A frame is a msgpack array that starts with its tag. Decoding is strict: an unknown tag, a field too many
+or too few, a wrong type, a number or length out of range and trailing bytes are all refused, and each
+direction knows only the frames that may travel in it. So whatever comes out of `decode_*` has the shape
+that its class says; whether it may be sent *now* is for the sessions to decide.
+
+This module knows nothing about what is inside envelopes and membership entries: to it they are bytes.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from crdt_sync.errors import FrameTooLarge, MalformedFrame
+from crdt_sync.ids import DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
+from crdt_sync.protocol.limits import (
+    MAX_COMPACT_RECORDS,
+    MAX_ENVELOPE_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_MEMBERSHIP_BYTES,
+    MAX_PUSH_ENVELOPES,
+    MAX_REASON_CHARS,
+    Limits,
+)
+
+AUTH_DOMAIN: Final = b"crdt-sync/auth/v1"
+
+_MAX_INT: Final = 2**63 - 1
+_T = TypeVar("_T")
+
+Space: TypeAlias = Annotated[SpaceId, Meta(min_length=16, max_length=16)]
+Device: TypeAlias = Annotated[DeviceId, Meta(min_length=16, max_length=16)]
+Opaque: TypeAlias = Annotated[OpaqueId, Meta(min_length=16, max_length=16)]
+Relay: TypeAlias = Annotated[RelayId, Meta(min_length=16, max_length=16)]
+Hash: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Nonce: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
+EnvelopeBytes: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=MAX_ENVELOPE_BYTES)]
+EntryBytes: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=MAX_MEMBERSHIP_BYTES)]
+Incarnation32: TypeAlias = Annotated[Incarnation, Meta(ge=0, le=2**32 - 1)]
+Number: TypeAlias = Annotated[int, Meta(ge=0, le=_MAX_INT)]
+Millis: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Code: TypeAlias = Annotated[str, Meta(max_length=40)]
+Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+Agent: TypeAlias = Annotated[str, Meta(max_length=100)]
+Token: TypeAlias = Annotated[str, Meta(max_length=200)]
+
+
+class Mode(IntEnum):
+    """As whom a connection is opened."""
+
+    DEVICE = 1
+    """A member of the space: reads and writes."""
+    INVITE = 2
+    """The holder of an invite's secret: reads the membership log and appends its own join."""
+
+
+class RowKind(IntEnum):
+    """What a row of the log holds. The same numbers as the envelope kinds."""
+
+    UPDATE = 1
+    SNAPSHOT = 2
+    MEMBERSHIP = 3
+
+
+class Frame(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """Base of all frames."""
+
+
+class Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """One row of a space's log: its place in the order, its kind, and an envelope or membership entry."""
+
+    sequence: Number
+    kind: RowKind
+    payload: EnvelopeBytes
+
+
+# From the relay, before anything else
+
+
+class Challenge(Frame, frozen=True, tag=1):
+    """The relay's first word: which versions it speaks, which life of its database it is, its limits."""
+
+    versions: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=16)]
+    relay_id: Relay
+    nonce: Nonce
+    now_ms: Millis
+    limits: Limits
+
+
+# From the device, as its answer
+
+
+class Hello(Frame, frozen=True, tag=2):
+    """Who I am and up to where I have everything. `party` is a device id or an invite id, by mode.
+
+    `relay_id_seen` is the relay to which `cursor` belongs, 16 zero bytes if none; the relay starts from
+    the beginning when that is not its own id. `incarnation` is 0 in mode INVITE.
+    """
+
+    version: Number
+    mode: Mode
+    space: Space
+    party: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    incarnation: Incarnation32
+    cursor: Number
+    relay_id_seen: Relay
+    agent: Agent
+    signature: Signature
+
+
+class Create(Frame, frozen=True, tag=3):
+    """Make a space. Answered by `Appended`; the founder then connects anew with `Hello`."""
+
+    version: Number
+    genesis: EntryBytes
+    setup_token: Token
+    agent: Agent
+
+
+class Welcome(Frame, frozen=True, tag=4):
+    """You are who you say. `head` is the end of the log, `cursor` where delivery starts from.
+
+    `own_sequence` and `own_hash` are the end of the chain of this device and incarnation as the relay
+    has it: 0 and 32 zero bytes if it has nothing.
+    """
+
+    head: Number
+    cursor: Number
+    members_head: Hash
+    own_sequence: Number
+    own_hash: Hash
+    now_ms: Millis
+
+
+class Deliver(Frame, frozen=True, tag=5):
+    """Rows of the log in order. Afterwards the device has everything up to `cursor`.
+
+    `rows` may be empty: then only the cursor moved (own rows are not echoed). `caught_up` says that
+    `cursor` was the end of the log when this was made.
+    """
+
+    rows: list[Row]
+    cursor: Number
+    caught_up: bool
+
+
+class Got(Frame, frozen=True, tag=6):
+    """Everything up to `cursor` is durable on the device; opens the delivery window again."""
+
+    cursor: Number
+
+
+class Push(Frame, frozen=True, tag=7):
+    """Update envelopes in the order of their chain."""
+
+    envelopes: Annotated[list[EnvelopeBytes], Meta(min_length=1, max_length=MAX_PUSH_ENVELOPES)]
+
+
+class Ack(Frame, frozen=True, tag=8):
+    """Everything of that incarnation up to `sequence` is durable at the relay, whose log ends at `head`."""
+
+    incarnation: Incarnation32
+    sequence: Number
+    head: Number
+
+
+class Refuse(Frame, frozen=True, tag=9):
+    """That envelope, and what followed it in its `Push`, was not stored. `code` as in `crdt_sync.errors`."""
+
+    incarnation: Incarnation32
+    sequence: Number
+    code: Code
+    reason: Reason
+
+
+class Append(Frame, frozen=True, tag=10):
+    """An entry for the end of the membership log."""
+
+    entry: EntryBytes
+
+
+class Appended(Frame, frozen=True, tag=11):
+    """The entry is durable, as row `sequence`; the membership log's head is now `members_head`."""
+
+    sequence: Number
+    members_head: Hash
+
+
+class AppendRefused(Frame, frozen=True, tag=12):
+    """The entry was not stored. If `members_head` is not what it was built on, build it again."""
+
+    code: Code
+    reason: Reason
+    members_head: Hash
+
+
+class CompactRequest(Frame, frozen=True, tag=13):
+    """Please make a snapshot of each of these records."""
+
+    records: Annotated[list[Opaque], Meta(min_length=1, max_length=MAX_COMPACT_RECORDS)]
+
+
+class PushSnapshot(Frame, frozen=True, tag=14):
+    """A snapshot envelope; its public section names what it covers."""
+
+    envelope: EnvelopeBytes
+
+
+class SnapshotResult(Frame, frozen=True, tag=15):
+    """What became of a snapshot: `stored`, `stale` (nothing new) or `mismatch` (not as in the log)."""
+
+    record: Opaque
+    code: Code
+    reason: Reason
+
+
+class CompactDecline(Frame, frozen=True, tag=16):
+    """These I cannot compact now, for example because own changes to them are still on their way."""
+
+    records: Annotated[list[Opaque], Meta(min_length=1, max_length=MAX_COMPACT_RECORDS)]
+
+
+class ConfirmSnapshot(Frame, frozen=True, tag=17):
+    """Reserved: a second device has the same content as the snapshot. Accepted and ignored in version 1."""
+
+    record: Opaque
+    content_hash: Hash
+
+
+class Bye(Frame, frozen=True, tag=18):
+    """The last word before closing. `code` is a close code, `error` as in `crdt_sync.errors`."""
+
+    code: Annotated[int, Meta(ge=1000, le=4999)]
+    error: Code
+    reason: Reason
+
+
+FromDevice: TypeAlias = (
+    Hello | Create | Got | Push | Append | PushSnapshot | CompactDecline | ConfirmSnapshot | Bye
+)
+FromRelay: TypeAlias = (
+    Challenge
+    | Welcome
+    | Deliver
+    | Ack
+    | Refuse
+    | Appended
+    | AppendRefused
+    | CompactRequest
+    | SnapshotResult
+    | Bye
+)
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_device_decoder: Final[msgspec.msgpack.Decoder[FromDevice]] = msgspec.msgpack.Decoder(FromDevice)
+_relay_decoder: Final[msgspec.msgpack.Decoder[FromRelay]] = msgspec.msgpack.Decoder(FromRelay)
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of one WebSocket message."""
+    return _encoder.encode(frame)
+
+
+def decode_from_device(data: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> FromDevice:
+    """A frame that a device sent. Raises FrameTooLarge or MalformedFrame."""
+    return _decode(_device_decoder, data, max_bytes)
+
+
+def decode_from_relay(data: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> FromRelay:
+    """A frame that a relay sent. Raises FrameTooLarge or MalformedFrame."""
+    return _decode(_relay_decoder, data, max_bytes)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes, max_bytes: int) -> _T:
+    if len(data) > max_bytes:
+        raise FrameTooLarge(
+            f"a frame of {len(data):,} bytes is above the limit of {max_bytes:,}",
+            hint="send less in one frame; the limits stand in the relay's challenge",
+        )
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        # msgspec names the place and the expected type, never the value, so this is safe to send and log.
+        raise MalformedFrame(
+            f"not a frame of this protocol: {str(exc)[:200]}",
+            hint="the peer runs another version or is not a crdt-sync peer; see docs/protocol.md",
+        ) from None
+
+
+def auth_message(
+    *, nonce: bytes, relay_id: RelayId, space: SpaceId, party: bytes, incarnation: int, mode: Mode
+) -> bytes:
+    """What a device or invite key signs in `Hello`: bound to this connection, relay, space and identity."""
+    return AUTH_DOMAIN + nonce + relay_id + space + party + incarnation.to_bytes(4, "big") + bytes([mode])
