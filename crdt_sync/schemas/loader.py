@@ -1,0 +1,209 @@
+"""From the YAML text of a schema to a `RecordSchema`, with every problem by line and column.
+
+A schema is JSON Schema 2020-12 with these keywords of our own, so that editors and validators
+understand it:
+
+- on the record type: `x-type` (its name), `x-version`, `x-delete`;
+- on a field: `x-merge` (a rule's name, or `rule:` with its options), `x-transitions`.
+
+All problems of a file are collected, not only the first; loading raises `SchemaError` and nothing else.
+It knows no files: the caller brings the text and says where it came from.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import jsonschema_rs
+
+from crdt_sync.errors import SchemaError, SchemaProblem
+from crdt_sync.roles import Role
+from crdt_sync.schemas import keywords, yaml_nodes
+from crdt_sync.schemas.field_reader import read_fields
+from crdt_sync.schemas.model import WRITERS, DeletePolicy, FieldSpec, RecordSchema
+from crdt_sync.schemas.sentences import sentence
+from crdt_sync.schemas.suggest import did_you_mean
+from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode
+
+DELETE_RULES: Final = ("edit_wins", "delete_wins")
+
+_TYPE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_META: Final = jsonschema_rs.Draft202012Validator(
+    {"$ref": keywords.DRAFT}, offline=True, validate_formats=True
+)
+"""The schema of schemas: what the keywords of JSON Schema may hold."""
+
+
+def load_schema(text: str, *, source: str) -> RecordSchema:
+    """The record type that `text` declares; `source` names the text in problems (a path, usually).
+
+    Raises SchemaError with all problems, sorted by line.
+    """
+    problems = Problems(source)
+    root = yaml_nodes.read(text, problems)
+    schema = _read_root(root, text, problems) if root is not None else None
+    if problems.found or schema is None:
+        raise SchemaError(sorted(set(problems.found)))
+    return schema
+
+
+def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None:
+    if not isinstance(root, MapNode):
+        problems.add(root, "a schema is a mapping of keywords, such as `x-type: work_order`")
+        return None
+    keywords.check_names(root, keywords.ROOT, "", problems)
+    _check_root_constants(root, problems)
+    record_type = _read_type_name(root, problems)
+    version = _read_version(root, problems)
+    delete = _read_delete(root, problems)
+    fields = _read_properties(root, problems)
+    _check_against_meta(root, problems)
+    if problems.found:
+        return None
+    title = root.get("title")
+    return RecordSchema(
+        type=record_type,
+        version=version,
+        title=str(title.value) if isinstance(title, ScalarNode) else record_type,
+        fields=fields,
+        delete=delete,
+        text=text,
+        source=problems.source,
+    )
+
+
+def _check_root_constants(root: MapNode, problems: Problems) -> None:
+    draft = root.get("$schema")
+    if draft is not None and not (isinstance(draft, ScalarNode) and draft.value == keywords.DRAFT):
+        problems.add(draft, f"$schema must be {keywords.DRAFT}")
+    kind = root.get("type")
+    if kind is not None and not (isinstance(kind, ScalarNode) and kind.value == "object"):
+        problems.add(kind, "a record's type must be object")
+    others = root.get("additionalProperties")
+    if others is not None and not (isinstance(others, ScalarNode) and others.value is False):
+        problems.add(others, "additionalProperties can only be false: a record has the fields it declares")
+
+
+def _read_type_name(root: MapNode, problems: Problems) -> str:
+    node = root.get("x-type")
+    if node is None:
+        problems.add(root, "x-type is missing: the name of the record type, such as work_order")
+    elif not isinstance(node, ScalarNode) or not isinstance(node.value, str):
+        problems.add(node, "x-type must be a name, such as work_order")
+    elif not _TYPE_NAME.fullmatch(node.value):
+        problems.add(
+            node, "x-type must be in snake case: a letter, then letters a-z, digits and _, at most 64 in all"
+        )
+    else:
+        return node.value
+    return ""
+
+
+def _read_version(root: MapNode, problems: Problems) -> int:
+    node = root.get("x-version")
+    if node is None:
+        return 1
+    if isinstance(node, ScalarNode) and type(node.value) is int and 0 < node.value < 2**31:
+        return node.value
+    problems.add(node, "x-version must be a whole number from 1")
+    return 1
+
+
+def _read_delete(root: MapNode, problems: Problems) -> DeletePolicy:
+    node = root.get("x-delete")
+    if node is None:
+        return DeletePolicy()
+    if isinstance(node, ScalarNode):
+        return DeletePolicy(rule=_delete_rule(node, problems))
+    if not isinstance(node, MapNode):
+        problems.add(node, "x-delete must be a rule's name, or a mapping of rule and roles")
+        return DeletePolicy()
+    for name, (key, _) in node.entries.items():
+        if name not in ("rule", "roles"):
+            problems.add(key, f"x-delete has no option {name!r}{did_you_mean(name, ('rule', 'roles'))}")
+    rule = node.get("rule")
+    roles = node.get("roles")
+    return DeletePolicy(
+        rule="edit_wins" if rule is None else _delete_rule(rule, problems),
+        roles=WRITERS if roles is None else _delete_roles(roles, problems),
+    )
+
+
+def _delete_rule(node: Node, problems: Problems) -> str:
+    name = node.value if isinstance(node, ScalarNode) else None
+    if isinstance(name, str) and name in DELETE_RULES:
+        return name
+    near = did_you_mean(name, DELETE_RULES) if isinstance(name, str) else ""
+    problems.add(node, f"the delete rules are {' and '.join(DELETE_RULES)}{near}")
+    return "edit_wins"
+
+
+def _delete_roles(node: Node, problems: Problems) -> frozenset[Role]:
+    if not isinstance(node, ListNode) or not node.items:
+        problems.add(node, "roles must be a list of roles, such as [office, admin]")
+        return WRITERS
+    roles: set[Role] = set()
+    names = [role.text for role in sorted(WRITERS)]
+    for item in node.items:
+        name = item.value if isinstance(item, ScalarNode) else None
+        if name == Role.READER.text:
+            problems.add(item, "a reader may not write, so it cannot delete")
+        elif isinstance(name, str) and name in names:
+            roles.add(Role.parse(name))
+        else:
+            near = did_you_mean(name, names) if isinstance(name, str) else ""
+            said = repr(name) if isinstance(item, ScalarNode) else "here"
+            problems.add(item, f"unknown role {said}{near or '; the roles are ' + ', '.join(names)}")
+    return frozenset(roles)
+
+
+def _read_properties(root: MapNode, problems: Problems) -> dict[str, FieldSpec]:
+    node = root.get("properties")
+    if node is None:
+        problems.add(root, "properties is missing: the fields of the record type")
+        return {}
+    if not isinstance(node, MapNode) or not node.entries:
+        problems.add(node, "properties must be a mapping of field names to their schemas")
+        return {}
+    required = _read_required(root.get("required"), node, problems)
+    return read_fields(node, required, problems)
+
+
+def _read_required(node: Node | None, properties: MapNode, problems: Problems) -> frozenset[str]:
+    if node is None:
+        return frozenset()
+    if not isinstance(node, ListNode):
+        problems.add(node, "required must be a list of field names, such as [title]")
+        return frozenset()
+    names: set[str] = set()
+    for item in node.items:
+        name = item.value if isinstance(item, ScalarNode) else None
+        if not isinstance(name, str) or name not in properties.entries:
+            near = did_you_mean(name, properties.entries) if isinstance(name, str) else ""
+            said = repr(name) if isinstance(item, ScalarNode) else "here"
+            problems.add(item, f"required names a field that is not in properties: {said}{near}")
+        elif name in names:
+            problems.add(item, f"required names {name!r} twice")
+        else:
+            names.add(name)
+    return frozenset(names)
+
+
+def _check_against_meta(root: MapNode, problems: Problems) -> None:
+    """What the keywords of JSON Schema hold, by its own meta-schema; only where nothing was said yet."""
+    document: Any = yaml_nodes.plain(root)
+    if _META.is_valid(document):
+        return
+    said = {(problem.line, problem.column) for problem in problems.found}
+    for error in _META.iter_errors(document):
+        path = error.instance_path
+        if path and path[-1] == "type" and error.kind.name == "anyOf" and len(problems.found):
+            continue  # `read_types` said so, at the one name that is wrong
+        node = yaml_nodes.node_at(root, path)
+        if (node.line, node.column) not in said:
+            said.add((node.line, node.column))
+            keyword = next((step for step in reversed(path) if isinstance(step, str)), "a schema")
+            problems.found.append(
+                SchemaProblem(problems.source, node.line, node.column, f"{keyword} {sentence(error)}")
+            )
