@@ -138,12 +138,14 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         """The header at the start of `raw`; raises MalformedEnvelope naming the field that is wrong."""
         if len(raw) < HEADER_BYTES:
             raise MalformedEnvelope(f"header: {len(raw)} bytes of {HEADER_BYTES}")
-        header = cls(*_WIRE.unpack_from(raw))
-        kind = _ENVELOPE_KINDS.get(header.kind)
+        fields = _WIRE.unpack_from(raw)
+        kind = _ENVELOPE_KINDS.get(fields[1])
+        if kind is None:
+            raise MalformedEnvelope(f"header field kind: {fields[1]} is neither an update nor a snapshot")
+        header = cls(fields[0], kind, *fields[2:])
         chained = kind is Kind.UPDATE
         if (
-            kind is None
-            or header.version != VERSION
+            header.version != VERSION
             or header.suite != SUITE
             or header.flags
             or not header.epoch
@@ -162,8 +164,6 @@ def _refused_field(header: Header) -> MalformedEnvelope:
             f"header field version: {header.version}, and this program knows {VERSION}",
             hint="update crdt-sync on this machine",
         )
-    if header.kind not in _ENVELOPE_KINDS:
-        return MalformedEnvelope(f"header field kind: {header.kind:d} is neither an update nor a snapshot")
     if header.suite != SUITE:
         return MalformedEnvelope(f"header field suite: {header.suite}, and the only suite is {SUITE}")
     if header.flags:
@@ -172,7 +172,7 @@ def _refused_field(header: Header) -> MalformedEnvelope:
         return MalformedEnvelope("header field epoch: 0, and epochs count from 1")
     if not header.incarnation:
         return MalformedEnvelope("header field incarnation: 0, and no device has that")
-    if header.kind == Kind.UPDATE:
+    if header.kind is Kind.UPDATE:
         if not header.sequence:
             return MalformedEnvelope("header field sequence: 0, and updates count from 1")
         return MalformedEnvelope("header field public_len: an update has no public section")
@@ -206,7 +206,7 @@ class Envelope:
 
     def cover(self) -> CoverVector:
         """What a snapshot says it covers; raises MalformedEnvelope. Empty for an update."""
-        if self.header.kind == Kind.UPDATE:
+        if self.header.kind is Kind.UPDATE:
             return CoverVector.EMPTY
         return CoverVector.decode(self.public)
 
@@ -257,7 +257,7 @@ class Envelope:
 
 
 def _described(header: Header) -> str:
-    what = f"update {header.sequence}" if header.kind == Kind.UPDATE else "a snapshot"
+    what = f"update {header.sequence}" if header.kind is Kind.UPDATE else "a snapshot"
     return f"{what} by device {header.device.hex()[:8]}"
 
 

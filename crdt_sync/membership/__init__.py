@@ -1,1 +1,1 @@
-
+"""Who is in a space: its signed log, invites and joining."""

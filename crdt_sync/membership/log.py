@@ -1,0 +1,267 @@
+"""The membership log of a space: who is in it, in which role, since when. Signed, chained, append-only.
+
+Rules, checked for every entry by devices and by the relay alike, and without any space key:
+
+- The first entry is the genesis; its hash begins with the space's id; the founder signs it and is admin.
+- Every other entry names the space, the next index and the hash of the entry before it.
+- Only an admin invites or withdraws. An invite may be for any role, admin too.
+- A join is signed by the joining device and by the key of an invite that is neither used nor withdrawn.
+  One invite, one device: of two joins with one invite, the first in the log counts.
+- A device id stands in the log once. A device that lost its store has lost its keys too and comes back
+  as a new device; one that is still a member has nothing to gain from joining again.
+- Expiry is held against a clock only where one is given (`now_ms`): the relay does when an entry is
+  appended, the joiner before he joins. Devices that follow the log do not: all must come to one result.
+
+What it does not know: whether the log is complete. A relay may hold back the newest entries; it cannot
+change, reorder, remove or invent any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from crdt_sync.crypto.device_keys import device_id_of
+from crdt_sync.crypto.space_keys import FIRST_EPOCH
+from crdt_sync.errors import BadMembership, InviteExpired, InviteUsed, InviteWithdrawn, UnknownMember
+from crdt_sync.ids import ID_BYTES, DeviceId, InviteId, SpaceId
+from crdt_sync.membership.entries import NO_HASH, Entry, Genesis, Invite, Join, Withdraw, parse_entry
+from crdt_sync.roles import Role
+
+SHORT_HEAD_BYTES: Final = 16
+"""How much of the log's head an envelope's header has room for."""
+_ASK_AGAIN: Final = "ask an admin of the space for a new invite"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A device in a space. `hpke` is None where the entry came without the key (see `entries`)."""
+
+    device_id: DeviceId
+    role: Role
+    sign: bytes
+    hpke: bytes | None
+    sealed_name: bytes
+    joined_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class InviteState:
+    """An invite in the log and what has become of it."""
+
+    invite_id: InviteId
+    sign: bytes
+    role: Role
+    expires_at_ms: int
+    issuer: DeviceId
+    entry: Entry
+    used_by: DeviceId | None = None
+    withdrawn: bool = False
+
+    def check_usable(self, now_ms: int | None) -> None:
+        """Raises InviteUsed, InviteWithdrawn, or InviteExpired when a clock is given and it is past."""
+        if self.used_by is not None:
+            raise InviteUsed("this invite was used already; an invite lets one device in", hint=_ASK_AGAIN)
+        if self.withdrawn:
+            raise InviteWithdrawn("this invite was withdrawn", hint=_ASK_AGAIN)
+        if now_ms is not None and now_ms >= self.expires_at_ms:
+            raise InviteExpired("this invite has expired", hint=_ASK_AGAIN)
+
+
+class MembershipLog:
+    """A space's members, as the entries applied so far make them. A refused entry changes nothing."""
+
+    def __init__(self, space_id: SpaceId | None = None) -> None:
+        """An empty log. With `space_id`, only that space's genesis is taken as the first entry."""
+        self._space_id = space_id
+        self._entries: list[bytes] = []
+        self._positions: dict[bytes, int] = {}
+        self._short_positions: dict[bytes, int] = {}
+        self._members: dict[DeviceId, Member] = {}
+        self._invites: dict[InviteId, InviteState] = {}
+        self._epochs: dict[int, bytes] = {}
+        self.head: bytes = NO_HASH
+        """Hash of the newest entry (32 bytes); zeros in an empty log."""
+        self.members: Mapping[DeviceId, Member] = MappingProxyType(self._members)
+        self.invites: Mapping[InviteId, InviteState] = MappingProxyType(self._invites)
+        self.epochs: Mapping[int, bytes] = MappingProxyType(self._epochs)
+        """Epoch number to the commitment to its key (`SpaceKeys.commitment`)."""
+
+    @classmethod
+    def restore(cls, space_id: SpaceId, entries: Iterable[bytes]) -> MembershipLog:
+        """The log from entries that `apply` took before and this machine kept itself.
+
+        Their order and rules are checked again, their signatures are not (63 µs each).
+        """
+        log = cls(space_id)
+        for raw in entries:
+            log._take(parse_entry(raw), now_ms=None, check_signatures=False)
+        return log
+
+    @property
+    def space_id(self) -> SpaceId:
+        """The space; raises BadMembership when the log is empty and was made for none."""
+        if self._space_id is None:
+            raise BadMembership("membership log: it is empty, so it belongs to no space yet")
+        return self._space_id
+
+    @property
+    def index(self) -> int:
+        """Index of the newest entry; -1 in an empty log."""
+        return len(self._entries) - 1
+
+    @property
+    def short_head(self) -> bytes:
+        """The 16 bytes of the head that stand in envelopes."""
+        return self.head[:SHORT_HEAD_BYTES]
+
+    @property
+    def genesis_hash(self) -> bytes:
+        """Hash of the genesis entry; raises BadMembership when the log is empty."""
+        if not self._entries:
+            raise BadMembership("membership log: it is empty, it has no genesis entry")
+        return next(iter(self._positions))
+
+    @property
+    def current_epoch(self) -> int:
+        """The newest epoch; 0 in an empty log."""
+        return max(self._epochs, default=0)
+
+    @property
+    def entries(self) -> tuple[bytes, ...]:
+        """All entries as they were applied, oldest first."""
+        return tuple(self._entries)
+
+    def role_of(self, device: DeviceId) -> Role | None:
+        """The device's role, or None for a device that is no member."""
+        member = self._members.get(device)
+        return None if member is None else member.role
+
+    def member(self, device: DeviceId) -> Member:
+        """The member; raises UnknownMember."""
+        try:
+            return self._members[device]
+        except KeyError:
+            raise UnknownMember(
+                f"device {device.hex()[:8]} is not a member of this space",
+                hint="sync the membership log first; if it stays unknown, the device never joined",
+            ) from None
+
+    def position_of(self, entry_hash: bytes) -> int | None:
+        """Index of the entry with that hash (32 bytes), or None: was an append taken already?"""
+        return self._positions.get(entry_hash)
+
+    def knows_head(self, short_head: bytes) -> bool:
+        """Whether the log has once ended where an envelope's `members_head` says its author saw it end."""
+        return short_head in self._short_positions
+
+    def follows(self, entry: Entry) -> bool:
+        """Whether the entry was made for the place after the present head. If not, make it anew."""
+        return entry.index == len(self._entries) and entry.prev == self.head
+
+    def apply(self, raw: bytes, *, now_ms: int | None = None) -> Entry:
+        """Check an entry against every rule and take it in.
+
+        `now_ms` is given by whoever decides about a *new* entry, and makes expired invites count as such.
+        Raises BadMembership, or InviteUsed, InviteWithdrawn, InviteExpired for a join that comes too late.
+        """
+        return self._take(parse_entry(raw), now_ms=now_ms, check_signatures=True)
+
+    def _take(self, entry: Entry, *, now_ms: int | None, check_signatures: bool) -> Entry:
+        self._check_place(entry)
+        match entry.payload:
+            case Genesis() as genesis:
+                member = self._admit(entry, genesis, Role.ADMIN, check_signatures)
+                self._space_id = SpaceId(entry.hash[:ID_BYTES])
+                self._epochs[FIRST_EPOCH] = genesis.commitment
+                self._members[member.device_id] = member
+            case Invite() as invite:
+                self._check_admin(entry, check_signatures)
+                if invite.invite_id in self._invites:
+                    raise BadMembership("membership entry: there is an invite with that id already")
+                self._invites[invite.invite_id] = InviteState(
+                    invite_id=invite.invite_id,
+                    sign=invite.invite_sign,
+                    role=Role(invite.role),
+                    expires_at_ms=invite.expires_at_ms,
+                    issuer=entry.signer,
+                    entry=entry,
+                )
+            case Withdraw(invite_id):
+                self._check_admin(entry, check_signatures)
+                state = self._invite(invite_id)
+                state.check_usable(None)
+                self._invites[invite_id] = replace(state, withdrawn=True)
+            case Join() as join:
+                state = self._invite(join.invite_id)
+                if check_signatures and not entry.signed_with_invite(state.sign):
+                    raise BadMembership("membership entry: a join that its invite's key did not sign")
+                member = self._admit(entry, join, state.role, check_signatures)
+                state.check_usable(now_ms)
+                self._members[member.device_id] = member
+                self._invites[join.invite_id] = replace(state, used_by=member.device_id)
+        self._positions[entry.hash] = len(self._entries)
+        self._short_positions[entry.hash[:SHORT_HEAD_BYTES]] = len(self._entries)
+        self._entries.append(entry.raw)
+        self.head = entry.hash
+        return entry
+
+    def _check_place(self, entry: Entry) -> None:
+        if entry.hash in self._positions:
+            raise BadMembership(f"membership entry: entry {entry.index} is in the log already")
+        if isinstance(entry.payload, Genesis):
+            if self._entries:
+                raise BadMembership("membership entry: a second genesis")
+            if self._space_id is not None and entry.hash[:ID_BYTES] != self._space_id:
+                raise BadMembership(
+                    "membership entry: this genesis belongs to another space",
+                    hint="the relay gave the beginning of another space; do not trust it",
+                )
+            return
+        if self._space_id is None or not self._entries:
+            raise BadMembership("membership entry: the first entry must be a genesis")
+        if entry.space != self._space_id:
+            raise BadMembership("membership entry: it belongs to another space")
+        if not self.follows(entry):
+            raise BadMembership(
+                f"membership entry: made to follow another entry than the newest, entry {self.index}",
+                hint="sync and try again: someone else changed the members meanwhile",
+            )
+
+    def _check_admin(self, entry: Entry, check_signatures: bool) -> None:
+        signer = self._members.get(entry.signer)
+        if signer is None:
+            raise BadMembership(f"membership entry: its signer {entry.signer.hex()[:8]} is not a member")
+        if check_signatures and not entry.signed_by(signer.sign):
+            raise BadMembership("membership entry: signature does not fit; it was changed or forged")
+        if signer.role is not Role.ADMIN:
+            raise BadMembership(
+                f"membership entry: only an admin may make an entry of kind {entry.kind.name.lower()}, "
+                f"and {entry.signer.hex()[:8]} has the role {signer.role.text}",
+                hint="ask an admin of the space to do it",
+            )
+
+    def _admit(self, entry: Entry, payload: Genesis | Join, role: Role, check_signatures: bool) -> Member:
+        device_id = device_id_of(payload.sign)
+        if entry.signer != device_id:
+            raise BadMembership("membership entry: its signer is not the device whose keys it brings")
+        if check_signatures and not entry.signed_by(payload.sign):
+            raise BadMembership("membership entry: the device did not sign it, or it was changed")
+        if device_id in self._members:
+            raise BadMembership(
+                f"membership entry: device {device_id.hex()[:8]} is a member already; "
+                "a device joins a space once",
+                hint="this device need not join again; sync instead",
+            )
+        return Member(device_id, role, payload.sign, entry.hpke, payload.private, entry.index)
+
+    def _invite(self, invite_id: InviteId) -> InviteState:
+        try:
+            return self._invites[invite_id]
+        except KeyError:
+            raise BadMembership("membership entry: there is no invite with that id") from None
+
+    def __repr__(self) -> str:
+        return f"<MembershipLog of {len(self._entries)} entries, {len(self._members)} members>"
