@@ -1,0 +1,144 @@
+"""What the library hands out: records, results of writes, spaces and members, as plain values.
+
+The engine's own values speak in bytes ids and roles as numbers; these speak the words that people and JSON
+use. Making one costs about a microsecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from crdt_sync.ids import RecordId
+from crdt_sync.schemas.values import to_json
+
+from .engine import model
+
+RecordState = Literal["synced", "pending", "conflict", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as this device sees it now.
+
+    `values` holds the fields by name: rows as dicts by row key, sets as sorted lists. `conflicts` are the
+    ids of its open conflicts, `provisional` the dotted paths whose value is shown until one is resolved.
+    `sync_state`: "conflict" while one is open, else "failed", "pending" or "synced".
+    """
+
+    id: RecordId
+    type: str
+    space: str
+    values: dict[str, Any]
+    sync_state: RecordState
+    conflicts: tuple[str, ...] = ()
+    provisional: tuple[str, ...] = ()
+    deleted: bool = False
+
+    def __getitem__(self, field: str) -> Any:
+        return self.values[field]
+
+    @classmethod
+    def of(cls, record: model.Record) -> Record:
+        return cls(
+            id=record.id,
+            type=record.type,
+            space=record.space.hex(),
+            values=record.values,
+            sync_state=record.sync_state,
+            conflicts=record.conflicts,
+            provisional=record.provisional,
+            deleted=record.deleted,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """`id`, `type`, the fields by name with bytes as base64 text, and `_sync`.
+
+        A field called `type` stands in place of the record's type, one called `id` does not replace the id.
+        """
+        return {
+            "id": self.id,
+            "type": self.type,
+            **{name: to_json(value) for name, value in self.values.items() if name != "id"},
+            "_sync": {
+                "state": self.sync_state,
+                "conflicts": list(self.conflicts),
+                "provisional": list(self.provisional),
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What one write did. `resolved` are the ids of conflicts that it settled by having seen all versions.
+
+    `changed` is False when everything already was as asked.
+    """
+
+    id: RecordId
+    type: str
+    resolved: tuple[str, ...]
+    state: RecordState
+    changed: bool
+
+    @classmethod
+    def of(cls, result: model.WriteResult) -> WriteResult:
+        return cls(result.id, result.type, result.resolved, result.state, result.changed)
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceInfo:
+    """A space this device is in. `id` is hex, `types` the record types it carries."""
+
+    id: str
+    name: str
+    role: str
+    relay: str
+    types: tuple[str, ...]
+
+    @classmethod
+    def of(cls, state: model.SpaceState) -> SpaceInfo:
+        role = state.role.text if state.role is not None else ""
+        return cls(state.id.hex(), state.name, role, state.relay_url, state.types)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "role": self.role,
+            "relay": self.relay,
+            "types": list(self.types),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A device of a space."""
+
+    device_id: str
+    name: str
+    role: str
+    is_self: bool
+    is_founder: bool
+    revoked: bool
+
+    @classmethod
+    def of(cls, member: model.MemberInfo) -> Member:
+        return cls(
+            member.device.hex(),
+            member.name,
+            member.role.text,
+            member.is_self,
+            member.is_founder,
+            member.revoked,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "device_id": self.device_id,
+            "name": self.name,
+            "role": self.role,
+            "is_self": self.is_self,
+            "is_founder": self.is_founder,
+            "revoked": self.revoked,
+        }

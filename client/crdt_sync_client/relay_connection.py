@@ -1,0 +1,260 @@
+"""One WebSocket connection to a relay: bytes in and out of a `DeviceSession`, endings turned into errors.
+
+However a connection ends, the caller gets one of our own errors:
+
+    RelayUnreachable   no connection, or it was lost, or the relay asked to come back later
+    RelayRefused       the relay said no, and would say no again
+    RemoteError        the relay sent what cannot be; we closed, with a code and a reason
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+)
+from websockets.typing import Subprotocol
+
+from crdt_sync.errors import (
+    ConnectionFailed,
+    CrdtSyncError,
+    FrameTooLarge,
+    InviteError,
+    InviteExpired,
+    InviteUsed,
+    InviteWithdrawn,
+    MalformedFrame,
+    ProtocolViolation,
+    RelayRefused,
+    RelayUnreachable,
+    RemoteError,
+)
+from crdt_sync.protocol.codes import RETRYABLE, CloseCode
+from crdt_sync.protocol.device_session import DeviceSession, State, close_code_for
+from crdt_sync.protocol.frames import Bye, Challenge, FromRelay
+from crdt_sync.protocol.limits import MAX_CLOSE_REASON_BYTES, MAX_FRAME_BYTES, PATH, SUBPROTOCOL
+
+logger = logging.getLogger("crdt_sync.client")
+
+OPEN_TIMEOUT_S: Final = 10.0
+PING_S: Final = 20.0
+"""Heartbeat, and how long an answer may take. Below the half minute after which mobile networks drop idle ties."""
+CLOSE_TIMEOUT_S: Final = 2.0
+"""A relay that does not answer our closing is not waited for."""
+QUEUED_FRAMES: Final = 8
+"""Frames `websockets` holds for us before it stops reading from the socket."""
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_BY_CODE: Final[dict[str, type[InviteError]]] = {
+    kind.code: kind for kind in (InviteUsed, InviteExpired, InviteWithdrawn)
+}
+_HINTS: Final[dict[int, str]] = {
+    CloseCode.UNAUTHENTICATED: "check the setup token or the invite; is this the right relay?",
+    CloseCode.FORBIDDEN: "ask an admin of the space for a new invite",
+    CloseCode.UNKNOWN_SPACE: "check the relay's address; was its data directory replaced?",
+    CloseCode.VERSION: "update this device or the relay, whichever is older",
+    CloseCode.TOO_LARGE: "the relay's limits are below what this device sends; ask its operator",
+    CloseCode.MALFORMED: "update this device or the relay, whichever is older",
+}
+
+try:
+    AGENT: Final = f"crdt-sync/{version('crdt-sync')} python"
+except PackageNotFoundError:  # pragma: no cover - a source tree that was never installed
+    AGENT: Final = "crdt-sync python"  # type: ignore[misc]
+
+
+class RelayConnection:
+    """A connection whose challenge has come. `session` builds what `send` sends."""
+
+    def __init__(self, url: str, socket: ClientConnection) -> None:
+        self.url = url
+        self.session = DeviceSession()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._socket = socket
+        self._bye: Bye | None = None
+
+    @classmethod
+    async def open(cls, url: str) -> RelayConnection:
+        """Connect and take the challenge. Raises RelayUnreachable, RelayRefused or a RemoteError."""
+        connection = cls(url, await _connect(url))
+        try:
+            frame = await connection.next_frame()
+        except BaseException:
+            await connection.close()
+            raise
+        assert isinstance(frame, Challenge)  # the session lets nothing else through
+        return connection
+
+    async def next_frame(self) -> FromRelay:
+        """The next frame; raises when the connection ended, or a bad frame ended it."""
+        try:
+            data = await self._socket.recv()
+        except ConnectionClosed as exc:
+            raise self._ended(exc) from None
+        try:
+            if isinstance(data, str):
+                raise MalformedFrame("the relay sent text; frames are binary")
+            self.bytes_received += len(data)
+            frame = self.session.receive(data)
+        except RemoteError as exc:
+            await self.refuse(exc)
+            raise
+        if isinstance(frame, Bye):
+            self._bye = frame
+            return await self.next_frame()  # the close follows; the session lets nothing else through
+        return frame
+
+    async def send(self, message: bytes) -> None:
+        """Send one message of the session; waits while the socket is full."""
+        try:
+            await self._socket.send(message)
+        except ConnectionClosed as exc:
+            raise self._ended(exc) from None
+        self.bytes_sent += len(message)
+
+    async def round_trip(self) -> None:
+        """Returns when the relay has answered a ping: what it had to say before has come."""
+        try:
+            answered = await self._socket.ping()
+            await answered
+        except ConnectionClosed as exc:
+            raise self._ended(exc) from None
+
+    async def refuse(self, error: CrdtSyncError) -> None:
+        """Close because of what the relay sent, saying why."""
+        logger.warning("closing the connection to %s: %s", self.url, error.code)
+        await self.close(close_code_for(error), error.code, error.message)
+
+    async def close(self, code: CloseCode = CloseCode.NORMAL, error: str = "", reason: str = "") -> None:
+        """Close; again is harmless."""
+        if code is not CloseCode.NORMAL:
+            try:
+                await self._socket.send(self.session.bye(code, error, reason))
+            except ConnectionClosed:
+                return
+        self.session.state = State.DONE
+        await self._socket.close(int(code), _cut(reason))
+
+    def _ended(self, closed: ConnectionClosed) -> CrdtSyncError:
+        """What the end of the connection means to the caller."""
+        if closed.sent is not None and not closed.rcvd_then_sent:
+            # `websockets` itself refused what came: too big (1009), not WebSocket (1002), not UTF-8 (1007).
+            if closed.sent.code == CloseCode.TOO_BIG:
+                return FrameTooLarge(f"the relay sent a frame of more than {MAX_FRAME_BYTES:,} bytes")
+            if closed.sent.code in (1002, 1007):
+                return MalformedFrame("the relay broke the WebSocket protocol")
+        code = closed.rcvd.code if closed.rcvd is not None else 1006
+        text = closed.rcvd.reason if closed.rcvd is not None else ""
+        error = ""
+        if self._bye is not None:
+            code, text, error = self._bye.code, self._bye.reason, self._bye.error
+        return refusal(code, error, text, self.url)
+
+
+def refusal(close_code: int, error: str, reason: str, url: str) -> CrdtSyncError:
+    """The error for a connection that the relay closed. `error` is the relay's code in words, may be empty."""
+    text = printable(reason)
+    kind = _BY_CODE.get(error)
+    if kind is not None:
+        return kind(text or "the relay refused the invite", hint="ask for a new invite")
+    if close_code in RETRYABLE:
+        detail = f": {text}" if text else ""
+        return RelayUnreachable(
+            f"the connection to {url} ended ({close_code}{detail})",
+            hint="local work goes on; the device tries again by itself while it is connected",
+        )
+    return RelayRefused(
+        f"the relay at {url} refused: {text or 'no reason given'} ({close_code})",
+        close_code=close_code,
+        hint=_HINTS.get(close_code, "ask the relay's operator"),
+    )
+
+
+def printable(text: str) -> str:
+    """A peer's text, made safe to show: no control characters, at most 300 characters."""
+    return "".join(char if char.isprintable() else "�" for char in text[:300])
+
+
+async def _connect(url: str) -> ClientConnection:
+    host = check_relay_url(url)
+    try:
+        socket = await connect(
+            url.rstrip("/") + PATH,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,  # ciphertext does not compress
+            proxy=None if host in _LOOPBACK else True,
+            user_agent_header=AGENT,
+            open_timeout=OPEN_TIMEOUT_S,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=QUEUED_FRAMES,
+        )
+    except InvalidStatus as exc:
+        raise _http_refusal(url, exc.response.status_code) from None
+    except (InvalidHandshake, InvalidURI, InvalidProxy) as exc:
+        raise RelayRefused(
+            f"{url} is not a crdt-sync relay ({type(exc).__name__})",
+            close_code=CloseCode.VERSION,
+            hint="check the address and the port",
+        ) from None
+    except TimeoutError:
+        raise RelayUnreachable(
+            f"the relay at {url} did not answer within {OPEN_TIMEOUT_S:.0f} s", hint=_UNREACHABLE_HINT
+        ) from None
+    except (OSError, EOFError, ImportError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
+        raise RelayUnreachable(
+            f"the relay at {url} cannot be reached: {why}", hint=_UNREACHABLE_HINT
+        ) from None
+    if socket.subprotocol != SUBPROTOCOL:
+        await socket.close(CloseCode.VERSION, f"{SUBPROTOCOL} only")
+        raise ProtocolViolation(
+            f"{url} does not speak {SUBPROTOCOL}", hint="check the address, or update the older side"
+        )
+    return socket
+
+
+_UNREACHABLE_HINT: Final = "is the relay running, and the address right? local work goes on meanwhile"
+
+
+def check_relay_url(url: str) -> str:
+    """The host of a relay's address; raises RelayRefused for what is not one."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = None, None
+    if parts is None or parts.scheme not in ("ws", "wss") or not host or parts.query or parts.fragment:
+        raise RelayRefused(
+            f"{printable(url)!r} is not the address of a relay",
+            close_code=CloseCode.UNKNOWN_SPACE,
+            hint="write it as ws://HOST:PORT, or wss://HOST for an encrypted connection",
+        )
+    return host
+
+
+def _http_refusal(url: str, status: int) -> ConnectionFailed:
+    if status >= 500 or status in (408, 425, 429):
+        return RelayUnreachable(f"the relay at {url} answered HTTP {status}", hint=_UNREACHABLE_HINT)
+    return RelayRefused(
+        f"{url} is not a crdt-sync relay: it answered HTTP {status}",
+        close_code=CloseCode.VERSION,
+        hint="check the address and the port",
+    )
+
+
+def _cut(reason: str) -> str:
+    """As much of a reason as fits a close frame."""
+    return reason.encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")

@@ -1,0 +1,121 @@
+"""What the device says about itself: is everything synced, and if not, why.
+
+States of a space, and of a device with several spaces the most telling one of them:
+
+    offline      not asked to connect
+    connecting   reaching the relay, proving who we are
+    syncing      connected, `done` of `total` envelopes of this round received or acknowledged
+    idle         connected, nothing to send, everything received
+    backoff      the relay could not be reached; next try in `retry_in_s`
+    error        the relay refused us, or sent what cannot be; not tried again by itself
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+SyncState = Literal["offline", "connecting", "syncing", "idle", "backoff", "error"]
+
+_TELLING: Final[tuple[SyncState, ...]] = ("error", "backoff", "connecting", "syncing", "idle", "offline")
+"""Most telling first: what a person should look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceStatus:
+    """One space. Counts are of records (`pending`, `failed`) and of open conflicts."""
+
+    space_id: str
+    name: str
+    role: str
+    relay: str
+    state: SyncState = "offline"
+    pending: int = 0
+    failed: int = 0
+    conflicts: int = 0
+    done: int = 0
+    total: int = 0
+    last_synced_at: int | None = None
+    retry_in_s: float | None = None
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `last_synced_at` in Unix milliseconds."""
+        return {
+            "id": self.space_id,
+            "name": self.name,
+            "role": self.role,
+            "relay": self.relay,
+            "state": self.state,
+            "pending": self.pending,
+            "failed": self.failed,
+            "conflicts": self.conflicts,
+            "done": self.done,
+            "total": self.total,
+            "last_synced_at": self.last_synced_at,
+            "retry_in_s": self.retry_in_s,
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The device: the sums of its spaces."""
+
+    device_id: str
+    name: str
+    state: SyncState
+    pending: int
+    failed: int
+    conflicts: int
+    last_synced_at: int | None
+    spaces: tuple[SpaceStatus, ...] = field(default=())
+
+    @classmethod
+    def of(cls, *, device_id: str, name: str, spaces: tuple[SpaceStatus, ...]) -> Status:
+        """Sums up: the most telling state, the oldest `last_synced_at` (None if any space never was)."""
+        states = {space.state for space in spaces}
+        times = [space.last_synced_at for space in spaces]
+        known = [time for time in times if time is not None]
+        return cls(
+            device_id=device_id,
+            name=name,
+            state=next((state for state in _TELLING if state in states), "offline"),
+            pending=sum(space.pending for space in spaces),
+            failed=sum(space.failed for space in spaces),
+            conflicts=sum(space.conflicts for space in spaces),
+            last_synced_at=min(known) if known and len(known) == len(times) else None,
+            spaces=spaces,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "device": self.device_id,
+            "name": self.name,
+            "state": self.state,
+            "pending": self.pending,
+            "failed": self.failed,
+            "conflicts": self.conflicts,
+            "last_synced_at": self.last_synced_at,
+            "spaces": [space.to_json() for space in self.spaces],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What one `sync` did: envelopes acknowledged by the relay, envelopes received, over all spaces."""
+
+    sent: int
+    received: int
+    bytes_sent: int
+    bytes_received: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sent": self.sent,
+            "received": self.received,
+            "bytes_sent": self.bytes_sent,
+            "bytes_received": self.bytes_received,
+            "seconds": round(self.seconds, 3),
+        }

@@ -1,0 +1,335 @@
+"""The device's side of one connection, as a state machine without I/O.
+
+One connection serves one space. Bytes of whole WebSocket messages go in through `receive`, which returns
+the frame they hold; the `send_*` and other methods return the bytes of one message to send. Between two
+frames the machine is in one of these states:
+
+    HEARING      connected, the relay's challenge has not come yet
+    CHALLENGED   our turn: say hello, or create a space
+    PROVING      hello was said, welcome has not come yet
+    CREATING     a genesis was handed over, the answer has not come yet
+    LIVE         both sides may send
+    DONE         nothing more may be sent or received
+
+What the relay may send in which state is the table `_TRANSITIONS`. Beyond the table the machine holds the
+relay to its own words, so that a frame that is replayed, reordered or made up is refused before anything
+of it is stored:
+
+- rows are delivered in strictly growing order, after the cursor and not beyond the new one;
+- a cursor never goes back;
+- acknowledgements of one chain never go back;
+- an answer to an append or a snapshot comes only when one is open.
+
+A frame that breaks a rule raises MalformedFrame, FrameTooLarge or ProtocolViolation, the machine is then
+DONE and nothing of the frame has been taken over. `close_code_for` says with which code to close.
+
+The machine does not know what is inside envelopes, keeps no envelope, and does not decide what to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Final
+
+from crdt_sync.errors import CrdtSyncError, FrameTooLarge, ProtocolViolation
+from crdt_sync.ids import DeviceId, Incarnation, InviteId, OpaqueId, RelayId, SpaceId
+from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.frames import (
+    Ack,
+    Append,
+    Appended,
+    AppendRefused,
+    Bye,
+    Challenge,
+    CompactDecline,
+    CompactRequest,
+    Create,
+    Deliver,
+    Frame,
+    FromRelay,
+    Got,
+    Hello,
+    Mode,
+    Push,
+    PushSnapshot,
+    Refuse,
+    SnapshotResult,
+    Welcome,
+    auth_message,
+    decode_from_relay,
+    encode,
+)
+from crdt_sync.protocol.limits import (
+    DEFAULT_LIMITS,
+    MAX_FRAME_BYTES,
+    MAX_REASON_CHARS,
+    PROTOCOL_VERSION,
+    Limits,
+)
+
+NO_RELAY: Final = RelayId(bytes(16))
+"""What `Hello.relay_id_seen` holds when this device has never met a relay for the space."""
+
+ENVELOPE_OVERHEAD_BYTES: Final = 8
+"""More than msgpack puts in front of one envelope (5 bytes)."""
+FRAME_OVERHEAD_BYTES: Final = 64
+"""More than the tag and the array lengths of a frame take."""
+
+
+class State(Enum):
+    HEARING = auto()
+    CHALLENGED = auto()
+    PROVING = auto()
+    CREATING = auto()
+    LIVE = auto()
+    DONE = auto()
+
+
+_TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
+    State.HEARING: {Challenge: State.CHALLENGED, Bye: State.DONE},
+    State.CHALLENGED: {Bye: State.DONE},
+    State.PROVING: {Welcome: State.LIVE, Bye: State.DONE},
+    State.CREATING: {Appended: State.DONE, AppendRefused: State.DONE, Bye: State.DONE},
+    State.LIVE: {
+        Deliver: State.LIVE,
+        Ack: State.LIVE,
+        Refuse: State.LIVE,
+        Appended: State.LIVE,
+        AppendRefused: State.LIVE,
+        CompactRequest: State.LIVE,
+        SnapshotResult: State.LIVE,
+        Bye: State.DONE,
+    },
+    State.DONE: {},
+}
+
+
+class DeviceSession:
+    """One connection of a device to a relay. See the module for the rules."""
+
+    def __init__(self, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self.state = State.HEARING
+        self.limits: Limits = DEFAULT_LIMITS
+        self.relay_id: RelayId = NO_RELAY
+        self.relay_now_ms = 0
+        self.head = 0
+        """The end of the relay's log as far as we were told."""
+        self.cursor = 0
+        """Everything up to here was delivered."""
+        self._max_frame_bytes = max_frame_bytes
+        self._nonce = b""
+        self._incarnation = 0
+        self._acked = 0
+        self._appends = 0
+        self._snapshots = 0
+
+    # Receiving
+
+    def receive(self, data: bytes) -> FromRelay:
+        """The frame in one message. Raises MalformedFrame, FrameTooLarge or ProtocolViolation."""
+        try:
+            frame = decode_from_relay(data, max_bytes=self._max_frame_bytes)
+            after = _TRANSITIONS[self.state].get(type(frame))
+            if after is None:
+                raise ProtocolViolation(
+                    f"the relay sent {type(frame).__name__} in state {self.state.name}, where it may not",
+                    hint="the relay runs another version or is faulty; see docs/protocol.md",
+                )
+            self._check(frame)
+        except CrdtSyncError:
+            self.state = State.DONE
+            raise
+        self._take(frame)
+        self.state = after
+        return frame
+
+    def _check(self, frame: FromRelay) -> None:
+        """Raises ProtocolViolation when the frame contradicts what the relay said before."""
+        match frame:
+            case Challenge():
+                _check_challenge(frame)
+            case Deliver():
+                self._check_rows(frame)
+            case Welcome():
+                if frame.cursor > frame.head:
+                    raise ProtocolViolation("the relay wants to start delivery after the end of its log")
+            case Ack():
+                if frame.incarnation == self._incarnation and frame.sequence < self._acked:
+                    raise ProtocolViolation(
+                        f"the relay acknowledged update {frame.sequence} after update {self._acked}"
+                    )
+            case Appended() | AppendRefused():
+                if self._appends == 0:
+                    raise ProtocolViolation("the relay answered an append that was not made")
+            case SnapshotResult():
+                if self._snapshots == 0:
+                    raise ProtocolViolation("the relay answered a snapshot that was not sent")
+            case _:
+                pass
+
+    def _check_rows(self, frame: Deliver) -> None:
+        last = self.cursor
+        for row in frame.rows:
+            if row.sequence <= last:
+                raise ProtocolViolation(f"the relay delivered row {row.sequence} after row {last}")
+            last = row.sequence
+        if frame.cursor < last:
+            raise ProtocolViolation(f"the relay moved the cursor back from {last} to {frame.cursor}")
+
+    def _take(self, frame: FromRelay) -> None:
+        match frame:
+            case Challenge():
+                self._nonce = frame.nonce
+                self.relay_id = frame.relay_id
+                self.relay_now_ms = frame.now_ms
+                self.limits = frame.limits
+            case Welcome():
+                self.head, self.cursor = frame.head, frame.cursor
+                self._acked = frame.own_sequence
+            case Deliver():
+                self.cursor = frame.cursor
+                self.head = max(self.head, frame.cursor)
+            case Ack():
+                if frame.incarnation == self._incarnation:
+                    self._acked = frame.sequence
+                self.head = max(self.head, frame.head)
+            case Appended() | AppendRefused():
+                self._appends -= 1
+            case SnapshotResult():
+                self._snapshots -= 1
+            case _:
+                pass
+
+    # Sending
+
+    def hello(
+        self,
+        *,
+        space: SpaceId,
+        device: DeviceId,
+        incarnation: Incarnation,
+        cursor: int,
+        relay_seen: RelayId | None,
+        sign: Callable[[bytes], bytes],
+        agent: str,
+    ) -> bytes:
+        """Answer the challenge as a member; `sign` uses the device's key, `cursor` is of `relay_seen`."""
+        self._incarnation = incarnation
+        return self._hello(Mode.DEVICE, space, device, incarnation, cursor, relay_seen, sign, agent)
+
+    def hello_with_invite(
+        self, *, space: SpaceId, invite: InviteId, sign: Callable[[bytes], bytes], agent: str
+    ) -> bytes:
+        """Answer the challenge as the bearer of an invite; `sign` uses the invite's key."""
+        return self._hello(Mode.INVITE, space, invite, 0, 0, None, sign, agent)
+
+    def _hello(
+        self,
+        mode: Mode,
+        space: SpaceId,
+        party: bytes,
+        incarnation: int,
+        cursor: int,
+        relay_seen: RelayId | None,
+        sign: Callable[[bytes], bytes],
+        agent: str,
+    ) -> bytes:
+        self._demand(State.CHALLENGED)
+        message = auth_message(
+            nonce=self._nonce,
+            relay_id=self.relay_id,
+            space=space,
+            party=party,
+            incarnation=incarnation,
+            mode=mode,
+        )
+        self.state = State.PROVING
+        return encode(
+            Hello(
+                version=PROTOCOL_VERSION,
+                mode=mode,
+                space=space,
+                party=party,
+                incarnation=Incarnation(incarnation),
+                cursor=cursor,
+                relay_id_seen=relay_seen or NO_RELAY,
+                agent=agent[:100],
+                signature=sign(message),
+            )
+        )
+
+    def create_space(self, *, genesis: bytes, setup_token: str, agent: str) -> bytes:
+        """Hand over the genesis entry of a new space; answered by `Appended`, or the connection is closed."""
+        self._demand(State.CHALLENGED)
+        self.state = State.CREATING
+        self._appends = 1
+        return encode(
+            Create(version=PROTOCOL_VERSION, genesis=genesis, setup_token=setup_token, agent=agent[:100])
+        )
+
+    def push(self, envelopes: Sequence[bytes]) -> bytes:
+        """Updates in the order of their chain. They must fit `push_budget`."""
+        return self._live(Push(list(envelopes)))
+
+    @property
+    def push_budget(self) -> tuple[int, int]:
+        """How many envelopes and how many bytes of envelopes fit one `Push`, by the relay's limits."""
+        count = self.limits.max_push_envelopes
+        room = self.limits.max_frame_bytes - FRAME_OVERHEAD_BYTES - count * ENVELOPE_OVERHEAD_BYTES
+        return count, max(room, 0)
+
+    def got(self, cursor: int) -> bytes:
+        """Everything up to `cursor` is durable here."""
+        return self._live(Got(cursor))
+
+    def append(self, entry: bytes) -> bytes:
+        """An entry for the membership log; `Appended` or `AppendRefused` answers it."""
+        message = self._live(Append(entry))
+        self._appends += 1
+        return message
+
+    def push_snapshot(self, envelope: bytes) -> bytes:
+        """A snapshot the relay asked for; `SnapshotResult` answers it."""
+        message = self._live(PushSnapshot(envelope))
+        self._snapshots += 1
+        return message
+
+    def decline(self, records: Sequence[OpaqueId]) -> bytes:
+        """These records cannot be compacted now."""
+        return self._live(CompactDecline(list(records)))
+
+    def bye(self, code: CloseCode, error: str, reason: str) -> bytes:
+        """Our last word; allowed in every state."""
+        self.state = State.DONE
+        return encode(Bye(code=int(code), error=error[:40], reason=reason[:MAX_REASON_CHARS]))
+
+    def _live(self, frame: Frame) -> bytes:
+        self._demand(State.LIVE)
+        return encode(frame)
+
+    def _demand(self, state: State) -> None:
+        if self.state is not state:
+            raise RuntimeError(f"this may be sent only when {state.name}, the session is {self.state.name}")
+
+
+def close_code_for(error: CrdtSyncError) -> CloseCode:
+    """The code with which a device closes after a frame or envelope it refuses."""
+    if isinstance(error, FrameTooLarge):
+        return CloseCode.TOO_LARGE
+    return CloseCode.MALFORMED
+
+
+def _check_challenge(frame: Challenge) -> None:
+    if PROTOCOL_VERSION not in frame.versions:
+        spoken = ", ".join(str(version) for version in frame.versions)
+        raise ProtocolViolation(
+            f"the relay speaks protocol version {spoken}, this device {PROTOCOL_VERSION}",
+            hint="update the older of the two",
+        )
+    limits = frame.limits
+    smallest = min(
+        limits.max_frame_bytes, limits.max_envelope_bytes, limits.max_push_envelopes, limits.window_bytes
+    )
+    if smallest < 1:
+        raise ProtocolViolation("the relay names a limit below 1")
