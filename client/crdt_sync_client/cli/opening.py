@@ -1,0 +1,160 @@
+"""Opens the device a command works on: where its passphrase comes from, and running async work to its end.
+
+The passphrase is taken from the first of these that is there:
+
+1. `--passphrase-file FILE` (one line);
+2. the environment variable `CRDT_SYNC_PASSPHRASE`;
+3. the operating system's keychain, which holds a random key instead of a passphrase;
+4. a hidden prompt, when standard input is a terminal.
+
+It is never an argument: arguments are visible to every user of the machine and stay in shell histories.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from crdt_sync.errors import NoKey, StoreMissing
+
+from .command import Target
+from .failures import UsageProblem
+
+if TYPE_CHECKING:
+    from crdt_sync_client import Device
+
+T = TypeVar("T")
+
+PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_PASSPHRASE"  # noqa: S105 - a name, not a secret
+SALT_BYTES: Final = 16
+"""SQLCipher keeps its salt, random and not secret, in the first bytes of the file."""
+
+
+def run(target: Target, work: Callable[[Device], Awaitable[T]]) -> T:
+    """Open the device, await `work(device)`, close the device; return what the work returned."""
+
+    async def opened() -> T:
+        from crdt_sync_client import Device
+
+        async with await Device.open(target.store, **_key_of(target)) as device:
+            return await work(device)
+
+    if not target.store.exists():
+        raise StoreMissing(
+            f"there is no store {target.store}",
+            hint=f"make one: crdt-sync init --store {target.store} --name NAME",
+        )
+    return asyncio.run(opened())
+
+
+def create(target: Target, name: str) -> Device:
+    """Make a new store and return its device, closed. A keychain gets a random key of its own."""
+
+    async def made() -> Device:
+        from crdt_sync_client import Device
+
+        secret = given_passphrase(target)
+        if secret is None and not _keychain_available():
+            secret = _prompt(confirm=True)
+        if secret is not None:
+            device = await Device.create(target.store, name=name, passphrase=secret)
+        else:
+            device = await _create_with_keychain(target.store, name)
+        await device.close()
+        return device
+
+    return asyncio.run(made())
+
+
+async def _create_with_keychain(path: Path, name: str) -> Device:
+    from crdt_sync_client import Device, keychain
+
+    key = os.urandom(keychain.KEY_BYTES)
+    device = await Device.create(path, name=name, key=key)
+    try:
+        keychain.save_key(_salt(path), key)
+    except NoKey:
+        # Nobody could ever open this store again, and nothing is in it yet.
+        await device.close()
+        _remove_store(path)
+        raise
+    return device
+
+
+def _key_of(target: Target) -> dict[str, Any]:
+    """The argument for `Device.open`: a passphrase, or the key out of the keychain."""
+    passphrase = given_passphrase(target)
+    if passphrase is not None:
+        return {"passphrase": passphrase}
+    if _keychain_available():
+        from crdt_sync_client import keychain
+
+        key = keychain.load_key(_salt(target.store))
+        if key is not None:
+            return {"key": key}
+    return {"passphrase": _prompt(confirm=False)}
+
+
+def given_passphrase(target: Target) -> str | None:
+    """The passphrase from the file or the environment; None when neither was given."""
+    if target.passphrase_file is not None:
+        return read_secret_file(target.passphrase_file, "--passphrase-file")
+    text = os.environ.get(PASSPHRASE_VARIABLE)
+    if text is None:
+        return None
+    if not text:
+        raise UsageProblem(
+            f"{PASSPHRASE_VARIABLE} is set but empty", hint="unset it, or put the passphrase in it"
+        )
+    return text
+
+
+def read_secret_file(path: Path, option: str) -> str:
+    """The first line of a file that holds one secret."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise UsageProblem(
+            f"{option} {path} cannot be read: {reason}", hint="give a text file of one line"
+        ) from None
+    secret, _, rest = text.partition("\n")
+    secret = secret.removesuffix("\r")
+    if not secret or rest.strip():
+        raise UsageProblem(
+            f"{option} {path} must hold one line, the secret", hint="write it with: umask 077; cat > FILE"
+        )
+    return secret
+
+
+def _prompt(*, confirm: bool) -> str:
+    if not sys.stdin.isatty():
+        raise NoKey(
+            "no passphrase was given, and the keychain has no key for this store",
+            hint=f"use --passphrase-file FILE or the environment variable {PASSPHRASE_VARIABLE}",
+        )
+    text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    assert isinstance(text, str)
+    return text
+
+
+def _keychain_available() -> bool:
+    from crdt_sync_client import keychain
+
+    return keychain.available()
+
+
+def _remove_store(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _salt(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(SALT_BYTES)

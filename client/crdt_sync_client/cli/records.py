@@ -1,0 +1,296 @@
+"""`crdt-sync create`, `set`, `get`, `ls`, `rm`, `restore`: records in the device's own store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from crdt_sync.errors import RecordNotFound
+
+from .command import Command, Target, space_option, store_options
+from .output import Output, console, new_table, show
+
+if TYPE_CHECKING:
+    from crdt_sync.schemas.model import RecordSchema
+    from crdt_sync_client import Device, Record
+
+LS_COLUMNS: Final = 4
+"""Fields in the table of `ls`, besides the id and the state: what fits a terminal of 120 columns."""
+LS_LIMIT: Final = 50
+"""Records in the table of `ls` when no --limit is given; with --json there is no limit of our own."""
+
+_NOT_SENT: Final = "Saved on this device; crdt-sync sync sends it."
+
+
+@click.command(
+    cls=Command,
+    name="create",
+    examples=(
+        "crdt-sync create work_order --store office.db title='Swap bucket' asset_id=A status=assigned",
+        "crdt-sync create work_order --store office.db title=Grease parts_used.A.qty=2 tags=pm,urgent",
+    ),
+)
+@click.argument("record_type", metavar="TYPE")
+@click.argument("assignments", nargs=-1, metavar="FIELD=VALUE...")
+@store_options
+@space_option
+def command_create(
+    out: Output, target: Target, record_type: str, assignments: tuple[str, ...], space: str | None
+) -> None:
+    """Make a record and print its id.
+
+    Values are read by the types of the schema. A row is written by its key, as in parts_used.A.qty=2; a list
+    as tags=urgent,pm or as JSON.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        schema = await schema_of(device, record_type)
+        written = await device.create(record_type, parse_assignments(schema, assignments), space=space)
+        if out.as_json:
+            out.result({"id": written.id})
+            return
+        out.say(written.id)
+        out.note(_NOT_SENT)
+
+    opening.run(target, work)
+
+
+@click.command(
+    cls=Command,
+    name="set",
+    examples=(
+        "crdt-sync set work_order 6f1c9f0e-… --store office.db status=in_progress parts_used.A.qty=3",
+        "crdt-sync set work_order 6f1c9f0e-… --store office.db tags+=urgent tags-=pm root_cause=null",
+    ),
+)
+@click.argument("record_type", metavar="TYPE")
+@click.argument("record_id", metavar="ID")
+@click.argument("assignments", nargs=-1, required=True, metavar="FIELD=VALUE...")
+@store_options
+def command_set(
+    out: Output, target: Target, record_type: str, record_id: str, assignments: tuple[str, ...]
+) -> None:
+    """Change fields of a record.
+
+    FIELD=null clears a field; tags+=x and tags-=x add and remove an element; a counter takes hours=+2.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        schema = await schema_of(device, record_type)
+        written = await device.update(record_type, record_id, parse_assignments(schema, assignments))
+        if out.as_json:
+            out.result({"id": written.id, "state": written.state, "resolved": list(written.resolved)})
+            return
+        out.say(f"{record_type} {written.id} is changed.")
+        for conflict in written.resolved:
+            out.say(f"This resolved conflict {conflict}: you had seen all its versions.")
+        out.note(_NOT_SENT)
+
+    opening.run(target, work)
+
+
+@click.command(
+    cls=Command,
+    name="get",
+    examples=(
+        "crdt-sync get work_order 6f1c9f0e-… --store office.db",
+        "crdt-sync get work_order 6f1c9f0e-… --store office.db --json",
+    ),
+)
+@click.argument("record_type", metavar="TYPE")
+@click.argument("record_id", metavar="ID")
+@store_options
+def command_get(out: Output, target: Target, record_type: str, record_id: str) -> None:
+    """Show one record.
+
+    With --json: its fields by name, its id and type, and under _sync its state, open conflicts and the fields
+    whose value is provisional until a conflict is resolved.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        schema = await schema_of(device, record_type)
+        record = await device.get(record_type, record_id)
+        if record is None:
+            raise RecordNotFound(
+                f"this device has no {record_type} {record_id}",
+                hint=f"crdt-sync ls {record_type} lists what it has; crdt-sync sync brings what is new",
+            )
+        if out.as_json:
+            out.result(record_json(record))
+        else:
+            _print_record(record, schema)
+
+    opening.run(target, work)
+
+
+@click.command(
+    cls=Command,
+    name="ls",
+    examples=(
+        "crdt-sync ls work_order --store office.db --where status=assigned --where asset_id=A",
+        "crdt-sync ls work_order --store office.db --limit 10 --json",
+    ),
+)
+@click.argument("record_type", metavar="TYPE")
+@store_options
+@click.option(
+    "--where", "conditions", multiple=True, metavar="FIELD=VALUE", help="Only records with that value."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help=f"At most N records (table: {LS_LIMIT})."
+)
+@click.option("--order-by", metavar="FIELD", help="Sort by a field; -FIELD for the other way round.")
+def command_ls(
+    out: Output,
+    target: Target,
+    record_type: str,
+    conditions: tuple[str, ...],
+    limit: int | None,
+    order_by: str | None,
+) -> None:
+    """List the records of a type.
+
+    Several --where must all hold. Everything is read from this device; no relay is asked.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        schema = await schema_of(device, record_type)
+        where = parse_conditions(schema, conditions)
+        most = limit if limit is not None or out.as_json else LS_LIMIT
+        records = await device.query(record_type, where=where, order_by=order_by, limit=most)
+        if out.as_json:
+            out.result([record_json(record) for record in records])
+            return
+        columns = _columns(schema, records)
+        out.table(
+            ("id", *columns, "state"),
+            [(r.id, *(r.values.get(name) for name in columns), r.sync_state) for r in records],
+            none=f"No {record_type} matches."
+            if conditions
+            else f"There is no {record_type} on this device yet.",
+        )
+        if limit is None and len(records) == LS_LIMIT:
+            total = await device.count(record_type, where=where)
+            if total > LS_LIMIT:
+                out.note(f"{LS_LIMIT} of {total:,}; --limit N shows more, --json all.")
+
+    opening.run(target, work)
+
+
+@click.command(cls=Command, name="rm", examples=("crdt-sync rm work_order 6f1c9f0e-… --store office.db",))
+@click.argument("record_type", metavar="TYPE")
+@click.argument("record_id", metavar="ID")
+@store_options
+def command_rm(out: Output, target: Target, record_type: str, record_id: str) -> None:
+    """Delete a record, for everyone in the space.
+
+    The schema says who may, and what happens when somebody else changed it at the same time.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        written = await device.delete(record_type, record_id)
+        if out.as_json:
+            out.result({"id": written.id, "deleted": True, "state": written.state})
+            return
+        out.say(f"{record_type} {written.id} is deleted.")
+        out.note(f"{_NOT_SENT} crdt-sync restore brings it back.")
+
+    opening.run(target, work)
+
+
+@click.command(
+    cls=Command, name="restore", examples=("crdt-sync restore work_order 6f1c9f0e-… --store office.db",)
+)
+@click.argument("record_type", metavar="TYPE")
+@click.argument("record_id", metavar="ID")
+@store_options
+def command_restore(out: Output, target: Target, record_type: str, record_id: str) -> None:
+    """Bring a deleted record back, with the fields it had."""
+    from . import opening
+
+    async def work(device: Device) -> None:
+        written = await device.restore(record_type, record_id)
+        if out.as_json:
+            out.result({"id": written.id, "deleted": False, "state": written.state})
+            return
+        out.say(f"{record_type} {written.id} is back.")
+        out.note(_NOT_SENT)
+
+    opening.run(target, work)
+
+
+async def schema_of(device: Device, record_type: str) -> RecordSchema:
+    """The schema of a type this device knows; raises UnknownType naming those there are."""
+    return await device.schema(record_type)
+
+
+def parse_assignments(schema: RecordSchema, assignments: Iterable[str]) -> dict[Any, Any]:
+    """`field=value` arguments as the changes of one write, parsed by the schema's types."""
+    changes: dict[Any, Any] = {}
+    for text in assignments:
+        path, value = schema.parse_assignment(text)
+        changes[path] = value
+    return changes
+
+
+def parse_conditions(schema: RecordSchema, conditions: Iterable[str]) -> dict[str, Any]:
+    """`--where field=value` as the conditions of a query, parsed by the schema's types."""
+    where: dict[str, Any] = {}
+    for text in conditions:
+        path, value = schema.parse_assignment(text)
+        where[".".join(path)] = value
+    return where
+
+
+def record_json(record: Record) -> dict[str, Any]:
+    """A record for programs. A field may be called `type`, so `_sync.type` always has the record type."""
+    body = record.to_json()
+    body["_sync"] = {"type": record.type, "space": record.space, **body["_sync"]}
+    return body
+
+
+def _columns(schema: RecordSchema, records: Iterable[Record]) -> list[str]:
+    """The fields worth a column: in the schema's order, the first ones that any of the records has."""
+    listed = list(records)
+    one_line = [name for name, spec in schema.fields.items() if spec.row is None and not spec.is_bytes]
+    return [name for name in one_line if any(r.values.get(name) is not None for r in listed)][:LS_COLUMNS]
+
+
+def _print_record(record: Record, schema: RecordSchema) -> None:
+    from rich.text import Text
+
+    table = new_table(show_header=False)
+    table.add_column("field", style="bold")
+    table.add_column("value", overflow="fold")
+    provisional = set(record.provisional)
+    for path, value in _flat(record.values, schema):
+        text = Text(show(value))
+        if path in provisional:
+            text.append("  provisional, in conflict", style="yellow")
+        table.add_row(Text(path), text)
+    out = console()
+    out.print(Text(f"{record.type} {record.id}", style="bold"), Text(record.sync_state, style="dim"))
+    out.print(table)
+    for conflict in record.conflicts:
+        out.print(Text(f"conflict {conflict}: crdt-sync conflicts show {conflict}", style="yellow"))
+
+
+def _flat(values: Mapping[str, Any], schema: RecordSchema) -> Iterable[tuple[str, Any]]:
+    """Dotted paths and values: rows one line per cell, as they are written on the command line."""
+    for name, value in values.items():
+        spec = schema.fields.get(name)
+        if spec is not None and spec.row is not None and isinstance(value, Mapping):
+            for key, row in value.items():
+                for sub, cell in row.items() if isinstance(row, Mapping) else [("", row)]:
+                    yield f"{name}.{key}.{sub}".rstrip("."), cell
+                if not row:
+                    yield f"{name}.{key}", {}
+        else:
+            yield name, value

@@ -1,0 +1,204 @@
+"""`crdt-sync sync`, `status`, `queue`: exchanging changes, and what still waits."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .command import Command, Group, Target, store_options
+from .output import Output, iso_time, local_time, printable, show
+from .progress import sync_progress
+
+if TYPE_CHECKING:
+    from crdt_sync_client import Change, Device
+
+
+@click.command(
+    cls=Command,
+    name="sync",
+    examples=("crdt-sync sync --store office.db", "crdt-sync sync --store office.db --watch"),
+)
+@store_options
+@click.option("--watch", is_flag=True, help="Stay connected and print changes as they arrive, until Ctrl-C.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up after it.",
+)
+def command_sync(out: Output, target: Target, watch: bool, timeout_s: float | None) -> None:
+    """Send what waits and receive what is new.
+
+    Ends when nothing waits any more and this device is up to date. Local work never waits for it: it is safe
+    on this device before, and stays queued while the relay is away.
+    """
+    from . import opening
+
+    opening.run(target, lambda device: _watch(device, out) if watch else _sync(device, out, timeout_s))
+
+
+async def _sync(device: Device, out: Output, timeout_s: float | None) -> None:
+    async with sync_progress(device, enabled=not out.as_json):
+        report = await device.sync(timeout_s=timeout_s)
+    status = await device.status()
+    if out.as_json:
+        out.result(report.to_json() | {"conflicts": status.conflicts, "failed": status.failed})
+        return
+    out.say(
+        f"In sync: {report.sent:,} sent, {report.received:,} received "
+        f"({_bytes(report.bytes_sent)} up, {_bytes(report.bytes_received)} down) in {report.seconds:.2f} s."
+    )
+    if status.conflicts:
+        out.say(f"{status.conflicts} open {_plural('conflict', status.conflicts)}: crdt-sync conflicts ls")
+    if status.failed:
+        out.say(f"{status.failed} {_plural('record', status.failed)} could not be sent: crdt-sync queue ls")
+
+
+async def _watch(device: Device, out: Output) -> None:
+    """Print changes until a signal asks to stop; that is a normal end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    changes = device.watch()
+    printing = asyncio.create_task(_print_changes(changes, out))
+    try:
+        await device.connect()
+        out.note("Connected changes appear here; Ctrl-C ends.")
+        await asyncio.wait((stopping, printing), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        changes.close()
+        stopping.cancel()
+        await device.disconnect()
+        await asyncio.gather(stopping, printing, return_exceptions=True)
+    if not stop.is_set():
+        printing.result()
+
+
+async def _print_changes(changes: Any, out: Output) -> None:
+    async for change in changes:
+        if out.as_json:
+            out.result(change_json(change))
+        else:
+            click.echo(_change_line(change))
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """One change for programs; `record` is null when it was deleted."""
+    return {
+        "type": change.type,
+        "id": change.id,
+        "origin": change.origin,
+        "fields": list(change.fields),
+        "record": change.record.to_json() if change.record is not None else None,
+    }
+
+
+def _change_line(change: Change) -> str:
+    stamp = time.strftime("%H:%M:%S")
+    head = f"{stamp}  {change.type} {change.id}"
+    if change.record is None:
+        return f"{head}  deleted"
+    values = change.record.values
+    shown = ", ".join(f"{name}={show(values.get(name))}" for name in change.fields)
+    mark = "  in conflict" if change.record.conflicts else ""
+    return f"{head}  {shown}{mark}"
+
+
+@click.command(
+    cls=Command,
+    name="status",
+    examples=("crdt-sync status --store office.db", "crdt-sync status --store office.db --json"),
+)
+@store_options
+def command_status(out: Output, target: Target) -> None:
+    """Show what waits, what is in conflict, and the last sync.
+
+    Reads this device only. The state is therefore offline unless something is wrong; `sync` connects.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        status = await device.status()
+        if out.as_json:
+            body = status.to_json()
+            for part in (body, *body["spaces"]):
+                part["last_synced_at"] = iso_time(part["last_synced_at"])
+            out.result(body)
+            return
+        out.say(f"{printable(status.name)}: {status.state}, last in sync {local_time(status.last_synced_at)}")
+        out.table(
+            ("space", "role", "to send", "failed", "conflicts", "last in sync", "relay"),
+            [
+                (s.name, s.role, s.pending, s.failed, s.conflicts, local_time(s.last_synced_at), s.relay)
+                for s in status.spaces
+            ],
+            none="It is in no space yet: crdt-sync space create, or crdt-sync join LINK.",
+        )
+        if status.pending:
+            out.note(f"{status.pending:,} {_plural('record', status.pending)} to send: crdt-sync sync")
+        if status.conflicts:
+            out.note(f"{status.conflicts} to decide: crdt-sync conflicts ls")
+
+    opening.run(target, work)
+
+
+@click.group(cls=Group, name="queue")
+def command_queue() -> None:
+    """See what this device has not sent yet."""
+
+
+@command_queue.command(
+    name="ls",
+    examples=("crdt-sync queue ls --store office.db", "crdt-sync queue ls --store office.db --json"),
+)
+@store_options
+def queue_ls(out: Output, target: Target) -> None:
+    """List what waits to be sent, with attempts and errors."""
+    from . import opening
+
+    async def work(device: Device) -> None:
+        items = await device.outbox()
+        if out.as_json:
+            out.result(
+                [
+                    {
+                        "type": item.type,
+                        "id": item.id,
+                        "state": item.state,
+                        "updates": item.updates,
+                        "bytes": item.size_bytes,
+                        "since": iso_time(item.since_ms),
+                        "attempts": item.attempts,
+                        "error": item.error,
+                    }
+                    for item in items
+                ]
+            )
+            return
+        out.table(
+            ("type", "record", "state", "changes", "since", "attempts", "error"),
+            [
+                (i.type, i.id, i.state, i.updates, local_time(i.since_ms), i.attempts, i.error or "")
+                for i in items
+            ],
+            none="Nothing waits; everything is sent.",
+        )
+
+    opening.run(target, work)
+
+
+def _bytes(count: int) -> str:
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
