@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -39,6 +38,7 @@ async def sync_progress(device: Device, *, enabled: bool) -> AsyncIterator[None]
     if not enabled or not wanted():
         yield
         return
+    import asyncio
 
     async def follow(bar: Progress) -> None:
         task = bar.add_task("connecting", total=None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +59,9 @@ async def _sync(device: Device, out: Output, timeout_s: float | None) -> None:
 
 async def _watch(device: Device, out: Output) -> None:
     """Print changes until a signal asks to stop; that is a normal end."""
+    import asyncio
+    import signal
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
