@@ -25,7 +25,8 @@ from crdt_sync.records.changes import AddElement, Increment, RemoveElement, Valu
 from crdt_sync.schemas.values import bytes_from_base64, check_plain
 
 if TYPE_CHECKING:
-    from crdt_sync.schemas.model import FieldSpec, Path, RecordSchema
+    from crdt_sync.records.writes import Path
+    from crdt_sync.schemas.model import FieldSpec, RecordSchema
 
 _SEGMENT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[^."=]+')
 _WHOLE: Final = re.compile(r"[-+]?[0-9]{1,30}")
@@ -43,14 +44,16 @@ def parse_assignment(schema: RecordSchema, text: str) -> tuple[Path, Any]:
     path, operator, value_text = _split(text)
     spec = schema.field_at(path)
     dotted = ".".join(path)
-    if operator != "=":
+    # Names of fields and of what is in them (row keys, elements) alternate.
+    inside = len(path) % 2 == 0
+    if operator != "=" and not inside:
         return path, _relative(spec, dotted, operator, value_text)
-    if spec.shape == "set" and len(path) > 1:
+    if inside and spec.shape == "set":
+        name = ".".join(path[:-1])
         raise ValidationError(
-            dotted, "is an element of a set", hint=f"add it with {path[0]}+=… and remove it with {path[0]}-=…"
+            dotted, "is an element of a set", hint=f"add it with {name}+=… and remove it with {name}-=…"
         )
-    if spec.shape == "rows" and len(path) > 1:
-        spec.check_row_key(path[-1], ".".join(path[:-1]))
+    if inside:
         return path, spec.check_row(_json(value_text, dotted, "a JSON object of the row's fields"), dotted)
     if spec.shape == "counter" and value_text[:1] in ("+", "-"):
         return path, _relative(spec, dotted, "+=", value_text)
@@ -83,7 +86,7 @@ def _split(text: str) -> tuple[Path, str, str]:
 def _relative(spec: FieldSpec, field: str, operator: str, text: str) -> Any:
     if spec.shape == "counter":
         amount = parse_text(spec, field, text.removeprefix("+"))
-        if amount is None:
+        if not isinstance(amount, (int, float)):
             raise ValidationError(field, "needs an amount to add")
         return Increment(-amount if operator == "-=" else amount)
     if spec.shape == "set":
@@ -152,7 +155,7 @@ def _json(text: str, field: str, what: str) -> Any:
 
 
 def from_json(spec: FieldSpec, value: Any, field: str) -> Value:
-    """A value as JSON carries it, with base64 text made bytes where the field holds bytes; not checked further."""
+    """A value as JSON carries it, base64 text made bytes where the field holds bytes; not checked further."""
     if value is None:
         return None
     if spec.is_bytes:

@@ -14,15 +14,18 @@ from typing import Any, Final
 import jsonschema_rs
 
 from crdt_sync.errors import ValidationError
+from crdt_sync.records.changes import Value
 from crdt_sync.rules import RULE_NAMES, Rule, RuleError, build_rule
 from crdt_sync.schemas import keywords
 from crdt_sync.schemas.model import FieldSpec
 from crdt_sync.schemas.sentences import sentence
 from crdt_sync.schemas.suggest import did_you_mean
-from crdt_sync.schemas.values import Value, ValueCheck
+from crdt_sync.schemas.values import ValueCheck
 from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode, node_at, plain
 
 DEFAULT_RULE: Final = "register"
+MAX_ROWS_DEPTH: Final = 3
+"""A set in rows in rows in rows has paths of 8 names, the most that a write can have."""
 
 _FIELD_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _RESERVED_NAMES: Final = frozenset({"id"})
@@ -34,7 +37,9 @@ _PATTERNS: Final = jsonschema_rs.RegexOptions()
 """Rust's linear-time expressions: no pattern in a schema can hang a device. They have no look-around."""
 
 
-def read_fields(properties: MapNode, required: frozenset[str], problems: Problems) -> dict[str, FieldSpec]:
+def read_fields(
+    properties: MapNode, required: frozenset[str], problems: Problems, depth: int = 0
+) -> dict[str, FieldSpec]:
     """The fields of a record type or of a row; those with problems are left out."""
     fields: dict[str, FieldSpec] = {}
     for name, (key, node) in properties.entries.items():
@@ -46,7 +51,7 @@ def read_fields(properties: MapNode, required: frozenset[str], problems: Problem
         if name in _RESERVED_NAMES:
             problems.add(key, f"{name!r} cannot be a field's name: every record has its own {name}")
         if isinstance(node, MapNode):
-            spec = _FieldReader(name, node, problems).read(name in required)
+            spec = _FieldReader(name, node, problems, depth).read(name in required)
             if spec is not None:
                 fields[name] = spec
         else:
@@ -55,9 +60,10 @@ def read_fields(properties: MapNode, required: frozenset[str], problems: Problem
 
 
 class _FieldReader:
-    __slots__ = ("name", "node", "problems")
+    __slots__ = ("depth", "name", "node", "problems")
 
-    def __init__(self, name: str, node: MapNode, problems: Problems) -> None:
+    def __init__(self, name: str, node: MapNode, problems: Problems, depth: int) -> None:
+        self.depth = depth
         self.name = name
         self.node = node
         self.problems = problems
@@ -78,10 +84,13 @@ class _FieldReader:
         row = self._row() if rule.shape == "rows" else None
         if rule.shape != "rows":
             keywords.check_subschemas(self.node, self.problems)
+        transitions = self._transitions(rule)
         json_schema = _without(plain(self.node), _OWN_KEYWORDS)
-        check = self._compile(json_schema, self.node, types, is_bytes=is_bytes)
+        check: ValueCheck | None = None
+        if len(self.problems.found) == before:
+            check = self._compile(json_schema, self.node, types, is_bytes=is_bytes)
         title = self.node.get("title")
-        if check is None or (row is None and rule.shape == "rows"):
+        if check is None:
             return None
         spec = FieldSpec(
             name=self.name,
@@ -92,7 +101,7 @@ class _FieldReader:
             title=str(title.value) if isinstance(title, ScalarNode) else self.name,
             required=required,
             is_bytes=is_bytes,
-            transitions=self._transitions(rule),
+            transitions=transitions,
             row=row,
             row_key_check=self._part("propertyNames") if rule.shape == "rows" else None,
             element_check=(self._part("items") or _ANYTHING) if rule.shape == "set" else None,
@@ -114,10 +123,10 @@ class _FieldReader:
     def _rule(self, types: tuple[str, ...]) -> Rule | None:
         """The rule `x-merge` names, or None after a problem."""
         node = self.node.get("x-merge")
-        options: dict[str, Node] = {}
+        options: dict[str, tuple[ScalarNode, Node]] = {}
         name_node = node
         if isinstance(node, MapNode):
-            options = {name: value for name, (_, value) in node.entries.items() if name != "rule"}
+            options = {name: entry for name, entry in node.entries.items() if name != "rule"}
             name_node = node.get("rule")
             if name_node is None:
                 self.problems.add(node, "x-merge needs the name of a rule: rule: register")
@@ -129,12 +138,10 @@ class _FieldReader:
                 self._unknown_rule(name_node, name)
                 return None
         try:
-            return build_rule(name, {key: plain(value) for key, value in options.items()}, types)
+            return build_rule(name, {key: plain(value) for key, (_, value) in options.items()}, types)
         except RuleError as exc:
             # The option that the message speaks of, where there is one.
-            at_fault = [
-                value for key, value in options.items() if re.search(rf"\b{re.escape(key)}\b", str(exc))
-            ]
+            at_fault = [key for option, (key, _) in options.items() if repr(option) in str(exc)]
             self.problems.add((at_fault or [name_node or self.node])[0], str(exc))
             return None
 
@@ -157,7 +164,8 @@ class _FieldReader:
             where = node_at(node, exc.instance_path)
             if exc.kind.name == "format" and exc.kind.as_dict().get("format") == "regex":
                 self.problems.add(
-                    where, f"pattern {exc.instance!r} is not a regular expression without look-around"
+                    where,
+                    f"pattern {exc.instance!r} is not a regular expression (look-around is not supported)",
                 )
             elif not _said(self.problems, where):
                 keyword = next((s for s in reversed(exc.instance_path) if isinstance(s, str)), "a schema")
@@ -170,6 +178,8 @@ class _FieldReader:
 
     def _part(self, keyword: str) -> ValueCheck | None:
         node = self.node.get(keyword)
+        if isinstance(node, ScalarNode):
+            self.problems.add(node, f"{keyword} must be a schema, such as {{type: string}}")
         if not isinstance(node, MapNode):
             return None
         # Its names and types were checked with the field; only the compiled check is missing.
@@ -177,6 +187,9 @@ class _FieldReader:
         return self._compile(_without(plain(node), keywords.NOTES), node, types)
 
     def _row(self) -> Mapping[str, FieldSpec] | None:
+        if self.depth == MAX_ROWS_DEPTH:
+            self.problems.add(self.node, f"rows cannot be more than {MAX_ROWS_DEPTH} deep in each other")
+            return None
         row = self.node.get("additionalProperties")
         if not isinstance(row, MapNode) or not isinstance(row.get("properties"), MapNode):
             self.problems.add(
@@ -199,7 +212,7 @@ class _FieldReader:
             keywords.check_format(key_schema, self.problems)
         properties = row.get("properties")
         assert isinstance(properties, MapNode)
-        fields = read_fields(properties, frozenset(), self.problems)
+        fields = read_fields(properties, frozenset(), self.problems, self.depth + 1)
         for name, (_, node) in properties.entries.items():
             if isinstance(node, MapNode) and "default" in node.entries:
                 self.problems.add(

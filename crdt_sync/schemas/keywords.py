@@ -132,8 +132,8 @@ def read_types(node: MapNode, problems: Problems) -> tuple[str, ...]:
             found.append(name)
         else:
             near = did_you_mean(name, TYPE_WORDS) if isinstance(name, str) else ""
-            said = repr(name) if isinstance(member, ScalarNode) else "here"
-            problems.add(member, f"unknown type {said}{near or '; the types are ' + ', '.join(TYPE_WORDS)}")
+            said = f"unknown type {name!r}" if isinstance(member, ScalarNode) else "a type must be a word"
+            problems.add(member, f"{said}{near or '; the types are ' + ', '.join(TYPE_WORDS)}")
     if isinstance(declared, ListNode) and not declared.items:
         problems.add(declared, "the list of types is empty")
     return tuple(dict.fromkeys(found))
@@ -143,8 +143,9 @@ def check_format(node: MapNode, problems: Problems) -> None:
     """A misspelt format would check nothing."""
     declared = node.get("format")
     if isinstance(declared, ScalarNode) and declared.value not in FORMAT_WORDS:
-        name = declared.value if isinstance(declared.value, str) else str(declared.value)
-        near = did_you_mean(name, FORMAT_WORDS) or f"; the formats are {', '.join(FORMAT_WORDS)}"
+        name = declared.value
+        near = did_you_mean(name, FORMAT_WORDS) if isinstance(name, str) else ""
+        near = near or f"; the formats are {', '.join(FORMAT_WORDS)}"
         problems.add(declared, f"unknown format {name!r}{near}")
 
 

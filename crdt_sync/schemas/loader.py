@@ -17,16 +17,15 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-from crdt_sync.errors import SchemaError, SchemaProblem
+from crdt_sync.errors import SchemaError
 from crdt_sync.roles import Role
+from crdt_sync.rules.deletion import DELETE_RULES, EDIT_WINS, DeleteRule
 from crdt_sync.schemas import keywords, yaml_nodes
 from crdt_sync.schemas.field_reader import read_fields
 from crdt_sync.schemas.model import WRITERS, DeletePolicy, FieldSpec, RecordSchema
-from crdt_sync.schemas.sentences import sentence
+from crdt_sync.schemas.sentences import sentence, shown
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode
-
-DELETE_RULES: Final = ("edit_wins", "delete_wins")
 
 _TYPE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _META: Final = jsonschema_rs.Draft202012Validator(
@@ -125,18 +124,19 @@ def _read_delete(root: MapNode, problems: Problems) -> DeletePolicy:
     rule = node.get("rule")
     roles = node.get("roles")
     return DeletePolicy(
-        rule="edit_wins" if rule is None else _delete_rule(rule, problems),
+        rule=EDIT_WINS if rule is None else _delete_rule(rule, problems),
         roles=WRITERS if roles is None else _delete_roles(roles, problems),
     )
 
 
-def _delete_rule(node: Node, problems: Problems) -> str:
+def _delete_rule(node: Node, problems: Problems) -> DeleteRule:
     name = node.value if isinstance(node, ScalarNode) else None
-    if isinstance(name, str) and name in DELETE_RULES:
-        return name
+    for rule in DELETE_RULES:
+        if name == rule:
+            return rule
     near = did_you_mean(name, DELETE_RULES) if isinstance(name, str) else ""
     problems.add(node, f"the delete rules are {' and '.join(DELETE_RULES)}{near}")
-    return "edit_wins"
+    return EDIT_WINS
 
 
 def _delete_roles(node: Node, problems: Problems) -> frozenset[Role]:
@@ -152,9 +152,9 @@ def _delete_roles(node: Node, problems: Problems) -> frozenset[Role]:
         elif isinstance(name, str) and name in names:
             roles.add(Role.parse(name))
         else:
+            said = f"unknown role {name!r}" if isinstance(name, str) else "a role must be a word"
             near = did_you_mean(name, names) if isinstance(name, str) else ""
-            said = repr(name) if isinstance(item, ScalarNode) else "here"
-            problems.add(item, f"unknown role {said}{near or '; the roles are ' + ', '.join(names)}")
+            problems.add(item, f"{said}{near or '; the roles are ' + ', '.join(names)}")
     return frozenset(roles)
 
 
@@ -179,12 +179,11 @@ def _read_required(node: Node | None, properties: MapNode, problems: Problems) -
     names: set[str] = set()
     for item in node.items:
         name = item.value if isinstance(item, ScalarNode) else None
-        if not isinstance(name, str) or name not in properties.entries:
-            near = did_you_mean(name, properties.entries) if isinstance(name, str) else ""
-            said = repr(name) if isinstance(item, ScalarNode) else "here"
-            problems.add(item, f"required names a field that is not in properties: {said}{near}")
-        elif name in names:
-            problems.add(item, f"required names {name!r} twice")
+        if not isinstance(name, str):
+            problems.add(item, "required must be a list of field names, such as [title]")
+        elif name not in properties.entries:
+            near = did_you_mean(name, properties.entries)
+            problems.add(item, f"required names {name!r}, which is not in properties{near}")
         else:
             names.add(name)
     return frozenset(names)
@@ -198,12 +197,14 @@ def _check_against_meta(root: MapNode, problems: Problems) -> None:
     said = {(problem.line, problem.column) for problem in problems.found}
     for error in _META.iter_errors(document):
         path = error.instance_path
-        if path and path[-1] == "type" and error.kind.name == "anyOf" and len(problems.found):
-            continue  # `read_types` said so, at the one name that is wrong
+        # `read_types` and the compiler have said so where it is wrong, closer than the meta-schema can.
+        if problems.found and error.kind.name in ("anyOf", "propertyNames"):
+            continue
         node = yaml_nodes.node_at(root, path)
         if (node.line, node.column) not in said:
             said.add((node.line, node.column))
-            keyword = next((step for step in reversed(path) if isinstance(step, str)), "a schema")
-            problems.found.append(
-                SchemaProblem(problems.source, node.line, node.column, f"{keyword} {sentence(error)}")
-            )
+            keyword = next((step for step in reversed(path) if isinstance(step, str)), "the schema")
+            message = f"{keyword} {sentence(error)}"
+            if error.kind.as_dict().get("types") == ["boolean", "object"]:
+                message = f"{shown(path[-1])} must be a schema, such as {{type: string}}"
+            problems.add(node, message)

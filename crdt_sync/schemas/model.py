@@ -18,19 +18,18 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from crdt_sync.errors import PermissionDenied, ValidationError
 from crdt_sync.records.changes import Value
-from crdt_sync.records.writes import Path
+from crdt_sync.records.writes import MAX_NAME_LENGTH, Path, element_key
 from crdt_sync.roles import Role
+from crdt_sync.rules import Rule, Shape
+from crdt_sync.rules.deletion import EDIT_WINS, DeleteRule
 from crdt_sync.schemas import assignments
 from crdt_sync.schemas.sentences import describe
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.values import ValueCheck, check_plain, check_row_key
-
-if TYPE_CHECKING:
-    from crdt_sync.rules import Rule
 
 WRITERS: Final = frozenset(role for role in Role if role.may_write)
 
@@ -39,7 +38,7 @@ WRITERS: Final = frozenset(role for role in Role if role.may_write)
 class DeletePolicy:
     """How a delete merges with a concurrent edit, and which roles may delete."""
 
-    rule: str = "edit_wins"
+    rule: DeleteRule = EDIT_WINS
     roles: frozenset[Role] = WRITERS
 
     def may_delete(self, role: Role) -> bool:
@@ -69,7 +68,7 @@ class FieldSpec:
     element_check: ValueCheck | None = None
 
     @property
-    def shape(self) -> str:
+    def shape(self) -> Shape:
         """`value`, `set`, `rows` or `counter`: where this field's writes stand in a document."""
         return self.rule.shape
 
@@ -96,7 +95,11 @@ class FieldSpec:
             raise ValidationError(field, f"is not a set but merges by {self.rule.name}")
         if element is None:
             raise ValidationError(field, "an element of a set cannot be null")
-        return self.element_check(element, field)
+        checked = self.element_check(element, field)
+        # An element is named by its JSON text in the paths of its writes, and names have a limit.
+        if len(element_key(checked)) > MAX_NAME_LENGTH:
+            raise ValidationError(field, f"is too long for an element of a set: {MAX_NAME_LENGTH} characters")
+        return checked
 
     def check_row_key(self, key: Any, field: str) -> str:
         """The key of a row. Raises ValidationError."""
@@ -115,11 +118,12 @@ class FieldSpec:
 
     def _check_set(self, value: Any, field: str) -> Value:
         if isinstance(value, (set, frozenset)):
-            value = sorted(value, key=repr)
+            value = sorted(value, key=repr)  # any order will do, but always the same
         if not isinstance(value, (list, tuple)):
             raise ValidationError(field, f"takes a list of elements, got {describe(value)}")
         check_plain(list(value), field)
-        return [self.check_element(element, f"{field}[{index}]") for index, element in enumerate(value)]
+        elements = [self.check_element(element, f"{field}[{index}]") for index, element in enumerate(value)]
+        return list({element_key(element): element for element in elements}.values())
 
     def _check_rows(self, value: Any, field: str) -> Value:
         if not isinstance(value, Mapping):
@@ -153,7 +157,7 @@ class RecordSchema:
     text: str
     source: str
     write_roles: frozenset[Role] = WRITERS
-    defaults: Mapping[str, Value] = field(default_factory=dict)
+    defaults: Mapping[str, Value] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
@@ -193,6 +197,8 @@ class RecordSchema:
         while at < len(path):
             if spec.shape not in ("set", "rows") or (spec.shape == "set" and at + 1 < len(path)):
                 raise ValidationError(".".join(path), f"{'.'.join(path[:at])} has no fields of its own")
+            if spec.shape == "rows":
+                check_row_key(path[at], ".".join(path[:at]))
             if at + 1 == len(path) or path[at + 1].startswith("$"):
                 return spec
             spec = spec.subfield(path[at + 1], ".".join(path[: at + 1]))
@@ -208,7 +214,7 @@ class RecordSchema:
         return assignments.parse_cell(self.field_at((field,)), field, text)
 
     def from_json(self, values: Mapping[str, Any]) -> dict[str, Value]:
-        """Values as JSON carries them, with base64 text where the field holds bytes. Raises ValidationError."""
+        """Values as JSON carries them, base64 text where the field holds bytes. Raises ValidationError."""
         return {
             name: assignments.from_json(self.field_at((name,)), value, name) for name, value in values.items()
         }

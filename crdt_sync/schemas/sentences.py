@@ -106,18 +106,19 @@ def _format(error: jsonschema_rs.ValidationError, kind: Any) -> str:
 def _alternatives(error: jsonschema_rs.ValidationError, kind: Any) -> str:
     found = [errors[0] for errors in kind.context if errors]
     if found and all(each.kind.name == "format" and not each.instance_path for each in found):
-        formats = [FORMAT_WORDS.get(each.kind.format, each.kind.format) for each in found]  # type: ignore[attr-defined]
+        formats = [FORMAT_WORDS.get(each.kind.format, each.kind.format) for each in found]
         return f"{shown(error.instance)} is not {_listed(formats)}"
     if found and all(each.kind.name == "type" and not each.instance_path for each in found):
-        return type_sentence([name for each in found for name in each.kind.types], error.instance)  # type: ignore[attr-defined]
+        return type_sentence([name for each in found for name in each.kind.types], error.instance)
     each_says = "; or ".join(dict.fromkeys(sentence(each) for each in found))
     return f"fits none of the allowed forms: {each_says}"
 
 
 def _length(word: str) -> Callable[[jsonschema_rs.ValidationError, Any], str]:
     def write(error: jsonschema_rs.ValidationError, kind: Any) -> str:
-        length = len(error.instance)
-        unit = "characters" if isinstance(error.instance, str) else "elements"
+        instance: Any = error.instance
+        length = len(instance)
+        unit = "characters" if isinstance(instance, str) else "elements"
         return f"has {length:,} {unit}, {word} {kind.limit:,} {'is' if kind.limit == 1 else 'are'} allowed"
 
     return write

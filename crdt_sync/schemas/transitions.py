@@ -40,5 +40,5 @@ def check_transition(spec: FieldSpec, field: str, current: Value, new: Value) ->
         raise TransitionError(field, f"{shown(current)} is final and may not {what}")
     listed = ", ".join(allowed[:-1]) + " or " * (len(allowed) > 1) + allowed[-1]
     raise TransitionError(
-        field, f"{shown(current)} may not {what}", hint=f"from {current} it may become {listed}"
+        field, f"{shown(current)} may not {what}", hint=f"from {shown(current)} it may become {listed}"
     )

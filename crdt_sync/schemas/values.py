@@ -26,7 +26,7 @@ from crdt_sync.records.changes import Value
 from crdt_sync.schemas.sentences import describe, sentence, type_sentence
 
 MAX_VALUE_BYTES: Final = 1024 * 1024
-"""1 MiB, all text and bytes of one value together. A write is one frame at the relay; files are attachments."""
+"""1 MiB, all text and bytes of one value together. A write is part of one frame; files are attachments."""
 MAX_DEPTH: Final = 32
 """Levels of lists and objects; far below what msgpack, JSON parsers and SQLite's JSON (1000) take."""
 MAX_ITEMS: Final = 10_000
@@ -154,15 +154,15 @@ class ValueCheck:
         """The value in the form it is stored in. Raises ValidationError."""
         if self._is_bytes:
             return _check_bytes(value, field)
-        value = check_plain(value, field)
-        if self._integral and isinstance(value, float) and value.is_integer():
+        checked: Value = check_plain(value, field)
+        if self._integral and isinstance(checked, float) and checked.is_integer():
             # Beyond 2**53 a float no longer says which whole number was meant.
-            if abs(value) > 2**53:
+            if abs(checked) > 2**53:
                 raise ValidationError(field, "is too large a float to be read as a whole number")
-            value = int(value)
-        if self._validator.is_valid(value):
-            return value
-        raise self._error(value, field)
+            checked = int(checked)
+        if self._validator.is_valid(checked):
+            return checked
+        raise self._error(checked, field)
 
     def accepts(self, value: Any) -> bool:
         """Whether the value would pass."""

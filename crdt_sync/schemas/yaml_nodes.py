@@ -29,7 +29,7 @@ MAX_TEXT_BYTES: Final = 256 * 1024
 """A hundred times a large schema. A schema travels as one record and is read at every open."""
 MAX_DEPTH: Final = 32
 
-Scalar: TypeAlias = None | bool | int | float | str
+Scalar: TypeAlias = bool | int | float | str | None
 
 
 @dataclass(slots=True)
@@ -130,7 +130,8 @@ def read(text: str, problems: Problems) -> Node | None:
         return None
     if builder.root is None:
         problems.add(start, "the file is empty")
-    return builder.root
+    # Where an alias stood nothing stands now; more problems about that would only distract.
+    return None if builder.has_references else builder.root
 
 
 _LOADER: Final = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -141,18 +142,19 @@ _UNREADABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U
 
 
 class _Builder:
-    __slots__ = ("_keys", "_open", "problems", "root")
+    __slots__ = ("_keys", "_open", "has_references", "problems", "root")
 
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
         self.root: Node | None = None
+        self.has_references = False
         self._open: list[ListNode | MapNode] = []
         self._keys: list[ScalarNode | None] = []
 
     def take(self, event: Any) -> bool:
         """Add one event to the tree; False when nothing after it can be understood."""
         if isinstance(event, yaml.ScalarEvent):
-            where = Node(event.start_mark.line + 1, event.start_mark.column + 1)
+            where = _start(event)
             self._check_properties(event, where)
             return self._put(ScalarNode(where.line, where.column, self._scalar(event, where)), event.value)
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
@@ -161,19 +163,20 @@ class _Builder:
             self._open.pop()
             self._keys.pop()
         elif isinstance(event, yaml.AliasEvent):
-            where = Node(event.start_mark.line + 1, event.start_mark.column + 1)
+            where = _start(event)
+            self.has_references = True
             self.problems.add(where, "aliases (*name) are not supported; write it out")
             return self._put(ScalarNode(where.line, where.column, None), f"*{event.anchor}")
         elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-            where = Node(event.start_mark.line + 1, event.start_mark.column + 1)
+            where = _start(event)
             self.problems.add(where, "a second document in one file; a file has one record type")
             return False
         return True
 
     def _begin(self, event: Any) -> bool:
-        line, column = event.start_mark.line + 1, event.start_mark.column + 1
+        start = _start(event)
         is_map = isinstance(event, yaml.MappingStartEvent)
-        node: ListNode | MapNode = MapNode(line, column) if is_map else ListNode(line, column)
+        node: ListNode | MapNode = (MapNode if is_map else ListNode)(start.line, start.column)
         self._check_properties(event, node)
         if len(self._open) == MAX_DEPTH:
             self.problems.add(node, f"nested more than {MAX_DEPTH} levels deep")
@@ -216,7 +219,8 @@ class _Builder:
         if event.anchor is not None:
             self.problems.add(where, "anchors (&name) are not supported")
         if event.tag is not None:
-            self.problems.add(where, f"tags ({event.tag}) are not supported")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self.problems.add(where, f"tags ({tag}) are not supported")
 
     def _scalar(self, event: Any, where: Node) -> Scalar:
         if not event.implicit[0]:
@@ -226,6 +230,10 @@ class _Builder:
         except ValueError as exc:
             self.problems.add(where, str(exc))
             return None
+
+
+def _start(event: Any) -> Node:
+    return Node(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
 _CORE: Final[dict[str, Scalar]] = {
