@@ -37,7 +37,11 @@ _ASK_AGAIN: Final = "ask an admin of the space for a new invite"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A device in a space. `hpke` is None where the entry came without the key (see `entries`)."""
+    """A device in a space. `hpke` is None where the entry came without the key (see `entries`).
+
+    `revoked_at` is the index of the entry that removed the device. No kind of entry of this version
+    removes one, so it is None; readers of the field are ready for the one that will.
+    """
 
     device_id: DeviceId
     role: Role
@@ -45,6 +49,7 @@ class Member:
     hpke: bytes | None
     sealed_name: bytes
     joined_index: int
+    revoked_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
