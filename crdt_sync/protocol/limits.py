@@ -20,8 +20,8 @@ MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
 """One WebSocket message. Holds the largest envelope, and a useful batch of small ones."""
 MAX_PUSH_ENVELOPES: Final = 1024
 """Envelopes in one `Push`. Bounds the time one frame takes in a group commit to some 30 ms of signatures."""
-MAX_MEMBERSHIP_BYTES: Final = 64 * 1024
-"""One entry of the membership log: keys, a name and signatures come to a few KiB."""
+MAX_MEMBERSHIP_BYTES: Final = 16 * 1024
+"""One entry of the membership log; the same as `membership.entries.MAX_ENTRY_BYTES`."""
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 """Delivered but not yet confirmed by `Got`. Covers 100 ms of round trip at 300 Mbit/s."""
 MAX_COMPACT_RECORDS: Final = 64

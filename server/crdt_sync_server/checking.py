@@ -1,0 +1,75 @@
+"""The first look at a batch: all its envelopes parsed, all their signatures verified together.
+
+Done before the transaction begins and for all connections at once, so that verifying, which is most of the
+relay's work, can use a second core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from crdt_sync.crypto.envelope import Envelope, Kind, parse
+from crdt_sync.errors import CrdtSyncError, MalformedEnvelope
+from crdt_sync.protocol.frames import FromDevice, Push, PushSnapshot
+from crdt_sync_server.effects import Arrival, Peer
+from crdt_sync_server.signatures import Claim
+
+
+class Checked:
+    """The envelopes of one frame, and for each whether the peer's device signed it; or why they are none."""
+
+    __slots__ = ("envelopes", "error", "good")
+
+    def __init__(self, envelopes: list[Envelope], error: CrdtSyncError | None = None) -> None:
+        self.envelopes = envelopes
+        self.good = [False] * len(envelopes)
+        self.error = error
+
+
+def check_envelopes(
+    arrivals: Sequence[Arrival],
+    sign_key_of: Callable[[Peer], bytes | None],
+    verify: Callable[[Sequence[Claim]], list[bool]],
+    max_bytes: int,
+) -> list[Checked]:
+    """What each frame brings; frames without envelopes bring nothing. Never raises for what a device sent."""
+    results: list[Checked] = []
+    claims: list[Claim] = []
+    places: list[tuple[Checked, int]] = []
+    for peer, frame in arrivals:
+        try:
+            checked = Checked(_parsed(peer, frame, max_bytes))
+            key = sign_key_of(peer) if checked.envelopes else None
+        except CrdtSyncError as exc:
+            results.append(Checked([], exc))
+            continue
+        results.append(checked)
+        if key is None or peer.author is None:
+            continue
+        for index, envelope in enumerate(checked.envelopes):
+            # Somebody else's envelope is refused without a look at its signature.
+            if envelope.header.device == peer.author.device:
+                claims.append((envelope, key))
+                places.append((checked, index))
+    if claims:
+        for (checked, index), good in zip(places, verify(claims), strict=True):
+            checked.good[index] = good
+    return results
+
+
+def _parsed(peer: Peer, frame: FromDevice | None, max_bytes: int) -> list[Envelope]:
+    if isinstance(frame, Push):
+        raws, kind = frame.envelopes, Kind.UPDATE
+    elif isinstance(frame, PushSnapshot):
+        raws, kind = [frame.envelope], Kind.SNAPSHOT
+    else:
+        return []
+    envelopes = [parse(raw, max_bytes=max_bytes) for raw in raws]
+    for envelope in envelopes:
+        if envelope.header.kind != kind:
+            raise MalformedEnvelope(
+                f"header field kind: this frame takes envelopes of kind {kind.name.lower()}"
+            )
+        if envelope.header.space != peer.space:
+            raise MalformedEnvelope("header field space: not the space of this connection")
+    return envelopes

@@ -1,0 +1,87 @@
+"""What the engine is told about connections, and what it asks to be done. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from crdt_sync.ids import Author, InviteId, SpaceId
+from crdt_sync.protocol.frames import Bye, Frame, FromDevice, Mode, Row, Welcome
+
+
+class Peer:
+    """One connection as the engine knows it; identity is identity.
+
+    The engine fills in who it is when it admits it. `caught_up` is kept by whoever delivers: the peer has
+    had the whole log, or is only as far behind as live delivery always is.
+    """
+
+    __slots__ = ("author", "caught_up", "invite", "nonce", "space")
+
+    def __init__(self, nonce: bytes) -> None:
+        self.nonce = nonce
+        self.space: SpaceId | None = None
+        self.author: Author | None = None
+        """In mode DEVICE."""
+        self.invite: InviteId | None = None
+        """In mode INVITE."""
+        self.caught_up = False
+
+
+class Arrival(NamedTuple):
+    """A frame that came from a peer; None when its connection has ended."""
+
+    peer: Peer
+    frame: FromDevice | None
+
+
+class LiveRow(NamedTuple):
+    """A new row of a log and, for an update, whose it is: it is not echoed to that author."""
+
+    row: Row
+    author: Author | None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this frame."""
+
+    peer: Peer
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The peer is who it says. Send the welcome and deliver from `welcome.cursor` on."""
+
+    peer: Peer
+    space: SpaceId
+    mode: Mode
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The peer's new space is durable. Send the frame."""
+
+    peer: Peer
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Send the frame and close with its code."""
+
+    peer: Peer
+    bye: Bye
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """These rows are durable at the end of the space's log."""
+
+    space: SpaceId
+    rows: tuple[LiveRow, ...]
+
+
+Effect: TypeAlias = Send | Admit | Created | Close | Grown

@@ -1,0 +1,402 @@
+"""The relay's engine: frames of many connections in, one durable commit, effects out.
+
+`process` takes whatever arrived while the last call ran and handles it in order in one transaction. What it
+returns is to be done after the commit, so nothing is acknowledged or passed on that is not durable. Frames
+are isolated from each other: one that is refused leaves nothing behind; when the transaction itself fails, or
+a frame meets a bug of ours, each frame is tried again in a transaction of its own, so that it takes down no
+other connection than its own.
+
+The engine is synchronous and belongs to one thread. It knows no sockets, tasks or clocks; `now_ms` and the
+random nonces of peers are given. The simulator drives it as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from crdt_sync.crypto.device_keys import verify_signature
+from crdt_sync.crypto.envelope import Envelope
+from crdt_sync.errors import (
+    BadSignature,
+    CrdtSyncError,
+    Equivocation,
+    MalformedEnvelope,
+    PermissionDenied,
+    UnknownMember,
+    UnknownSpace,
+)
+from crdt_sync.ids import Author, DeviceId, Incarnation, InviteId, RelayId, SpaceId
+from crdt_sync.membership.entries import Genesis, Join, parse_entry
+from crdt_sync.membership.log import MembershipLog
+from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.frames import (
+    Ack,
+    Append,
+    Appended,
+    AppendRefused,
+    Bye,
+    CompactDecline,
+    CompactRequest,
+    Create,
+    FromDevice,
+    Hello,
+    Mode,
+    Push,
+    PushSnapshot,
+    Refuse,
+    RowKind,
+    SnapshotResult,
+    Welcome,
+    auth_message,
+)
+from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_REASON_CHARS, Limits
+from crdt_sync.protocol.relay_session import bye_of
+from crdt_sync_server.checking import Checked, check_envelopes
+from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Send
+from crdt_sync_server.signatures import Claim, verify_here
+from crdt_sync_server.snapshots import Accepted
+from crdt_sync_server.spaces import Space, travelling
+from crdt_sync_server.storage.port import Page, Storage
+
+log: Final = logging.getLogger("crdt_sync_server")
+
+MAX_RESTING_SPACES: Final = 64
+"""Spaces kept in memory though nobody is connected to them; loading one again takes milliseconds."""
+_NO_HASH: Final = bytes(32)
+
+
+class WrongToken(CrdtSyncError):
+    """Creating a space needs the relay's setup token."""
+
+    code = "wrong_token"
+
+
+class _Batch:
+    """What one transaction has come to so far."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.effects: list[Effect] = []
+        self.touched: dict[SpaceId, Space] = {}
+        self.acks: dict[tuple[Peer, Incarnation], int] = {}
+
+    def refuse(self, peer: Peer, envelope: Envelope, error: CrdtSyncError) -> None:
+        header = envelope.header
+        reason = error.message[:MAX_REASON_CHARS]
+        self.effects.append(Send(peer, Refuse(header.incarnation, header.sequence, error.code, reason)))
+
+
+class RelayEngine:
+    """See the module. `token_is_right` decides about setup tokens; `verify` about many signatures."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        token_is_right: Callable[[str], bool],
+        verify: Callable[[Sequence[Claim]], list[bool]] = verify_here,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._storage = storage
+        self._token_is_right = token_is_right
+        self._verify = verify
+        self._limits = limits
+        self._spaces: dict[SpaceId, Space] = {}
+        self._peers: dict[SpaceId, dict[Peer, None]] = {}
+
+    @property
+    def relay_id(self) -> RelayId:
+        """Which life of which relay this is."""
+        return self._storage.relay_id
+
+    # Batches
+
+    def process(self, arrivals: Sequence[Arrival], now_ms: int) -> list[Effect]:
+        """Handle frames in order, durably. Effects are in the order in which they are to be done."""
+        try:
+            return self._process(arrivals, now_ms)
+        except Exception as exc:
+            log.error("a commit failed (%s); trying its %d frames one by one", _named(exc), len(arrivals))
+        effects: list[Effect] = []
+        for arrival in arrivals:
+            try:
+                effects += self._process([arrival], now_ms)
+            except Exception as exc:
+                log.error("a frame could not be handled (%s); its connection is closed", _named(exc))
+                reason = "the relay could not do its work; nothing of this frame was kept"
+                effects.append(Close(arrival.peer, Bye(CloseCode.INTERNAL, "internal", reason)))
+        return effects
+
+    def _process(self, arrivals: Sequence[Arrival], now_ms: int) -> list[Effect]:
+        batch = _Batch(now_ms)
+        checked = check_envelopes(arrivals, self._sign_key, self._verify, self._limits.max_envelope_bytes)
+        try:
+            with self._storage.transaction():
+                for index, (peer, frame) in enumerate(arrivals):
+                    self._handle(batch, peer, frame, checked[index])
+                for space in batch.touched.values():
+                    rows = space.finish()
+                    if rows:
+                        batch.effects.append(Grown(space.id, rows))
+        except BaseException:
+            for space_id in batch.touched:
+                self._spaces.pop(space_id, None)
+            raise
+        acks: list[Effect] = [
+            Send(peer, Ack(incarnation, sequence, self._head_for(peer)))
+            for (peer, incarnation), sequence in batch.acks.items()
+        ]
+        for space in batch.touched.values():
+            if space.planner.urgent:
+                batch.effects += self._ask(space, now_ms)
+        self._rest()
+        return acks + batch.effects
+
+    def _head_for(self, peer: Peer) -> int:
+        assert peer.space is not None
+        return self._spaces[peer.space].head
+
+    def _handle(self, batch: _Batch, peer: Peer, frame: FromDevice | None, checked: Checked) -> None:
+        """One frame. What a device can do wrong ends here: in an answer, or in its connection closed."""
+        try:
+            if checked.error is not None:
+                raise checked.error
+            match frame:
+                case Push():
+                    self._push(batch, peer, checked)
+                case PushSnapshot():
+                    self._snapshot(batch, peer, checked)
+                case Hello():
+                    self._hello(batch, peer, frame)
+                case Append():
+                    self._append(batch, peer, frame)
+                case Create():
+                    self._create(batch, peer, frame)
+                case CompactDecline():
+                    self._space_of(batch, peer).planner.declined(peer, frame.records, batch.now_ms)
+                case None | Bye():
+                    self._gone(peer)
+                case _:
+                    pass  # Got is the session's business, ConfirmSnapshot is reserved
+        except CrdtSyncError as exc:
+            batch.effects.append(Close(peer, bye_of(exc)))
+
+    # Envelopes
+
+    def _sign_key(self, peer: Peer) -> bytes | None:
+        assert peer.author is not None
+        member = self._loaded(peer).members.members.get(peer.author.device)
+        return None if member is None else member.sign
+
+    def _push(self, batch: _Batch, peer: Peer, checked: Checked) -> None:
+        space = self._space_of(batch, peer)
+        for envelope, good in zip(checked.envelopes, checked.good, strict=True):
+            header = envelope.header
+            try:
+                self._check_author(space, peer, envelope, good)
+                space.append_update(envelope, batch.now_ms)
+            except CrdtSyncError as exc:
+                batch.refuse(peer, envelope, exc)
+                if isinstance(exc, Equivocation):
+                    reason = "two different envelopes claim one place in this device's chain"
+                    batch.effects.append(Close(peer, Bye(CloseCode.CONFLICT, exc.code, reason)))
+                return
+            batch.acks[peer, header.incarnation] = space.chain(header.author).head.sequence
+
+    def _check_author(self, space: Space, peer: Peer, envelope: Envelope, good: bool) -> None:
+        assert peer.author is not None
+        if envelope.header.device != peer.author.device:
+            raise PermissionDenied("a device pushes its own envelopes only")
+        space.writer(peer.author.device)
+        if not good:
+            raise BadSignature("signature: does not fit; the envelope was changed, or another device made it")
+
+    def _snapshot(self, batch: _Batch, peer: Peer, checked: Checked) -> None:
+        envelope, good = checked.envelopes[0], checked.good[0]
+        space = self._space_of(batch, peer)
+        record = envelope.header.record
+        try:
+            self._check_author(space, peer, envelope, good)
+            verdict = space.take_snapshot(envelope)
+        except MalformedEnvelope:
+            raise
+        except CrdtSyncError as exc:
+            code, reason = exc.code, exc.message[:MAX_REASON_CHARS]
+        else:
+            code, reason = ("stored", "") if isinstance(verdict, Accepted) else verdict
+        space.planner.answered(peer, record, batch.now_ms)
+        batch.effects.append(Send(peer, SnapshotResult(record, code, reason)))
+
+    # Who is who
+
+    def _hello(self, batch: _Batch, peer: Peer, hello: Hello) -> None:
+        space = self._open(hello.space, batch.now_ms)
+        if space is None:
+            raise UnknownSpace("this relay does not hold the space", hint="check the relay's address")
+        batch.touched[space.id] = space
+        signer = (
+            self._member_key(space, hello)
+            if hello.mode is Mode.DEVICE
+            else self._invite_key(batch, space, hello)
+        )
+        message = auth_message(
+            nonce=peer.nonce, relay_id=self.relay_id, space=space.id, party=hello.party,
+            incarnation=hello.incarnation, mode=hello.mode,
+        )  # fmt: skip
+        if not verify_signature(signer, message, hello.signature):
+            raise BadSignature("the hello is not signed with the key of the device or invite it names")
+        peer.space = space.id
+        own_sequence, own_hash = 0, _NO_HASH
+        if hello.mode is Mode.DEVICE:
+            peer.author = Author(DeviceId(hello.party), hello.incarnation)
+            self._take_over(batch, peer)
+            chain = space.chain(peer.author)
+            if chain.key is not None:
+                own_sequence, own_hash = chain.head
+        else:
+            peer.invite = InviteId(hello.party)
+        self._peers.setdefault(space.id, {})[peer] = None
+        # A cursor of another relay, or beyond the end (this relay was restored from a backup), means nothing.
+        known = hello.relay_id_seen == self.relay_id and hello.cursor <= space.head
+        cursor = hello.cursor if known else 0
+        welcome = Welcome(space.head, cursor, space.members.head, own_sequence, own_hash, batch.now_ms)
+        batch.effects.append(Admit(peer, space.id, hello.mode, welcome))
+
+    def _member_key(self, space: Space, hello: Hello) -> bytes:
+        member = space.members.members.get(DeviceId(hello.party))
+        if member is None:
+            raise UnknownMember("this device is not a member of the space", hint="join with an invite")
+        return member.sign
+
+    def _invite_key(self, batch: _Batch, space: Space, hello: Hello) -> bytes:
+        invite = space.members.invites.get(InviteId(hello.party))
+        if invite is None:
+            raise UnknownMember("the space has no such invite", hint="ask an admin for a new one")
+        invite.check_usable(batch.now_ms)
+        return invite.sign
+
+    def _take_over(self, batch: _Batch, peer: Peer) -> None:
+        """A device that connects again has lost its old connection, whether that knows it or not."""
+        assert peer.space is not None
+        for other in list(self._peers.get(peer.space, ())):
+            if other.author == peer.author and other is not peer:
+                self._gone(other)
+                reason = "this device has opened a newer connection"
+                batch.effects.append(Close(other, Bye(CloseCode.CONFLICT, "replaced", reason)))
+
+    def _gone(self, peer: Peer) -> None:
+        if peer.space is None:
+            return
+        peers = self._peers.get(peer.space, {})
+        peers.pop(peer, None)
+        if not peers:
+            self._peers.pop(peer.space, None)
+        space = self._spaces.get(peer.space)
+        if space is not None:
+            space.planner.gone(peer)
+
+    # Membership
+
+    def _append(self, batch: _Batch, peer: Peer, frame: Append) -> None:
+        space = self._space_of(batch, peer)
+        try:
+            if peer.invite is not None:
+                payload = parse_entry(frame.entry).payload
+                if not isinstance(payload, Join) or payload.invite_id != peer.invite:
+                    raise PermissionDenied("an invite lets its holder join, and nothing else")
+            sequence = space.append_entry(frame.entry, batch.now_ms)
+        except CrdtSyncError as exc:
+            refusal = AppendRefused(exc.code, exc.message[:MAX_REASON_CHARS], space.members.head)
+            batch.effects.append(Send(peer, refusal))
+            return
+        batch.effects.append(Send(peer, Appended(sequence or space.head, space.members.head)))
+
+    def _create(self, batch: _Batch, peer: Peer, frame: Create) -> None:
+        if not self._token_is_right(frame.setup_token):
+            raise WrongToken(
+                "the setup token is not this relay's", hint="`crdt-sync relay token` makes a new one"
+            )
+        space_id = _founded_by(frame.genesis)
+        space = self._open(space_id, batch.now_ms)
+        if space is None:
+            space = self._spaces[space_id] = Space.found(self._storage, frame.genesis, batch.now_ms)
+            log.info("a space was created")
+        batch.touched[space_id] = space
+        batch.effects.append(Created(peer, Appended(1, space.members.head)))
+
+    # Spaces
+
+    def _open(self, space_id: SpaceId, now_ms: int) -> Space | None:
+        """The space, from memory or loaded; the most recently used stands last."""
+        space = self._spaces.pop(space_id, None) or Space.load(self._storage, space_id, now_ms)
+        if space is not None:
+            self._spaces[space_id] = space
+        return space
+
+    def _loaded(self, peer: Peer, now_ms: int = 0) -> Space:
+        assert peer.space is not None
+        space = self._spaces.get(peer.space) or self._open(peer.space, now_ms)
+        if space is None:
+            raise UnknownSpace("this relay does not hold the space any more")
+        return space
+
+    def _space_of(self, batch: _Batch, peer: Peer) -> Space:
+        space = self._loaded(peer, batch.now_ms)
+        batch.touched[space.id] = space
+        return space
+
+    def _rest(self) -> None:
+        """Forget spaces to which nobody is connected, the longest unused first."""
+        excess = len(self._spaces) - len(self._peers) - MAX_RESTING_SPACES
+        if excess > 0:
+            resting = [space_id for space_id in self._spaces if space_id not in self._peers]
+            for space_id in resting[:excess]:
+                del self._spaces[space_id]
+
+    # Compaction and reading
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        """Ask devices to compact what is due. Call it twice a second or so."""
+        effects: list[Effect] = []
+        for space_id in list(self._peers):
+            space = self._spaces.get(space_id)
+            if space is not None:
+                effects += self._ask(space, now_ms)
+        return effects
+
+    def _ask(self, space: Space, now_ms: int) -> list[Effect]:
+        able = [peer for peer in self._peers.get(space.id, ()) if self._may_compact(space, peer)]
+        return [Send(peer, CompactRequest(records)) for peer, records in space.planner.plan(able, now_ms)]
+
+    @staticmethod
+    def _may_compact(space: Space, peer: Peer) -> bool:
+        if not peer.caught_up or peer.author is None:
+            return False
+        role = space.members.role_of(peer.author.device)
+        return role is not None and role.may_write
+
+    def read(self, peer: Peer, after: int, *, max_rows: int, max_bytes: int) -> Page:
+        """The next rows for that peer behind `after`. An invite's holder sees the membership log only."""
+        space = self._loaded(peer)
+        only = RowKind.MEMBERSHIP if peer.author is None else None
+        without = None if peer.author is None else space.chain(peer.author).key
+        page = self._storage.read(
+            space.key, after, max_rows=max_rows, max_bytes=max_bytes, without=without, only=only
+        )
+        return Page([travelling(row) for row in page.rows], page.cursor, page.at_end)
+
+
+def _founded_by(genesis: bytes) -> SpaceId:
+    """The space that a genesis entry founds. Raises BadMembership, also for a forged one."""
+    if not isinstance(parse_entry(genesis).payload, Genesis):
+        raise MalformedEnvelope("a space begins with a genesis entry")
+    members = MembershipLog()
+    members.apply(genesis)
+    return members.space_id
+
+
+def _named(exc: Exception) -> str:
+    """The error's type only: its text could hold bytes of a frame."""
+    return type(exc).__name__

@@ -1,0 +1,215 @@
+"""One space at the relay: what it must know to take an update, a snapshot or a membership entry, or not.
+
+A `Space` is the memory of a log in the storage: its end, its members, the heads of its chains, the lengths of
+its tails. It checks, decides, and writes through the storage port inside the transaction that the engine has
+opened. Updates are buffered and written in one statement per stretch (`flush`); whoever reads the log of the
+space flushes first.
+
+When the transaction fails, the memory is wrong: the engine throws the space away and loads it again. Refusals
+are errors that were raised before anything changed.
+"""
+
+from __future__ import annotations
+
+from crdt_sync.crypto.chain import ChainHead, Duplicate
+from crdt_sync.crypto.cover import CoverVector
+from crdt_sync.crypto.envelope import Envelope, parse
+from crdt_sync.errors import BadMembership, PermissionDenied, UnknownEpoch
+from crdt_sync.ids import Author, DeviceId, SpaceId
+from crdt_sync.membership.entries import parse_entry
+from crdt_sync.membership.log import Member, MembershipLog
+from crdt_sync.protocol.frames import Row, RowKind
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync_server.compaction import SHORT_TAIL, CompactionPlanner
+from crdt_sync_server.effects import LiveRow, Peer
+from crdt_sync_server.snapshots import Accepted, Rejected, judge
+from crdt_sync_server.storage.port import AuthorKey, NewUpdate, SpaceKey, Storage
+
+
+class StaleHead(BadMembership):
+    """An entry made to follow another than the newest one: make it again and send it."""
+
+    code = "stale_head"
+
+
+class Chain:
+    """The chain of one author. `key` is None until its first update is taken."""
+
+    __slots__ = ("head", "key")
+
+    def __init__(self, head: ChainHead, key: AuthorKey | None) -> None:
+        self.head = head
+        self.key = key
+
+
+def travelling(row: Row) -> Row:
+    """The row as it is delivered: membership entries travel without the HPKE key they bring.
+
+    It is 1.2 KB that only who rotates keys needs. The entry's hash and signatures do not depend on it.
+    """
+    if row.kind is not RowKind.MEMBERSHIP:
+        return row
+    return Row(row.sequence, row.kind, parse_entry(row.payload).without_hpke())
+
+
+class Space:
+    """See the module. Make one with `load` or `found`."""
+
+    def __init__(
+        self, storage: Storage, space: SpaceId, key: SpaceKey, members: MembershipLog, now_ms: int
+    ) -> None:
+        self.id = space
+        self.key = key
+        self.head = storage.head(key)
+        self.members = members
+        self.planner: CompactionPlanner[Peer] = CompactionPlanner(
+            lambda record: storage.tail_length(key, record), storage.long_tails(key, SHORT_TAIL), now_ms
+        )
+        self._storage = storage
+        self._chains: dict[Author, Chain] = {}
+        self._grown: list[LiveRow] = []
+        self._buffered: list[NewUpdate] = []
+        self._moved: set[Author] = set()
+
+    @classmethod
+    def load(cls, storage: Storage, space: SpaceId, now_ms: int) -> Space | None:
+        """The space from the storage, None if it is not there."""
+        key = storage.find_space(space)
+        if key is None:
+            return None
+        return cls(storage, space, key, MembershipLog.restore(space, storage.membership(key)), now_ms)
+
+    @classmethod
+    def found(cls, storage: Storage, genesis: bytes, now_ms: int) -> Space:
+        """A new space with its first entry. Raises BadMembership."""
+        members = MembershipLog()
+        members.apply(genesis, now_ms=now_ms)
+        space = cls(storage, members.space_id, storage.add_space(members.space_id), members, now_ms)
+        space._append_entry(genesis)
+        return space
+
+    # Members
+
+    def writer(self, device: DeviceId) -> Member:
+        """The member, if it may write. Raises UnknownMember or PermissionDenied."""
+        member = self.members.member(device)
+        if not member.role.may_write:
+            raise PermissionDenied(
+                f"a {member.role.text} may not write records", hint="ask an admin for an invite with a role"
+            )
+        return member
+
+    def append_entry(self, raw: bytes, now_ms: int) -> int:
+        """Take an entry at the end of the membership log, and give its row's number.
+
+        An entry that is there already is not taken again, and gets the number 0. Raises BadMembership or
+        InviteError.
+        """
+        entry = parse_entry(raw)
+        if self.members.position_of(entry.hash) is not None:
+            return 0
+        if entry.space == self.id and not self.members.follows(entry):
+            raise StaleHead(
+                "the membership log has moved on since the entry was made", hint="build it on the new head"
+            )
+        self.members.apply(raw, now_ms=now_ms)
+        return self._append_entry(raw)
+
+    def _append_entry(self, raw: bytes) -> int:
+        self.flush()
+        self.head += 1
+        self._storage.append_membership(self.key, self.head, raw)
+        self._grown.append(LiveRow(travelling(Row(self.head, RowKind.MEMBERSHIP, raw)), None))
+        return self.head
+
+    # Updates
+
+    def chain(self, author: Author) -> Chain:
+        """An author's chain as far as the log has it."""
+        chain = self._chains.get(author)
+        if chain is None:
+            known = self._storage.author(self.key, author)
+            if known is None:
+                # Not remembered: whoever makes up incarnations shall not fill our memory.
+                return Chain(ChainHead.start(self.id, author), None)
+            chain = self._chains[author] = Chain(known[1], known[0])
+        return chain
+
+    def append_update(self, envelope: Envelope, now_ms: int) -> bool:
+        """Take an update whose signature is good; False if it was there already.
+
+        Raises UnknownEpoch, ChainBroken or Equivocation.
+        """
+        header = envelope.header
+        if header.epoch not in self.members.epochs:
+            raise UnknownEpoch(f"the space has no epoch {header.epoch}")
+        author = header.author
+        chain = self.chain(author)
+        stored_hash = None
+        if chain.key is not None and header.sequence < chain.head.sequence:
+            self.flush()
+            stored_hash = self._storage.update_hash(chain.key, header.sequence)
+        head = chain.head.accept(envelope, stored_hash=stored_hash)
+        if isinstance(head, Duplicate):
+            return False
+        if chain.key is None:
+            chain.key = self._storage.add_author(self.key, author, head)
+            self._chains[author] = chain
+        chain.head = head
+        self._moved.add(author)
+        self.planner.grew(header.record, now_ms)
+        self.head += 1
+        self._buffered.append(NewUpdate(chain.key, header.sequence, header.record, envelope.raw))
+        self._grown.append(LiveRow(Row(self.head, RowKind.UPDATE, envelope.raw), author))
+        return True
+
+    # Snapshots
+
+    def take_snapshot(self, envelope: Envelope) -> Accepted | Rejected:
+        """Put a snapshot whose signature is good in the place of what it covers, or say why not.
+
+        Raises UnknownEpoch, and MalformedEnvelope when what it covers cannot be read.
+        """
+        header = envelope.header
+        if header.epoch not in self.members.epochs:
+            raise UnknownEpoch(f"the space has no epoch {header.epoch}")
+        cover = envelope.cover()
+        self.flush()
+        tail = self._storage.tail(self.key, header.record)
+        current = self._storage.snapshot(self.key, header.record)
+        previous = None if current is None else (current.sequence, _cover_of(current.envelope))
+        verdict = judge(cover, tail, self._update_hash, previous)
+        if isinstance(verdict, Accepted):
+            self._storage.replace_by_snapshot(
+                self.key, header.record, verdict.sequence, envelope.raw, verdict.covered
+            )
+            self.planner.compacted(header.record, len(tail) - len(verdict.covered))
+        return verdict
+
+    def _update_hash(self, author: Author, chain_sequence: int) -> bytes | None:
+        key = self.chain(author).key
+        return None if key is None else self._storage.update_hash(key, chain_sequence)
+
+    # The end of a batch
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if self._buffered:
+            self._storage.append_updates(self.key, self.head - len(self._buffered) + 1, self._buffered)
+            self._buffered = []
+
+    def finish(self) -> tuple[LiveRow, ...]:
+        """Write everything that is left, and hand over the rows that came since the last time."""
+        self.flush()
+        for author in self._moved:
+            chain = self._chains[author]
+            assert chain.key is not None
+            self._storage.set_chain_head(chain.key, chain.head)
+        self._moved.clear()
+        grown = tuple(self._grown)
+        self._grown = []
+        return grown
+
+
+def _cover_of(snapshot: bytes) -> CoverVector:
+    return parse(snapshot, max_bytes=MAX_ENVELOPE_BYTES).cover()

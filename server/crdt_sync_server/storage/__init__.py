@@ -1,0 +1,1 @@
+"""Where the relay keeps its logs: a port, and its adapter for SQLite."""

@@ -1,0 +1,161 @@
+"""The storage port: what the relay's engine asks of a database, and nothing else.
+
+Per space there is one log, a map from sequence numbers (from 1) to rows. Appending takes the next number.
+Numbers are never given twice: a row may be pruned, but the last row of a log never goes without another in
+its place.
+
+A *snapshot row* stands at the place of the newest row it covers, instead of it. Thereby a reader who goes
+through the log in order and stands before that place meets the snapshot and whatever of the covered rows it
+has not had; a reader beyond it has already met every covered row, or an older snapshot of it. A cursor says
+which of the two it is, and pruning underneath a reader takes nothing from it. (A snapshot under a new number
+at the end, delivered to those whose cursor is before what it covers, loses data: a reader halfway through
+the pruned stretch has a cursor beyond the covered rows by the time it comes to the snapshot.)
+
+Everything is synchronous and belongs to one thread. Writes happen inside `transaction()`; when that ends
+without an error they are durable. The port does not know envelopes: it stores what the engine says of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, NewType, Protocol
+
+from crdt_sync.crypto.chain import ChainHead
+from crdt_sync.errors import StoreError
+from crdt_sync.ids import Author, OpaqueId, RelayId, SpaceId
+from crdt_sync.protocol.frames import Row, RowKind
+
+SpaceKey = NewType("SpaceKey", int)
+"""The storage's own number of a space."""
+AuthorKey = NewType("AuthorKey", int)
+"""The storage's own number of an author in a space."""
+
+
+class DataDirError(StoreError):
+    """The relay's data directory cannot be used."""
+
+    code = "data_dir"
+
+
+class NewUpdate(NamedTuple):
+    """An update to append."""
+
+    author: AuthorKey
+    chain_sequence: int
+    record: OpaqueId
+    envelope: bytes
+
+
+class TailRow(NamedTuple):
+    """An update of a record that no snapshot covers yet. `sequence` is its place in the log."""
+
+    sequence: int
+    author: Author
+    chain_sequence: int
+
+
+class StoredSnapshot(NamedTuple):
+    """The current snapshot of a record and its place in the log."""
+
+    sequence: int
+    envelope: bytes
+
+
+class Page(NamedTuple):
+    """A stretch of a log. Whoever has read it stands at `cursor`; `at_end` says that was the log's end."""
+
+    rows: list[Row]
+    cursor: int
+    at_end: bool
+
+
+class Storage(Protocol):
+    """See the module."""
+
+    @property
+    def relay_id(self) -> RelayId:
+        """Drawn when the database was made: one life of the relay."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Everything inside happens and is durable, or (on an error) nothing of it."""
+        ...
+
+    def find_space(self, space: SpaceId) -> SpaceKey | None: ...
+
+    def add_space(self, space: SpaceId) -> SpaceKey: ...
+
+    def head(self, space: SpaceKey) -> int:
+        """The last sequence number of the log, 0 when it is empty."""
+        ...
+
+    def membership(self, space: SpaceKey) -> list[bytes]:
+        """The entries of the membership log in order."""
+        ...
+
+    def append_membership(self, space: SpaceKey, sequence: int, entry: bytes) -> None: ...
+
+    def author(self, space: SpaceKey, author: Author) -> tuple[AuthorKey, ChainHead] | None:
+        """An author's number and the head of its chain."""
+        ...
+
+    def add_author(self, space: SpaceKey, author: Author, head: ChainHead) -> AuthorKey: ...
+
+    def append_updates(self, space: SpaceKey, sequence: int, updates: Sequence[NewUpdate]) -> None:
+        """Append at `sequence`, `sequence + 1`, …"""
+        ...
+
+    def set_chain_head(self, author: AuthorKey, head: ChainHead) -> None: ...
+
+    def update_hash(self, author: AuthorKey, chain_sequence: int) -> bytes | None:
+        """SHA-256 of the stored update, None if it was pruned or never there."""
+        ...
+
+    def tail(self, space: SpaceKey, record: OpaqueId) -> list[TailRow]:
+        """The record's updates that are in the log, in its order."""
+        ...
+
+    def tail_length(self, space: SpaceKey, record: OpaqueId) -> int: ...
+
+    def long_tails(self, space: SpaceKey, at_least: int) -> list[tuple[OpaqueId, int]]:
+        """Records with that many updates in the log, and how many."""
+        ...
+
+    def snapshot(self, space: SpaceKey, record: OpaqueId) -> StoredSnapshot | None: ...
+
+    def replace_by_snapshot(
+        self, space: SpaceKey, record: OpaqueId, sequence: int, envelope: bytes, covered: Sequence[int]
+    ) -> None:
+        """Take the rows `covered` out and put the snapshot at `sequence`.
+
+        The snapshot before it is kept as the superseded one, which is not part of the log any more; the
+        superseded one before that goes.
+        """
+        ...
+
+    def superseded(self, space: SpaceKey, record: OpaqueId) -> StoredSnapshot | None:
+        """The snapshot before the current one."""
+        ...
+
+    def read(
+        self,
+        space: SpaceKey,
+        after: int,
+        *,
+        max_rows: int,
+        max_bytes: int,
+        without: AuthorKey | None = None,
+        only: RowKind | None = None,
+    ) -> Page:
+        """Rows behind `after` in order; at least one if there is one, however large.
+
+        `without` leaves out one author's updates, `only` all but one kind; both still move the cursor.
+        """
+        ...
+
+    def tidy(self) -> None:
+        """Give back space that pruning left. Called when there is nothing else to do."""
+        ...
+
+    def close(self) -> None: ...
