@@ -140,13 +140,12 @@ class Header(msgspec.Struct, frozen=True, gc=False):
             raise MalformedEnvelope(f"header: {len(raw)} bytes of {HEADER_BYTES}")
         fields = _WIRE.unpack_from(raw)
         kind = _ENVELOPE_KINDS.get(fields[1])
-        if kind is None:
-            raise MalformedEnvelope(f"header field kind: {fields[1]} is neither an update nor a snapshot")
+        if fields[0] != VERSION or kind is None:
+            raise _refused_layout(fields[0], fields[1])
         header = cls(fields[0], kind, *fields[2:])
         chained = kind is Kind.UPDATE
         if (
-            header.version != VERSION
-            or header.suite != SUITE
+            header.suite != SUITE
             or header.flags
             or not header.epoch
             or not header.incarnation
@@ -157,13 +156,18 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         return header
 
 
-def _refused_field(header: Header) -> MalformedEnvelope:
-    """Which field of a header is out of bounds, worded. Apart from `unpack`, which must be fast."""
-    if header.version != VERSION:
+def _refused_layout(version: int, kind: int) -> MalformedEnvelope:
+    """The version comes first: another one may well have other kinds."""
+    if version != VERSION:
         return MalformedEnvelope(
-            f"header field version: {header.version}, and this program knows {VERSION}",
+            f"header field version: {version}, and this program knows {VERSION}",
             hint="update crdt-sync on this machine",
         )
+    return MalformedEnvelope(f"header field kind: {kind} is neither an update nor a snapshot")
+
+
+def _refused_field(header: Header) -> MalformedEnvelope:
+    """Which field of a header is out of bounds, worded. Apart from `unpack`, which must be fast."""
     if header.suite != SUITE:
         return MalformedEnvelope(f"header field suite: {header.suite}, and the only suite is {SUITE}")
     if header.flags:

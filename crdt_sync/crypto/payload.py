@@ -41,6 +41,8 @@ class Payload(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
             payload = _decoder.decode(raw)
         except (msgspec.MsgspecError, ValueError):
             raise BadUpdate("payload: not [type, id, schema version, update, group]") from None
+        if _encoder.encode(payload) != raw:
+            raise BadUpdate("payload: not in canonical form")
         if not 0 < len(payload.record_type) <= MAX_TYPE_CHARS or not is_record_id(payload.record_id):
             raise BadUpdate("payload: its record type or record id is none")
         if not 0 <= payload.schema_version < 2**32:
