@@ -7,13 +7,17 @@ in memory. It knows neither sockets nor tasks nor wall clocks; the shell and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace as replaced
 from typing import Any
 
-from crdt_sync.errors import CrdtSyncError
+from crdt_sync.errors import CrdtSyncError, RecordNotFound
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine import audit, compacting, joining, reading, sending
+from crdt_sync_client.engine.local_writes import LocalWrites
 from crdt_sync_client.engine.model import (
     ConflictEntry,
     JoinStart,
@@ -29,23 +33,54 @@ from crdt_sync_client.engine.model import (
     Welcomed,
     WriteResult,
 )
+from crdt_sync_client.engine.receiving import ReceivedBatch, take_entry
+from crdt_sync_client.engine.replica import Replica, VerifyMany, verify_one_by_one
 from crdt_sync_client.store.connection import Database
 
-VerifyMany = Callable[[Sequence[tuple[Any, bytes]]], list[bool]]
-"""Given (envelope, public signing key) pairs, whether each signature is good. May use threads."""
+
+@contextmanager
+def _closing_on_error(db: Database) -> Iterator[None]:
+    """A database whose engine cannot start is of no use to anyone."""
+    try:
+        yield
+    except BaseException:
+        db.close()
+        raise
 
 
 class Engine:
     """See the module. Make one with `create` or `open`, end it with `close`."""
 
-    device_id: DeviceId
-    name: str
-    author: Author
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    @property
+    def device_id(self) -> DeviceId:
+        return self._replica.device_id
+
+    @property
+    def name(self) -> str:
+        """The name this device was given when its store was made."""
+        return self._replica.name
+
+    @property
+    def author(self) -> Author:
+        """As whom new writes are made: this device in its present incarnation."""
+        return self._replica.author
+
+    @property
+    def incarnation(self) -> Incarnation:
+        return self._replica.author.incarnation
+
+    def _no(self, space: SpaceId | None) -> int | None:
+        return None if space is None else self._replica.space(space).no
 
     @classmethod
     def create(cls, db: Database, *, name: str, clock: Callable[[], int], entropy: Entropy) -> Engine:
         """Set up a new, empty store in `db`. `clock` gives Unix milliseconds."""
-        raise NotImplementedError
+        with _closing_on_error(db):
+            Replica.initialise(db, name=name, entropy=entropy)
+            return cls(Replica(db, clock=clock, entropy=entropy))
 
     @classmethod
     def open(
@@ -57,11 +92,15 @@ class Engine:
         verify_many: VerifyMany | None = None,
     ) -> Engine:
         """Take up an existing store. After an unclean end, new writes get a new incarnation."""
-        raise NotImplementedError
+        with _closing_on_error(db):
+            Replica.check(db)
+            return cls(
+                Replica(db, clock=clock, entropy=entropy, verify_many=verify_many or verify_one_by_one)
+            )
 
     def close(self) -> None:
         """Mark the store cleanly closed and close the database. Again is harmless."""
-        raise NotImplementedError
+        self._replica.close()
 
     # Spaces and membership --------------------------------------------------------------------------
 
@@ -69,15 +108,15 @@ class Engine:
         self, name: str, relay_url: str, schemas: Sequence[RecordSchema]
     ) -> tuple[SpaceId, bytes]:
         """Found a space with this device as admin; returns its id and genesis entry, for the relay."""
-        raise NotImplementedError
+        return joining.begin_space(self._replica, name, relay_url, schemas)
 
     def confirm_space(self, space: SpaceId) -> None:
         """The relay has taken the genesis entry."""
-        raise NotImplementedError
+        joining.confirm(self._replica, self._replica.space(space))
 
     def abandon_space(self, space: SpaceId) -> None:
         """Forget a space that the relay has never taken (`creating` or `joining`), with all in it."""
-        raise NotImplementedError
+        joining.abandon(self._replica, self._replica.space(space))
 
     def make_invite(self, space: SpaceId, role: Role, expires_at_ms: int) -> tuple[bytes, str]:
         """The entry to append at the relay and the link to hand over; nothing is stored.
@@ -85,11 +124,11 @@ class Engine:
         Call `apply_membership` with the entry once the relay has taken it. When the relay refuses it because
         its log has moved on, receive the rest of the log and make a new one.
         """
-        raise NotImplementedError
+        return joining.invite(self._replica, self._replica.space(space), role, expires_at_ms)
 
     def begin_join(self, link: str) -> JoinStart:
         """What is needed to fetch the membership log as the bearer of `link`. Raises InviteGarbled."""
-        raise NotImplementedError
+        return joining.begin_join(link)
 
     def join_from_log(self, link: str, entries: Sequence[bytes], now_ms: int) -> bytes:
         """Check the log, take the space's keys and return the join entry to append at the relay.
@@ -97,45 +136,48 @@ class Engine:
         The space is stored as `joining` until `confirm_join`. Raises InviteUsed, InviteExpired,
         InviteWithdrawn, BadMembership.
         """
-        raise NotImplementedError
+        return joining.join_from_log(self._replica, link, entries, now_ms)
 
     def confirm_join(self, space: SpaceId) -> None:
         """The relay has appended the join entry."""
-        raise NotImplementedError
+        joining.confirm(self._replica, self._replica.space(space))
 
     def apply_membership(self, space: SpaceId, entry: bytes) -> None:
         """Take an entry of the membership log; one already applied changes nothing."""
-        raise NotImplementedError
+        found = self._replica.space(space)
+        with self._replica.transaction(durable=True):
+            take_entry(self._replica, found, entry)
 
     def spaces(self) -> list[SpaceState]:
-        raise NotImplementedError
+        return [joining.state_of(self._replica, space) for space in self._replica.spaces.values()]
 
     def space(self, name_or_id: str | SpaceId | None = None) -> SpaceState:
         """The space of that name, id or hex id; None is the only one. Raises UnknownSpace."""
-        raise NotImplementedError
+        return joining.state_of(self._replica, joining.find_space(self._replica, name_or_id))
 
     def members(self, space: SpaceId) -> list[MemberInfo]:
-        raise NotImplementedError
+        return joining.members(self._replica, self._replica.space(space))
 
     def schemas(self, space: SpaceId | None = None) -> dict[str, RecordSchema]:
         """The record types there are, by name."""
-        raise NotImplementedError
+        found = self._replica.space(space)
+        return {name: found.schemas[name] for name in found.types}
 
     def add_schema(self, space: SpaceId, schema: RecordSchema) -> WriteResult:
         """Carry a record type (or a new version of one) in the space. Admins only."""
-        raise NotImplementedError
+        return joining.add_schema(self._replica, self._replica.space(space), schema)
 
     # Records ----------------------------------------------------------------------------------------
 
     def write(self, ops: Sequence[Operation]) -> list[WriteResult | CrdtSyncError]:
         """Do the operations in one durable transaction. One that fails stands as its error, alone."""
-        raise NotImplementedError
+        return LocalWrites(self._replica).run(ops)
 
     def get(
         self, type: str, id: str, *, space: SpaceId | None = None, deleted: bool = False
     ) -> Record | None:
         """The record, or None. Deleted ones only with `deleted=True`."""
-        raise NotImplementedError
+        return reading.get(self._replica, self._replica.space(space), type, id, deleted=deleted)
 
     def query(
         self,
@@ -148,49 +190,72 @@ class Engine:
         space: SpaceId | None = None,
         deleted: bool = False,
     ) -> list[Record]:
-        """Records whose fields equal `where` (dotted paths allowed). `order_by` a field, "-field" descending."""
-        raise NotImplementedError
+        """Records whose fields equal `where` (dotted paths allowed); `order_by` "-field" descends."""
+        return reading.query(
+            self._replica,
+            self._replica.space(space),
+            type,
+            where or {},
+            order_by=order_by,
+            limit=limit,
+            offset=offset,
+            deleted=deleted,
+        )
 
     def count(
         self, type: str, where: Mapping[str, Any] | None = None, *, space: SpaceId | None = None
     ) -> int:
-        raise NotImplementedError
+        return reading.count(self._replica, self._replica.space(space), type, where or {})
 
     def conflicts(
         self, *, open_only: bool = True, type: str | None = None, record: str | None = None
     ) -> list[ConflictEntry]:
         """The audit trail, oldest first; by default only what a person has to decide."""
-        raise NotImplementedError
+        return audit.entries(self._replica, open_only=open_only, record_type=type, record_id=record)
 
     def conflict(self, id: str) -> ConflictEntry:
         """One entry, by its id or an unambiguous start of it. Raises ConflictNotFound."""
-        raise NotImplementedError
+        return audit.entry(self._replica, id)
 
     def outbox(self, space: SpaceId | None = None) -> list[OutboxItem]:
         """Local work not acknowledged by the relay, one item per record and state, oldest first."""
-        raise NotImplementedError
+        return reading.outbox(self._replica, self._no(space))
 
     def retry_failed(self, space: SpaceId | None = None) -> int:
         """Put failed work that can be sent again back in line; returns how many items."""
-        raise NotImplementedError
+        return sending.retry_failed(self._replica, self._no(space))
 
     def status_counts(self, space: SpaceId | None = None) -> StatusCounts:
-        raise NotImplementedError
+        return reading.status_counts(self._replica, self._no(space))
 
     def content_hash(self, type: str, id: str, *, space: SpaceId | None = None) -> bytes:
         """32 bytes that are equal on every device with the same content of this record."""
-        raise NotImplementedError
+        found = self._replica.space(space)
+        opaque = found.keys.opaque_id(type, id)
+        record = self._replica.records.find(found, opaque, self._replica.author)
+        if record is None:
+            raise RecordNotFound(f"there is no {type} {id}", hint="sync first")
+        return record.doc.content_hash()
 
     # Synchronisation of one space -------------------------------------------------------------------
 
     def session_start(self, space: SpaceId) -> SessionStart:
-        raise NotImplementedError
+        found = self._replica.space(space)
+        return SessionStart(
+            space=found.id,
+            relay_url=found.relay_url,
+            device=self.device_id,
+            incarnation=self.author.incarnation,
+            cursor=found.cursor,
+            relay_seen=found.relay_seen,
+            sign=self._replica.keys.sign,
+        )
 
     def welcome(
         self, space: SpaceId, relay: RelayId, own_sequence: int, own_hash: bytes, head: int
     ) -> Welcomed:
         """Compare with what the relay has of this device's chain. Call it first in every session."""
-        raise NotImplementedError
+        return sending.welcome(self._replica, self._replica.space(space), relay, own_sequence, own_hash)
 
     def next_push(self, space: SpaceId, *, max_count: int, max_bytes: int) -> list[bytes]:
         """The next envelopes to send in this session, already durable; empty when there are none.
@@ -198,28 +263,36 @@ class Engine:
         Each is handed out once per session (`welcome` begins one): first those sealed in an earlier
         session and not acknowledged, then pending updates, merged per record and sealed now.
         """
-        raise NotImplementedError
+        found = self._replica.space(space)
+        return sending.next_push(self._replica, found, max_count=max_count, max_bytes=max_bytes)
 
     def acked(self, space: SpaceId, incarnation: Incarnation, sequence: int) -> list[tuple[str, RecordId]]:
         """Everything of that chain up to `sequence` is durable at the relay; the records now synced."""
-        raise NotImplementedError
+        return sending.acked(self._replica, self._replica.space(space), incarnation, sequence)
 
     def refused(
         self, space: SpaceId, incarnation: Incarnation, sequence: int, code: str, reason: str
     ) -> list[tuple[str, RecordId]]:
         """The relay will not take that envelope; the records whose work is now `failed`."""
-        raise NotImplementedError
+        found = self._replica.space(space)
+        return sending.refused(self._replica, found, incarnation, sequence, code, reason)
 
     def receive(self, space: SpaceId, rows: Sequence[tuple[int, int, bytes]], cursor: int) -> Received:
         """Merge rows (log sequence, kind, bytes) in one transaction that also moves the cursor.
 
         Raises a RemoteError, and changes nothing, when a row cannot be what an honest relay delivers.
         """
-        raise NotImplementedError
+        found = self._replica.space(space)
+        batch = ReceivedBatch(self._replica, found)
+        with self._replica.transaction(durable=False):
+            received = batch.run(rows, cursor)
+        for author in batch.forked:
+            sending.fork(self._replica, found, author)
+        return replaced(received, reconnect=True) if batch.forked else received
 
     def make_snapshots(self, space: SpaceId, records: Iterable[OpaqueId]) -> list[bytes]:
         """Snapshot envelopes of those records that this device can vouch for now; others are left out."""
-        raise NotImplementedError
+        return compacting.make_snapshots(self._replica, self._replica.space(space), records)
 
     def changes_of(self, results: Iterable[WriteResult | CrdtSyncError]) -> list[RecordChange]:
         """The changes to publish after a `write`."""

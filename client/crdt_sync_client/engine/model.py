@@ -264,7 +264,11 @@ class QuarantinedEnvelope:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one received batch did, all of it in one transaction with its cursor."""
+    """What one received batch did, all of it in one transaction with its cursor.
+
+    `reconnect`: the batch showed this store to be an older copy of itself (see `Welcomed`); a new
+    incarnation was begun and the session must be opened again.
+    """
 
     changes: tuple[RecordChange, ...] = ()
     conflicts_opened: tuple[str, ...] = ()
@@ -275,6 +279,7 @@ class Received:
     envelopes: int = 0
     duplicates: int = 0
     clocks_ahead: int = 0
+    reconnect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,80 @@
+"""Snapshots: this device's whole version of a record in one envelope, with exactly what it covers.
+
+A snapshot is refused to the relay, not made wrongly, when this device cannot vouch for it:
+
+- it has work on the record that the relay does not have yet: the snapshot would hold writes that other
+  devices could then have, or not have, depending on what they were given;
+- an update it put aside comes before one it merged: parts of the later one may be waiting inside the
+  document for the earlier, and a snapshot that covers it would lose them;
+- the record carries record types and this device is no admin: others would not believe it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from crdt_sync.crypto.cover import CoverVector
+from crdt_sync.crypto.envelope import Header, seal
+from crdt_sync.crypto.payload import Payload
+from crdt_sync.crypto.space_keys import NONCE_BYTES
+from crdt_sync.ids import OpaqueId
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.roles import Role
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync_client.engine.open_records import OpenRecord
+from crdt_sync_client.engine.space import Space
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.replica import Replica
+
+
+def make_snapshots(replica: Replica, space: Space, records: Iterable[OpaqueId]) -> list[bytes]:
+    """Envelopes for those of `records` that this device can vouch for; the others are left out."""
+    role = space.role_of(replica.device_id)
+    if role is None or not role.may_write:
+        return []
+    envelopes = []
+    for opaque in records:
+        record = replica.records.find(space, opaque, replica.author)
+        if record is not None and record.heads and _can_vouch(replica, space, record, role):
+            envelope = _seal(replica, space, record)
+            if len(envelope) <= MAX_ENVELOPE_BYTES:
+                envelopes.append(envelope)
+    return envelopes
+
+
+def _can_vouch(replica: Replica, space: Space, record: OpenRecord, role: Role) -> bool:
+    if record.no in replica.unsent or record.no in replica.failed:
+        return False
+    if record.type == SCHEMA_TYPE and role is not Role.ADMIN:
+        return False
+    return not any(
+        author in record.heads and record.heads[author].sequence > sequence
+        for author, sequence in space.unmerged.get(record.opaque, ())
+    )
+
+
+def _seal(replica: Replica, space: Space, record: OpenRecord) -> bytes:
+    schema = space.schemas.get(record.type)
+    public = CoverVector(record.heads, space.unmerged.get(record.opaque, ())).encode()
+    epoch = space.keys.current_epoch
+    header = Header.for_snapshot(
+        space=space.id,
+        record=record.opaque,
+        author=replica.author,
+        epoch=epoch,
+        public=public,
+        members_head=space.log.short_head,
+        frontier=space.frontier(replica.author),
+    )
+    version = 0 if schema is None else schema.version
+    payload = Payload(record.type, record.id, version, record.doc.state())
+    return seal(
+        header,
+        payload.encode(),
+        public=public,
+        key=space.keys.envelope_key(epoch),
+        keys=replica.keys,
+        nonce=replica.entropy(NONCE_BYTES),
+    )

@@ -1,0 +1,210 @@
+"""Spaces: founding one, inviting into one, joining one.
+
+Founding and joining need the relay's agreement, so a space is stored as `creating` or `joining`, with the
+entry to hand over, before the relay is asked: whatever breaks in between, the same entry can be handed
+over again. A space becomes `active` when the relay has confirmed, or when the entry comes back in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from crdt_sync.crypto.space_keys import SpaceKeys
+from crdt_sync.errors import CrdtSyncError, PermissionDenied, UnknownSpace
+from crdt_sync.ids import SpaceId, keyed_record_id
+from crdt_sync.membership.authoring import make_genesis, make_invite, make_join
+from crdt_sync.membership.invites import InviteLink, open_invite
+from crdt_sync.membership.log import MembershipLog
+from crdt_sync.roles import Role
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine.local_writes import LocalWrites
+from crdt_sync_client.engine.model import CreateOp, JoinStart, MemberInfo, SpaceState, WriteResult
+from crdt_sync_client.engine.receiving import take_entry
+from crdt_sync_client.engine.space import Space, Stage
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.replica import Replica
+
+
+def begin_space(
+    replica: Replica, name: str, relay_url: str, schemas: Sequence[RecordSchema]
+) -> tuple[SpaceId, bytes]:
+    """Found a space and write its record types; returns its id and the genesis entry."""
+    keys = SpaceKeys.generate(replica.entropy)
+    genesis, id = make_genesis(
+        replica.keys,
+        keys,
+        space_name=name,
+        device_name=replica.name,
+        at_ms=replica.now_ms(),
+        entropy=replica.entropy,
+    )
+    _store(replica, id, name, relay_url, "creating", keys, genesis, [genesis])
+    for schema in schemas:
+        add_schema(replica, replica.space(id), schema)
+    return id, genesis
+
+
+def add_schema(replica: Replica, space: Space, schema: RecordSchema) -> WriteResult:
+    """Carry a record type in the space. Raises PermissionDenied."""
+    op = CreateOp(
+        SCHEMA_TYPE, {"source": schema.text}, keyed_record_id(space.id, SCHEMA_TYPE, schema.type), space.id
+    )
+    result = LocalWrites(replica).run([op])[0]
+    if isinstance(result, CrdtSyncError):
+        raise result
+    return result
+
+
+def _store(
+    replica: Replica,
+    id: SpaceId,
+    name: str,
+    relay_url: str,
+    stage: Stage,
+    keys: SpaceKeys,
+    pending: bytes,
+    entries: Sequence[bytes],
+) -> None:
+    with replica.transaction(durable=True):
+        db = replica.db
+        db.execute("DELETE FROM membership WHERE space IN (SELECT no FROM spaces WHERE id = ?)", (id,))
+        db.execute(
+            "INSERT INTO spaces (id, name, relay_url, stage, keys, pending_entry) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name, relay_url = excluded.relay_url,"
+            " stage = excluded.stage, keys = excluded.keys, pending_entry = excluded.pending_entry",
+            (id, name, relay_url, stage, keys.to_bytes(), pending),
+        )
+        no = db.value("SELECT no FROM spaces WHERE id = ?", (id,))
+        db.many(
+            "INSERT INTO membership VALUES (?, ?, ?)",
+            [(no, position, entry) for position, entry in enumerate(entries)],
+        )
+    replica.reload()
+
+
+def confirm(replica: Replica, space: Space) -> None:
+    """The relay has the entry that was handed over."""
+    with replica.transaction(durable=True):
+        if space.stage == "joining" and space.pending_entry is not None:
+            take_entry(replica, space, space.pending_entry)
+        replica.db.execute(
+            "UPDATE spaces SET stage = 'active', pending_entry = NULL WHERE no = ?", (space.no,)
+        )
+        space.stage, space.pending_entry = "active", None
+
+
+def abandon(replica: Replica, space: Space) -> None:
+    """Forget a space that the relay never took. Raises PermissionDenied for an active one."""
+    if space.stage == "active":
+        raise PermissionDenied(f"space {space.name} is in use", hint="leave it instead")
+    with replica.transaction(durable=True):
+        db = replica.db
+        for table in ("documents", "conflicts"):
+            db.execute(
+                f"DELETE FROM {table} WHERE record IN (SELECT no FROM records WHERE space = ?)",  # noqa: S608
+                (space.no,),
+            )
+        for table in ("membership", "records", "outbox", "sealed", "chains", "quarantine"):
+            db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))  # noqa: S608
+        db.execute("DELETE FROM spaces WHERE no = ?", (space.no,))
+    replica.reload()
+
+
+def invite(replica: Replica, space: Space, role: Role, expires_at_ms: int) -> tuple[bytes, str]:
+    """An entry for the relay and the link for a person. Raises PermissionDenied."""
+    own = space.role_of(replica.device_id)
+    if own is not Role.ADMIN:
+        raise PermissionDenied(
+            f"only an admin may invite into space {space.name}", hint="ask one of its admins"
+        )
+    entry, secret = make_invite(
+        space.log,
+        replica.keys,
+        space.keys,
+        space_name=space.name,
+        role=role,
+        expires_at_ms=expires_at_ms,
+        at_ms=replica.now_ms(),
+        entropy=replica.entropy,
+    )
+    return entry, InviteLink.for_relay(space.relay_url, space.id, secret).format()
+
+
+def begin_join(link_text: str) -> JoinStart:
+    """What connecting with an invite needs. Raises InviteGarbled."""
+    link = InviteLink.parse(link_text)
+    return JoinStart(link.space, link.relay_url, link.secret.invite_id, link.secret.sign)
+
+
+def join_from_log(replica: Replica, link_text: str, entries: Sequence[bytes], now_ms: int) -> bytes:
+    """Check the log, take the keys and store the space as `joining`; returns the join entry."""
+    link = InviteLink.parse(link_text)
+    known = replica.spaces.get(link.space)
+    if known is not None and known.stage != "joining":
+        raise PermissionDenied(f"this device is in space {known.name} already", hint="sync instead")
+    log = MembershipLog(link.space)
+    for entry in entries:
+        log.apply(entry)
+    if log.role_of(replica.device_id) is not None and known is not None and known.pending_entry is not None:
+        return known.pending_entry  # it was appended, and only the answer was lost
+    contents = open_invite(log, link.secret, now_ms=now_ms)
+    join = make_join(
+        log,
+        replica.keys,
+        link.secret,
+        contents,
+        device_name=replica.name,
+        at_ms=replica.now_ms(),
+        entropy=replica.entropy,
+    )
+    _store(
+        replica, link.space, contents.space_name, link.relay_url, "joining", contents.keys, join, log.entries
+    )
+    return join
+
+
+def state_of(replica: Replica, space: Space) -> SpaceState:
+    return SpaceState(
+        id=space.id,
+        name=space.name,
+        relay_url=space.relay_url,
+        stage=space.stage,
+        role=space.role_of(replica.device_id),
+        cursor=space.cursor,
+        types=space.types,
+        pending_entry=space.pending_entry,
+    )
+
+
+def find_space(replica: Replica, name_or_id: str | bytes | None) -> Space:
+    """The space of that id, hex id or name; None is the only one. Raises UnknownSpace."""
+    if name_or_id is None:
+        return replica.space(None)
+    if isinstance(name_or_id, bytes):
+        return replica.space(SpaceId(name_or_id))
+    found = [s for s in replica.spaces.values() if s.id.hex() == name_or_id.lower()]
+    found = found or [s for s in replica.spaces.values() if s.name == name_or_id]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(space.id.hex() for space in found)
+        raise UnknownSpace(f"there are {len(found)} spaces called {name_or_id}", hint=f"use an id: {ids}")
+    names = ", ".join(sorted(s.name for s in replica.spaces.values())) or "none"
+    raise UnknownSpace(f"there is no space called {name_or_id}", hint=f"there is: {names}")
+
+
+def members(replica: Replica, space: Space) -> list[MemberInfo]:
+    """In the order in which they joined."""
+    return [
+        MemberInfo(
+            device=member.device_id,
+            name=space.device_name(member.device_id),
+            role=member.role,
+            is_self=member.device_id == replica.device_id,
+            is_founder=member.joined_index == 0,
+        )
+        for member in sorted(space.log.members.values(), key=lambda member: member.joined_index)
+    ]

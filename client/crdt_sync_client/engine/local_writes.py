@@ -1,0 +1,291 @@
+"""Local writes: each operation by itself, all of a call in one durable transaction.
+
+An operation is planned first, against the open document: every check is there, and one that fails has
+changed nothing. Then the document is edited, and what the edit's transaction hands out goes to the
+outbox. Each record of the call is viewed and stored once, at the end, however many operations it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace as replaced
+from typing import TYPE_CHECKING, Any, Final
+
+from crdt_sync.records.editing import Edit, plan_create, plan_delete, plan_edit, plan_resolve, plan_restore
+
+from crdt_sync.errors import (
+    ConflictClosed,
+    CrdtSyncError,
+    PermissionDenied,
+    RecordDeleted,
+    RecordNotFound,
+    RecordTooLarge,
+    ValidationError,
+)
+from crdt_sync.ids import OpaqueId, RecordId, SpaceId, is_record_id, new_record_id
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.records.writes import Path, Write
+from crdt_sync.roles import Role
+from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine import audit
+from crdt_sync_client.engine.materialising import Materialiser, sync_state
+from crdt_sync_client.engine.model import (
+    UNSET,
+    ConflictEntry,
+    CreateOp,
+    DeleteOp,
+    Operation,
+    RecordChange,
+    ResolveOp,
+    RestoreOp,
+    UpdateOp,
+    WriteResult,
+)
+from crdt_sync_client.engine.open_records import OpenRecord
+from crdt_sync_client.engine.space import Space
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.replica import Replica
+
+MAX_RECORD_BYTES: Final = MAX_ENVELOPE_BYTES * 3 // 4
+"""A whole record must fit one snapshot envelope, with its padding and its cover vector."""
+
+_INSERT_OUTBOX: Final = (
+    "INSERT INTO outbox (space, record, incarnation, schema_version, change, at_ms) VALUES (?, ?, ?, ?, ?, ?)"
+)
+
+
+class LocalWrites:
+    """One call of `Engine.write`. Use once."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._touched: dict[tuple[int, OpaqueId], OpenRecord] = {}
+        self._stale: set[int] = set()
+        """Numbers of records edited in this call: `json` and `standing` are from before it."""
+        self._deleted: dict[int, bool] = {}
+        self._settled: set[str] = set()
+        self._outbox: list[tuple[Any, ...]] = []
+        self._now_ms = replica.now_ms()
+
+    def run(self, ops: Sequence[Operation]) -> list[WriteResult | CrdtSyncError]:
+        """Do all of `ops`; results and errors in their order."""
+        replica = self._replica
+        results: list[WriteResult | CrdtSyncError] = []
+        with replica.transaction(durable=True):
+            for op in ops:
+                try:
+                    results.append(self._do(op))
+                except CrdtSyncError as error:
+                    results.append(error)
+            if not self._outbox:
+                return results
+            for _, no, *_rest in self._outbox:
+                replica.unsent[no] += 1
+            changes = self._save()
+        return self._completed(results, changes)
+
+    def _save(self) -> list[RecordChange]:
+        replica = self._replica
+        materialiser = Materialiser(replica, "local")
+        edited = [record for record in self._touched.values() if record.no in self._stale]
+        for record in edited:
+            materialiser.take(record)
+        for space in {record.space.id: record.space for record in edited}.values():
+            materialiser.take_schemas(space, (record for record in edited if record.space is space))
+            materialiser.view_waiting(space)
+        changes = materialiser.save().changes
+        replica.db.many(_INSERT_OUTBOX, self._outbox)
+        replica.save_clock()
+        for record in edited:
+            replica.records.keep(record)
+        return changes
+
+    def _completed(
+        self, results: list[WriteResult | CrdtSyncError], changes: Iterable[RecordChange]
+    ) -> list[WriteResult | CrdtSyncError]:
+        """Each result with its record's state now, and each change on the last result of its record."""
+        pending = {(change.space, change.type, change.id): change for change in changes}
+        records = {(r.space.id, r.type, r.id): r for r in self._touched.values()}
+        completed: list[WriteResult | CrdtSyncError] = []
+        for result in reversed(results):
+            if isinstance(result, WriteResult):
+                key = (result.space, result.type, result.id)
+                record = records[key]
+                state = sync_state(self._replica, record.no, record.standing)
+                result = replaced(result, state=state, change=pending.pop(key, None))
+            completed.append(result)
+        completed.reverse()
+        return completed
+
+    # One operation ----------------------------------------------------------------------------------
+
+    def _do(self, op: Operation) -> WriteResult:
+        match op:
+            case CreateOp():
+                return self._create(op)
+            case UpdateOp():
+                space, schema, role = self._ground(op.space, op.type)
+                record = self._existing(space, op.type, op.id)
+                self._refuse_deleted(record)
+                edit = plan_edit(schema, record.doc.writes(), op.changes, **self._as(role))
+                return self._apply(record, schema, edit)
+            case DeleteOp():
+                space, schema, role = self._ground(op.space, op.type)
+                record = self._existing(space, op.type, op.id)
+                self._refuse_deleted(record)
+                edit = plan_delete(schema, record.doc.writes(), **self._as(role))
+                return self._apply(record, schema, edit, deleted=True)
+            case RestoreOp():
+                space, schema, role = self._ground(op.space, op.type)
+                record = self._existing(space, op.type, op.id)
+                edit = plan_restore(schema, record.doc.writes(), **self._as(role))
+                return self._apply(record, schema, edit, deleted=False)
+            case ResolveOp():
+                return self._resolve(op)
+
+    def _create(self, op: CreateOp) -> WriteResult:
+        space, schema, role = self._ground(op.space, op.type)
+        id = op.id if op.id is not None else new_record_id(self._replica.entropy)
+        if not is_record_id(id):
+            raise ValidationError("id", "is not a UUID in lower case", hint="leave it out to get one")
+        opaque = space.keys.opaque_id(op.type, id)
+        record = self._find(space, opaque)
+        exists = record is not None and (record.json is not None or record.no in self._stale)
+        if record is not None and exists and not self._is_deleted(record):
+            edit = plan_edit(schema, record.doc.writes(), op.values, **self._as(role))
+            return self._apply(record, schema, edit)
+        writes = {} if record is None else record.doc.writes()
+        edit = plan_create(schema, writes, op.values, **self._as(role))
+        if record is None:
+            record = self._replica.records.new(space, op.type, id, opaque, self._replica.author, None)
+        return self._apply(record, schema, edit, deleted=False)
+
+    def _resolve(self, op: ResolveOp) -> WriteResult:
+        entry = audit.entry(self._replica, op.conflict)
+        if op.field is not None and op.field != entry.field:
+            raise ValidationError(op.field, f"is not the field of this conflict, which is {entry.field}")
+        space, schema, role = self._ground(entry.space, entry.type)
+        record = self._existing(space, entry.type, entry.record)
+        standing = {conflict.id for conflict in record.standing.conflicts} - self._settled
+        if entry.id not in standing:
+            raise ConflictClosed(
+                f"the conflict about {entry.field} is closed already",
+                hint="see how with `crdt-sync conflicts show`; change the field to decide otherwise",
+            )
+        value = _chosen(op, entry)
+        edit = plan_resolve(schema, record.doc.writes(), entry.path, value, **self._as(role))
+        return self._apply(record, schema, edit)
+
+    def _apply(
+        self, record: OpenRecord, schema: RecordSchema, edit: Edit, *, deleted: bool | None = None
+    ) -> WriteResult:
+        """Edit the document and queue what that gives. Nothing before this has changed anything."""
+        space = record.space
+        resolved = self._resolved(record, edit.resolves)
+        if not edit.remove and not edit.add:
+            self._touched.setdefault((space.no, record.opaque), record)
+            return WriteResult(record.id, record.type, space.id, resolved, changed=False)
+        _check_size(record, edit.add)
+        change = record.doc.edit(remove=edit.remove, add=edit.add)
+        self._touched[(space.no, record.opaque)] = record
+        self._stale.add(record.no)
+        self._settled.update(resolved)
+        if deleted is not None:
+            self._deleted[record.no] = deleted
+        self._outbox.append(
+            (space.no, record.no, self._replica.author.incarnation, schema.version, change, self._now_ms)
+        )
+        return WriteResult(record.id, record.type, space.id, resolved)
+
+    # What operations need ---------------------------------------------------------------------------
+
+    def _ground(self, space_id: SpaceId | None, record_type: str) -> tuple[Space, RecordSchema, Role]:
+        """Where the operation happens and by which right. Raises PermissionDenied and the like."""
+        space = self._replica.space(space_id)
+        schema = space.schema(record_type)
+        role = space.role_of(self._replica.device_id)
+        if role is None:
+            raise PermissionDenied(
+                f"this device is not a member of space {space.name} yet", hint="let it join first"
+            )
+        if not role.may_write:
+            raise PermissionDenied(
+                f"a {role.text} may not write records in space {space.name}",
+                hint="ask an admin for another role",
+            )
+        schema.require_writer(role)
+        return space, schema, role
+
+    def _as(self, role: Role) -> dict[str, Any]:
+        return {"author": self._replica.author, "role": role, "tick": self._replica.tick}
+
+    def _find(self, space: Space, opaque: OpaqueId) -> OpenRecord | None:
+        """Touched ones first: they may have left the cache, and the store does not have them yet."""
+        touched = self._touched.get((space.no, opaque))
+        return touched or self._replica.records.find(space, opaque, self._replica.author)
+
+    def _existing(self, space: Space, record_type: str, id: RecordId) -> OpenRecord:
+        record = self._find(space, space.keys.opaque_id(record_type, id))
+        if record is None:
+            raise RecordNotFound(
+                f"there is no {record_type} {id}", hint="sync, or list them with `crdt-sync ls`"
+            )
+        return record
+
+    def _is_deleted(self, record: OpenRecord) -> bool:
+        return self._deleted.get(record.no, record.deleted)
+
+    def _refuse_deleted(self, record: OpenRecord) -> None:
+        if self._is_deleted(record):
+            raise RecordDeleted(
+                f"{record.type} {record.id} is deleted", hint="restore it first if it should come back"
+            )
+
+    def _resolved(self, record: OpenRecord, paths: Iterable[Path]) -> tuple[str, ...]:
+        if not record.standing.conflicts:
+            return ()
+        resolved_paths = set(paths)
+        return tuple(
+            conflict.id
+            for conflict in record.standing.conflicts
+            if conflict.path in resolved_paths and conflict.id not in self._settled
+        )
+
+
+def _check_size(record: OpenRecord, add: Sequence[Write]) -> None:
+    """Only long values are worth looking at: short ones cannot fill a record by themselves."""
+    added = sum(len(write.encode()) for write in add if type(write.value) in _LONG)
+    if added > 4096 and added + len(record.doc.state()) > MAX_RECORD_BYTES:
+        raise RecordTooLarge(
+            f"the record would take more than {MAX_RECORD_BYTES // 1024} KiB",
+            hint="keep large files elsewhere and store a link, or make photos smaller",
+        )
+
+
+_LONG: Final = frozenset({str, bytes, list, dict})
+
+
+def _chosen(op: ResolveOp, entry: ConflictEntry) -> Any:
+    """The value a resolution asks for. Raises ValidationError when it names none, or more than one."""
+    given = [op.keep is not None, op.alternative is not None, op.value is not UNSET]
+    if sum(given) != 1:
+        raise ValidationError(entry.field, "needs one decision: keep, alternative or value")
+    if op.value is not UNSET:
+        return op.value
+    alternatives = entry.alternatives
+    if op.alternative is not None:
+        if not 0 <= op.alternative < len(alternatives):
+            raise ValidationError(entry.field, f"has alternatives 0 to {len(alternatives) - 1}")
+        return alternatives[op.alternative].value
+    if op.keep == "winner":
+        return alternatives[entry.winner].value
+    fitting = [one for one in alternatives if one.mine is (op.keep == "mine")]
+    if len(fitting) != 1:
+        which = "this device" if op.keep == "mine" else "another device"
+        raise ValidationError(
+            entry.field,
+            f"has {len(fitting)} alternatives from {which}, so it is not clear which to keep",
+            hint="choose one by its place, or give the value",
+        )
+    return fitting[0].value

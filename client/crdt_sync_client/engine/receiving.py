@@ -1,0 +1,386 @@
+"""Receiving: rows of the relay's log, one transaction per batch, the cursor in it.
+
+In this order: take apart and admit every row (a row that no honest relay delivers ends the batch and
+changes nothing); check all signatures at once; link each update into its author's chain; decrypt and
+check what is inside; then merge record by record, each viewed and stored once.
+
+What is authentic but cannot be merged (a bad update, an unknown epoch, a broken chain, a role that may
+not write) is quarantined: kept whole, told about, and named as not merged in the snapshots this device
+makes. It blocks nothing.
+
+Gaps in a chain are normal: a fresh device gets snapshots in place of the updates they cover. A link is
+checked where its predecessor is known. Merging is idempotent, so an update that comes late or twice is
+harmless; one that is known to be merged is skipped for speed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crdt_sync.crypto.chain import ChainHead
+from crdt_sync.crypto.cover import CoverVector
+from crdt_sync.crypto.envelope import Envelope, Kind, parse
+from crdt_sync.crypto.payload import Payload
+from crdt_sync.errors import (
+    BadMembership,
+    BadSignature,
+    BadUpdate,
+    ChainBroken,
+    CrdtSyncError,
+    Equivocation,
+    InviteError,
+    MalformedEnvelope,
+    RemoteError,
+)
+from crdt_sync.hlc import Hlc
+from crdt_sync.ids import Author, OpaqueId
+from crdt_sync.membership.entries import parse_entry
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.update_check import check_snapshot, check_update
+from crdt_sync.roles import Role
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync_client.engine import sending
+from crdt_sync_client.engine.materialising import Materialiser
+from crdt_sync_client.engine.model import QuarantinedEnvelope, Received
+from crdt_sync_client.engine.open_records import OpenRecord
+from crdt_sync_client.engine.space import Space
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.replica import Replica
+
+_QUARANTINE = (
+    "INSERT OR IGNORE INTO quarantine"
+    " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """One admitted envelope on its way in."""
+
+    seq: int
+    envelope: Envelope
+    role: Role
+    author: Author
+    payload: Payload | None = None
+    cover: CoverVector | None = None
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """What a batch brings for one record."""
+
+    record_type: str
+    record_id: str
+    arrivals: list[_Arrival] = field(default_factory=list)
+
+
+class ReceivedBatch:
+    """One call of `Engine.receive`. Use once, inside the transaction it belongs to."""
+
+    def __init__(self, replica: Replica, space: Space) -> None:
+        self._replica = replica
+        self._space = space
+        self._now_ms = replica.now_ms()
+        self._quarantined: list[QuarantinedEnvelope] = []
+        self._chains: dict[Author, ChainHead] = {}
+        self._forked: set[Author] = set()
+        self._members_changed = False
+        self._duplicates = 0
+        self._clocks_ahead = 0
+        self._envelopes = 0
+
+    def run(self, rows: Sequence[tuple[int, int, bytes]], cursor: int) -> Received:
+        """Take all rows in. Raises RemoteError."""
+        arrivals = self._admit(rows)
+        self._verify(arrivals)
+        incoming = self._open(arrivals)
+        result = self._merge(incoming)
+        space, replica = self._space, self._replica
+        if self._chains:
+            sending.save_chains(replica, space, self._chains)
+        if cursor > space.cursor:
+            space.cursor = cursor
+            replica.db.execute("UPDATE spaces SET cursor = ? WHERE no = ?", (cursor, space.no))
+        if self._envelopes:
+            replica.save_clock()
+        return Received(
+            changes=tuple(result.changes),
+            conflicts_opened=tuple(result.opened),
+            conflicts_closed=tuple(result.closed),
+            quarantined=tuple(self._quarantined),
+            members_changed=self._members_changed,
+            schemas_changed=tuple(result.schemas_changed),
+            envelopes=self._envelopes,
+            duplicates=self._duplicates,
+            clocks_ahead=self._clocks_ahead,
+        )
+
+    @property
+    def forked(self) -> set[Author]:
+        """Authors of our own whose chain another life of this store has continued."""
+        return self._forked
+
+    # Admission --------------------------------------------------------------------------------------
+
+    def _admit(self, rows: Sequence[tuple[int, int, bytes]]) -> list[_Arrival]:
+        """Parse in log order, so that each author is looked up in the membership of that moment."""
+        space = self._space
+        arrivals = []
+        for seq, kind, raw in rows:
+            if seq <= space.cursor:
+                self._duplicates += 1
+            elif kind == Kind.MEMBERSHIP:
+                self._members_changed |= take_entry(self._replica, space, raw)
+            else:
+                arrivals.append(self._admit_envelope(seq, kind, raw))
+        return arrivals
+
+    def _admit_envelope(self, seq: int, kind: int, raw: bytes) -> _Arrival:
+        envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
+        header = envelope.header
+        if header.space != self._space.id:
+            raise MalformedEnvelope("header field space: the envelope belongs to another space")
+        if header.kind != kind:
+            raise MalformedEnvelope("header field kind: not what the log's row says")
+        member = self._space.log.member(header.device)
+        cover = envelope.cover() if header.kind == Kind.SNAPSHOT else None
+        return _Arrival(seq, envelope, member.role, header.author, cover=cover)
+
+    def _verify(self, arrivals: Sequence[_Arrival]) -> None:
+        pairs = [(one.envelope, self._space.log.members[one.author.device].sign) for one in arrivals]
+        verified = self._replica.verify_many(pairs)
+        for good, (envelope, sign_public) in zip(verified, pairs, strict=True):
+            if not good:
+                envelope.verify(sign_public)
+                raise BadSignature("signature: does not fit the envelope")
+
+    # Chains and contents ----------------------------------------------------------------------------
+
+    def _open(self, arrivals: Sequence[_Arrival]) -> dict[OpaqueId, _Incoming]:
+        incoming: dict[OpaqueId, _Incoming] = {}
+        for arrival in arrivals:
+            self._envelopes += 1
+            try:
+                if arrival.cover is None:
+                    self._link(arrival)
+                payload = self._contents(arrival)
+            except RemoteError as error:
+                self._put_aside(arrival, error)
+                continue
+            arrival.payload = payload
+            opaque = arrival.envelope.header.record
+            waiting = incoming.get(opaque)
+            if waiting is None:
+                waiting = incoming[opaque] = _Incoming(payload.record_type, payload.record_id)
+            waiting.arrivals.append(arrival)
+        return incoming
+
+    def _link(self, arrival: _Arrival) -> None:
+        """Give the update its place in its author's chain. Raises ChainBroken, Equivocation.
+
+        One from before the head is let through: merging it again is harmless, and right if its record
+        does not have it.
+        """
+        space, author, header = self._space, arrival.author, arrival.envelope.header
+        head = space.chain(author)
+        if header.sequence == head.sequence and arrival.envelope.hash != head.hash:
+            raise Equivocation(f"two different updates {header.sequence} of one device")
+        if header.sequence <= head.sequence:
+            return
+        if author.device == self._replica.device_id:
+            self._forked.add(author)
+        if header.sequence == head.sequence + 1 and header.prev != head.hash:
+            raise ChainBroken(f"update {header.sequence} does not follow update {head.sequence}")
+        link = self._chains[author] = ChainHead(header.sequence, arrival.envelope.hash)
+        space.advance(author, link, own=author == self._replica.author)
+
+    def _contents(self, arrival: _Arrival) -> Payload:
+        """Decrypt and check everything that can be checked without the record."""
+        header = arrival.envelope.header
+        payload = Payload.decode(arrival.envelope.open(self._space.keys.envelope_key(header.epoch)))
+        if self._space.keys.opaque_id(payload.record_type, payload.record_id) != header.record:
+            raise BadUpdate("payload: its type and id are not those of the header's record")
+        if not arrival.role.may_write:
+            raise BadUpdate(f"its author is a {arrival.role.text} and may not write")
+        admins_only = payload.record_type == SCHEMA_TYPE
+        if admins_only and arrival.role is not Role.ADMIN:
+            raise BadUpdate("only an admin may write record types")
+        if arrival.cover is None:
+            check_update(payload.update, arrival.author, arrival.role, max_bytes=MAX_ENVELOPE_BYTES)
+        return payload
+
+    def _put_aside(self, arrival: _Arrival, error: CrdtSyncError) -> None:
+        header = arrival.envelope.header
+        self._quarantined.append(QuarantinedEnvelope(arrival.seq, header.device, error.code, error.message))
+        self._replica.db.execute(
+            _QUARANTINE,
+            (
+                self._space.no,
+                arrival.seq,
+                header.record,
+                header.device,
+                header.incarnation,
+                header.sequence,
+                arrival.envelope.hash,
+                error.code,
+                error.message,
+                arrival.envelope.raw,
+                self._now_ms,
+            ),
+        )
+        if header.sequence:
+            aside = self._space.unmerged.setdefault(header.record, set())
+            aside.add((arrival.author, header.sequence))
+
+    # Merging ----------------------------------------------------------------------------------------
+
+    def _merge(self, incoming: dict[OpaqueId, _Incoming]) -> Any:
+        replica, space = self._replica, self._space
+        materialiser = Materialiser(replica, "remote")
+        merged: list[OpenRecord] = []
+        schemas_first = sorted(incoming.items(), key=lambda item: item[1].record_type != SCHEMA_TYPE)
+        schemas_taken = False
+        for opaque, coming in schemas_first:
+            if coming.record_type != SCHEMA_TYPE and not schemas_taken:
+                materialiser.take_schemas(space, merged)
+                schemas_taken = True
+            found = self._merge_record(opaque, coming)
+            if found is not None:
+                record, state = found
+                materialiser.take(record, state=state)
+                merged.append(record)
+        if not schemas_taken:
+            materialiser.take_schemas(space, merged)
+        materialiser.view_waiting(space)
+        result = materialiser.save()
+        for record in merged[-256:]:
+            replica.records.keep(record)
+        return result
+
+    def _merge_record(self, opaque: OpaqueId, coming: _Incoming) -> tuple[OpenRecord, bytes | None] | None:
+        """Merge all that came for a record at once; None when nothing of it is new."""
+        replica, space = self._replica, self._space
+        record = replica.records.find(space, opaque, replica.author)
+        heads = {} if record is None else dict(record.heads)
+        updates: list[bytes] = []
+        aside = space.unmerged.get(opaque)
+        for arrival in coming.arrivals:
+            assert arrival.payload is not None
+            if arrival.cover is None:
+                known = heads.get(arrival.author)
+                link = ChainHead(arrival.envelope.header.sequence, arrival.envelope.hash)
+                if known is not None and known == link:
+                    self._duplicates += 1
+                    continue
+                if known is None or known.sequence < link.sequence:
+                    heads[arrival.author] = link
+            elif not self._take_cover(arrival, opaque, heads):
+                self._duplicates += 1
+                continue
+            if aside and (arrival.author, arrival.envelope.header.sequence) in aside:
+                self._note_merged(opaque, arrival.author, arrival.envelope.header.sequence)
+            updates.append(arrival.payload.update)
+        if not updates:
+            return None
+        state = updates[0] if record is None and len(updates) == 1 else None
+        merged = updates[0] if len(updates) == 1 else merge_updates(updates)
+        if record is None:
+            record = replica.records.new(
+                space,
+                coming.record_type,
+                coming.arrivals[0].payload.record_id,
+                opaque,
+                replica.author,
+                merged,
+            )
+        else:
+            record.doc.apply(merged)
+        record.heads = heads
+        self._follow_clock(record.doc)
+        return record, state
+
+    def _take_cover(self, arrival: _Arrival, opaque: OpaqueId, heads: dict[Author, ChainHead]) -> bool:
+        """Check a snapshot and add what it covers to `heads`; False when it brings nothing new."""
+        cover, payload, space = arrival.cover, arrival.payload, self._space
+        assert cover is not None and payload is not None
+        news = [
+            (author, head)
+            for author, head in cover.covered.items()
+            if author not in heads or heads[author].sequence < head.sequence
+        ]
+        aside = space.unmerged.get(opaque, set())
+        merged_now = {(author, sequence) for author, sequence in aside if cover.covers(author, sequence)}
+        if not news and not merged_now:
+            return False
+        admins_only = payload.record_type == SCHEMA_TYPE
+
+        def role_of(author: Author) -> Role | None:
+            role = space.role_of(author.device)
+            return None if admins_only and role is not Role.ADMIN else role
+
+        try:
+            check_snapshot(payload.update, role_of)
+        except BadUpdate as error:
+            self._put_aside(arrival, error)
+            return False
+        for author, sequence in cover.unmerged - aside:
+            if author not in heads or heads[author].sequence < sequence:
+                self._note_unmerged(opaque, author, sequence)
+        heads.update(news)
+        for author, sequence in merged_now:
+            self._note_merged(opaque, author, sequence)
+        return True
+
+    def _note_unmerged(self, opaque: OpaqueId, author: Author, sequence: int) -> None:
+        """A snapshot reaches past an update that neither its author nor this device has merged."""
+        self._space.unmerged.setdefault(opaque, set()).add((author, sequence))
+        stand_in = hashlib.sha256(opaque + author.device + f"{author.incarnation}:{sequence}".encode())
+        reason = "named as not merged by a snapshot; not received"
+        values = (
+            self._space.no, 0, opaque, author.device, author.incarnation, sequence, stand_in.digest(),
+            "unmerged", reason, b"", self._now_ms,
+        )  # fmt: skip
+        self._replica.db.execute(_QUARANTINE, values)
+
+    def _note_merged(self, opaque: OpaqueId, author: Author, sequence: int) -> None:
+        self._space.unmerged[opaque].discard((author, sequence))
+        self._replica.db.execute(
+            "DELETE FROM quarantine WHERE space = ? AND opaque = ? AND device = ?"
+            " AND incarnation = ? AND sequence = ?",
+            (self._space.no, opaque, author.device, author.incarnation, sequence),
+        )
+
+    def _follow_clock(self, doc: RecordDocument) -> None:
+        """Let the local clock follow what it has seen, within reason."""
+        latest = max((write.hlc for writes in doc.writes().values() for write in writes), default=Hlc(0))
+        if not self._replica.hlc.follow(latest, self._now_ms):
+            self._clocks_ahead += 1
+
+
+def take_entry(replica: Replica, space: Space, raw: bytes) -> bool:
+    """Take a membership entry; False for one that is there already. Inside a transaction.
+
+    Raises BadMembership, also for what no honest relay lets pass, an invite used twice.
+    """
+    entry = parse_entry(raw)
+    if space.log.position_of(entry.hash) is not None:
+        return False
+    try:
+        space.log.apply(raw)
+    except InviteError as error:
+        raise BadMembership(f"membership entry: {error.message}") from None
+    replica.db.execute(
+        "INSERT INTO membership (space, position, entry) VALUES (?, ?, ?)", (space.no, entry.index, raw)
+    )
+    if entry.signer == replica.device_id and space.stage != "active":
+        space.stage, space.pending_entry = "active", None
+        replica.db.execute(
+            "UPDATE spaces SET stage = 'active', pending_entry = NULL WHERE no = ?", (space.no,)
+        )
+    return True

@@ -1,0 +1,190 @@
+"""What the parts of the engine share: the database, who this device is, its spaces and open records.
+
+Memory follows the store. `transaction` is the only way to change either: when it fails, everything in
+memory is read again, so that the two agree whatever happened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from crdt_sync.crypto.device_keys import DeviceKeys
+from crdt_sync.crypto.envelope import Envelope
+from crdt_sync.errors import BadSignature, UnknownSpace
+from crdt_sync.hlc import Hlc, HybridClock
+from crdt_sync.ids import Author, Entropy, Incarnation, SpaceId, new_incarnation
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync_client.engine.open_records import OpenRecords
+from crdt_sync_client.engine.space import Space
+from crdt_sync_client.store.connection import Database
+from crdt_sync_client.store.tables import check_tables, create_tables
+
+VerifyMany = Callable[[Sequence[tuple[Envelope, bytes]]], list[bool]]
+"""Given (envelope, public signing key) pairs, whether each signature is good. May use threads."""
+
+CLEAN: Final = 1
+IN_USE: Final = 0
+
+_SPACE_COLUMNS: Final = "no, id, name, relay_url, stage, keys, pending_entry, cursor, relay_seen"
+
+
+def verify_one_by_one(pairs: Sequence[tuple[Envelope, bytes]]) -> list[bool]:
+    """The plain `VerifyMany`."""
+    return [_verifies(envelope, sign_public) for envelope, sign_public in pairs]
+
+
+def _verifies(envelope: Envelope, sign_public: bytes) -> bool:
+    try:
+        envelope.verify(sign_public)
+    except BadSignature:
+        return False
+    return True
+
+
+class Replica:
+    """See the module."""
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        clock: Callable[[], int],
+        entropy: Entropy,
+        verify_many: VerifyMany = verify_one_by_one,
+    ) -> None:
+        self.db = db
+        self.now_ms = clock
+        self.entropy = entropy
+        self.verify_many = verify_many
+        self.closed = False
+        meta = dict(db.rows("SELECT name, value FROM meta"))
+        self.name: str = meta["name"]
+        self.keys = DeviceKeys.from_bytes(meta["keys"])
+        self.device_id = self.keys.device_id
+        clean = meta["clean"] == CLEAN
+        self.author = Author(self.device_id, Incarnation(meta["incarnation"]))
+        self.hlc = HybridClock(Hlc(meta["hlc"]))
+        self.spaces: dict[SpaceId, Space] = {}
+        self.unsent: Counter[int] = Counter()
+        """Per record number, the outbox rows and sealed envelopes that the relay has not acknowledged."""
+        self.failed: Counter[int] = Counter()
+        self.records = OpenRecords(db)
+        with db.transaction(durable=True):
+            self.set_meta("clean", IN_USE)
+            if not clean:
+                self.begin_incarnation()
+        self.reload()
+
+    @staticmethod
+    def initialise(db: Database, *, name: str, entropy: Entropy) -> None:
+        """Make the tables and the identity of a new store."""
+        keys = DeviceKeys.generate(entropy)
+        with db.transaction(durable=True):
+            create_tables(db)
+            db.many(
+                "INSERT INTO meta VALUES (?, ?)",
+                [
+                    ("name", name),
+                    ("keys", keys.to_bytes()),
+                    ("incarnation", new_incarnation(entropy)),
+                    ("hlc", 0),
+                    ("clean", CLEAN),
+                ],
+            )
+
+    @staticmethod
+    def check(db: Database) -> None:
+        """Raises NotAStore or StoreTooNew; reads only."""
+        check_tables(db)
+
+    def set_meta(self, name: str, value: Any) -> None:
+        self.db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+
+    def begin_incarnation(self) -> None:
+        """New writes get a new author from here on. Inside a transaction."""
+        incarnation = new_incarnation(self.entropy)
+        self.set_meta("incarnation", incarnation)
+        self.author = Author(self.device_id, incarnation)
+        self.records.clear()  # open documents write under the author they were opened for
+        for space in self.spaces.values():
+            space.new_life()
+
+    @contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[None]:
+        """A database transaction that takes memory back too when it fails."""
+        try:
+            with self.db.transaction(durable=durable):
+                yield
+        except BaseException:
+            self.reload()
+            raise
+
+    def reload(self) -> None:
+        """Read everything kept in memory from the store again."""
+        db = self.db
+        self.records.clear()
+        self.author = Author(
+            self.device_id, Incarnation(db.value("SELECT value FROM meta WHERE name = 'incarnation'"))
+        )
+        resend = {id: space.resend for id, space in self.spaces.items()}
+        self.spaces = {}
+        for row in db.rows(f"SELECT {_SPACE_COLUMNS} FROM spaces ORDER BY no"):  # noqa: S608 constant
+            space = Space.load(db, row)
+            space.resend = resend.get(space.id, [])
+            for id, text in db.rows(
+                "SELECT id, json_extract(json, '$.source') FROM records"
+                " WHERE space = ? AND type = ? AND deleted = 0",
+                (space.no, SCHEMA_TYPE),
+            ):
+                if text is not None:
+                    space.take_schema(id, text)
+            self.spaces[space.id] = space
+        self.unsent = Counter()
+        self.failed = Counter()
+        for record, error, count in db.rows(
+            "SELECT record, error IS NOT NULL, count(*) FROM"
+            " (SELECT record, error FROM outbox UNION ALL SELECT record, error FROM sealed)"
+            " GROUP BY 1, 2"
+        ):
+            self.unsent[record] += count
+            if error:
+                self.failed[record] += count
+
+    def space(self, id: SpaceId | None) -> Space:
+        """The space of that id; None is the only one there is. Raises UnknownSpace."""
+        if id is not None:
+            found = self.spaces.get(id)
+            if found is None:
+                raise UnknownSpace(f"this device is in no space {id.hex()}", hint="join it with an invite")
+            return found
+        if len(self.spaces) == 1:
+            return next(iter(self.spaces.values()))
+        if not self.spaces:
+            raise UnknownSpace(
+                "this device is in no space yet", hint="create one, or join one with an invite link"
+            )
+        names = ", ".join(sorted(space.name for space in self.spaces.values()))
+        raise UnknownSpace("this device is in several spaces", hint=f"name one of: {names}")
+
+    def tick(self) -> Hlc:
+        return self.hlc.tick(self.now_ms())
+
+    def save_clock(self) -> None:
+        """Keep the clock with the writes it timed. Inside their transaction."""
+        self.set_meta("hlc", self.hlc.last)
+
+    def close(self) -> None:
+        """Mark the store cleanly closed and close it; again is harmless."""
+        if self.closed:
+            return
+        self.closed = True
+        self.records.clear()
+        try:
+            with self.db.transaction(durable=True):
+                self.save_clock()
+                self.set_meta("clean", CLEAN)
+        finally:
+            self.db.close()

@@ -1,0 +1,352 @@
+"""Sending: from the outbox to sealed envelopes, and what the relay's answers mean.
+
+An update is sealed when it is sent, so that it goes out under the space's current epoch; what is sealed
+is stored before it is handed out and is sent again byte for byte until the relay has it. Pending updates
+of one record and author go out as one envelope, in the order in which the records were first written; a
+record's updates never overtake each other.
+
+A chain belongs to one author. Updates made before an unclean end stay in the chain of the author they
+were made by. If a relay turns out to have more of one of our chains than this store, the store is an
+older copy of itself: two lives share the chain from there on. What this life has not sent of it cannot be
+sent; it stays in the outbox as failed, and new writes get a new incarnation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from crdt_sync.crypto.chain import ChainHead
+from crdt_sync.crypto.envelope import Header, parse, seal
+from crdt_sync.crypto.payload import Payload
+from crdt_sync.crypto.space_keys import NONCE_BYTES
+from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync_client.engine.model import Welcomed
+from crdt_sync_client.engine.open_records import decode_heads, encode_heads
+from crdt_sync_client.engine.space import Space
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.replica import Replica
+
+MAX_UPDATES_AT_ONCE: Final = 8192
+"""Outbox rows looked at for one push; bounds its memory, and how much is merged into one envelope."""
+_MERGE_BYTES: Final = MAX_ENVELOPE_BYTES // 2
+"""Updates are merged into one envelope up to this size; one by itself may be larger."""
+
+OLDER_COPY: Final = (
+    "this store is an older copy: the relay has later updates of the same device;"
+    " export these changes and make them again"
+)
+
+Named = tuple[str, RecordId]
+
+
+def welcome(replica: Replica, space: Space, relay: RelayId, own_sequence: int, own_hash: bytes) -> Welcomed:
+    """Begin a session: compare chains, take lost acknowledgements, line up what to send again."""
+    author = replica.author
+    if space.relay_seen != relay:
+        with replica.transaction(durable=False):
+            replica.db.execute("UPDATE spaces SET relay_seen = ?, cursor = 0 WHERE no = ?", (relay, space.no))
+            space.relay_seen, space.cursor = relay, 0
+    if own_sequence and _is_older_copy(replica, space, author, own_sequence, own_hash):
+        return Welcomed(resend=0, reconnect=True, failed=tuple(fork(replica, space, author)))
+    synced = acked(replica, space, author.incarnation, own_sequence) if own_sequence else []
+    rows = replica.db.rows("SELECT no FROM sealed WHERE space = ? AND error IS NULL ORDER BY no", (space.no,))
+    space.resend = [no for (no,) in rows]
+    return Welcomed(
+        resend=len(space.resend),
+        synced=tuple(synced),
+        relay_behind=own_sequence < space.acked.get(author, 0),
+    )
+
+
+def _is_older_copy(replica: Replica, space: Space, author: Author, sequence: int, link: bytes) -> bool:
+    """Whether the relay has something of our chain that this store never sealed."""
+    head = space.chain(author)
+    if sequence > head.sequence:
+        return True
+    known = (
+        head.hash
+        if sequence == head.sequence
+        else replica.db.value(
+            "SELECT hash FROM sealed WHERE space = ? AND incarnation = ? AND sequence = ?",
+            (space.no, author.incarnation, sequence),
+        )
+    )
+    return known is not None and known != link
+
+
+def fork(replica: Replica, space: Space, author: Author) -> list[Named]:
+    """Another life of this store continued `author`'s chain: give up on its unsent part, begin anew."""
+    rows = replica.db.rows(
+        "SELECT DISTINCT r.no, r.type, r.id FROM records r JOIN ("
+        " SELECT record FROM outbox WHERE space = ?1 AND incarnation = ?2"
+        " UNION SELECT record FROM sealed WHERE space = ?1 AND incarnation = ?2) ON record = r.no",
+        (space.no, author.incarnation),
+    )
+    with replica.transaction(durable=True):
+        for table in ("outbox", "sealed"):
+            replica.db.execute(
+                f"UPDATE {table} SET error = ? WHERE space = ? AND incarnation = ? AND error IS NULL",  # noqa: S608
+                (OLDER_COPY, space.no, author.incarnation),
+            )
+        if author == replica.author:
+            replica.begin_incarnation()
+        for no, _, _ in rows:
+            replica.failed[no] += 1
+        _forget_documents(replica, space, [no for no, _, _ in rows])
+    space.resend = []
+    return [(record_type, RecordId(id)) for _, record_type, id in rows]
+
+
+def _forget_documents(replica: Replica, space: Space, nos: Sequence[int]) -> None:
+    """Let the relay's version of these records replace ours, from the start of its log.
+
+    Both lives gave out the same CRDT item ids under the shared author, so our version of such a record
+    can never merge with theirs. What apps read stays until theirs has come. A record that the relay never
+    had (no heads) stays as it is.
+    """
+    nothing = encode_heads({})
+    empty = RecordDocument().state()
+    replica.db.many(
+        "UPDATE documents SET state = ?, heads = ? WHERE record = ? AND heads != ?",
+        [(empty, nothing, no, nothing) for no in nos],
+    )
+    replica.records.clear()
+    replica.db.execute("UPDATE spaces SET cursor = 0 WHERE no = ?", (space.no,))
+    space.cursor = 0
+
+
+def next_push(replica: Replica, space: Space, *, max_count: int, max_bytes: int) -> list[bytes]:
+    """See `Engine.next_push`."""
+    sent, size_bytes = _sent_before(replica, space, max_count, max_bytes)
+    if space.resend:
+        return sent
+    groups = _pending_groups(replica, space, max_count - len(sent), max_bytes - size_bytes, bool(sent))
+    return sent + _seal(replica, space, groups) if groups else sent
+
+
+def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int) -> tuple[list[bytes], int]:
+    """Envelopes of an earlier session, as they were then."""
+    chosen: list[bytes] = []
+    size_bytes = taken = 0
+    for no in space.resend[:max_count]:
+        envelope = replica.db.value("SELECT envelope FROM sealed WHERE no = ? AND error IS NULL", (no,))
+        if envelope is not None:
+            if chosen and size_bytes + len(envelope) > max_bytes:
+                break
+            chosen.append(envelope)
+            size_bytes += len(envelope)
+        taken += 1
+    if taken:
+        with replica.transaction(durable=False):
+            replica.db.many(
+                "UPDATE sealed SET attempts = attempts + 1 WHERE no = ?",
+                [(no,) for no in space.resend[:taken]],
+            )
+        del space.resend[:taken]
+    return chosen, size_bytes
+
+
+class _Group:
+    """Pending updates of one record and author: one envelope."""
+
+    __slots__ = ("at_ms", "changes", "incarnation", "nos", "record", "schema_version", "size_bytes")
+
+    def __init__(self, record: int, incarnation: int, at_ms: int) -> None:
+        self.record = record
+        self.incarnation = incarnation
+        self.at_ms = at_ms
+        self.schema_version = 0
+        self.nos: list[int] = []
+        self.changes: list[bytes] = []
+        self.size_bytes = 0
+
+
+def _pending_groups(
+    replica: Replica, space: Space, max_count: int, max_bytes: int, something_chosen: bool
+) -> Sequence[_Group]:
+    """The oldest pending updates, gathered by record and author, in the order of their first."""
+    groups: list[_Group] = []
+    latest: dict[int, _Group] = {}
+    size_bytes = 0
+    rows = replica.db.execute(
+        "SELECT no, record, incarnation, schema_version, change, at_ms FROM outbox"
+        " WHERE space = ? AND error IS NULL ORDER BY no LIMIT ?",
+        (space.no, MAX_UPDATES_AT_ONCE),
+    )
+    for no, record, incarnation, schema_version, change, at_ms in rows.fetchall():
+        group = latest.get(record)
+        if group is None or group.incarnation != incarnation or group.size_bytes + len(change) > _MERGE_BYTES:
+            if len(groups) >= max_count:
+                break  # what is left may belong to a record whose next group did not fit: keep the order
+            if (groups or something_chosen) and size_bytes + len(change) + 512 > max_bytes:
+                break
+            group = latest[record] = _Group(record, incarnation, at_ms)
+            groups.append(group)
+            size_bytes += 512
+        group.nos.append(no)
+        group.changes.append(change)
+        group.size_bytes += len(change)
+        size_bytes += len(change)
+        group.schema_version = schema_version
+    return groups
+
+
+def _seal(replica: Replica, space: Space, groups: Sequence[_Group]) -> list[bytes]:
+    """Seal, store, and only then hand out."""
+    epoch = space.keys.current_epoch
+    key = space.keys.envelope_key(epoch)
+    sealed: list[tuple[Any, ...]] = []
+    envelopes: list[bytes] = []
+    heads: dict[Author, ChainHead] = {}
+    now_ms = replica.now_ms()
+    with replica.transaction(durable=True):
+        for group in groups:
+            author = Author(replica.device_id, Incarnation(group.incarnation))
+            head = heads.get(author) or space.chain(author)
+            record_type, id, opaque = replica.db.execute(
+                "SELECT type, id, opaque FROM records WHERE no = ?", (group.record,)
+            ).fetchone()
+            change = group.changes[0] if len(group.changes) == 1 else merge_updates(group.changes)
+            header = Header.for_update(
+                space=space.id,
+                record=OpaqueId(opaque),
+                author=author,
+                epoch=epoch,
+                sequence=head.sequence + 1,
+                prev=head.hash,
+                members_head=space.log.short_head,
+                frontier=space.frontier(replica.author),
+            )
+            payload = Payload(record_type, RecordId(id), group.schema_version, change).encode()
+            envelope = seal(header, payload, key=key, keys=replica.keys, nonce=replica.entropy(NONCE_BYTES))
+            head = heads[author] = ChainHead(
+                header.sequence, parse(envelope, max_bytes=MAX_ENVELOPE_BYTES).hash
+            )
+            sealed.append(
+                (space.no, group.record, group.incarnation, *head, len(group.nos), envelope, now_ms)
+            )
+            envelopes.append(envelope)
+            replica.unsent[group.record] -= len(group.nos) - 1
+        replica.db.many(
+            "INSERT INTO sealed (space, record, incarnation, sequence, hash, updates, envelope, at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            sealed,
+        )
+        replica.db.many("DELETE FROM outbox WHERE no = ?", [(no,) for group in groups for no in group.nos])
+        for author, head in heads.items():
+            space.advance(author, head, own=author == replica.author)
+        save_chains(replica, space, heads)
+    return envelopes
+
+
+def save_chains(replica: Replica, space: Space, heads: dict[Author, ChainHead]) -> None:
+    """Store the heads of these chains. Inside a transaction."""
+    replica.db.many(
+        "INSERT INTO chains (space, device, incarnation, sequence, hash) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash",
+        [(space.no, a.device, a.incarnation, head.sequence, head.hash) for a, head in heads.items()],
+    )
+
+
+def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: int) -> list[Named]:
+    """Everything of that chain up to `sequence` is at the relay: forget it, and count it as covered."""
+    author = Author(replica.device_id, incarnation)
+    if sequence <= space.acked.get(author, 0):
+        return []
+    rows = replica.db.rows(
+        "SELECT s.no, s.record, s.sequence, s.hash, r.type, r.id, r.opaque FROM sealed s"
+        " JOIN records r ON r.no = s.record"
+        " WHERE s.space = ? AND s.incarnation = ? AND s.sequence <= ? ORDER BY s.sequence",
+        (space.no, incarnation, sequence),
+    )
+    synced: dict[int, Named] = {}
+    newest: dict[int, tuple[OpaqueId, ChainHead]] = {}
+    with replica.transaction(durable=False):
+        for _, record, own, link, record_type, id, opaque in rows:
+            newest[record] = (OpaqueId(opaque), ChainHead(own, link))
+            _count_down(replica, record)
+            if record not in replica.unsent:
+                synced[record] = (record_type, RecordId(id))
+        for record, (opaque, head) in newest.items():
+            _cover(replica, space, record, opaque, author, head)
+        replica.db.many("DELETE FROM sealed WHERE no = ?", [(row[0],) for row in rows])
+        replica.db.execute(
+            "UPDATE chains SET acked = ? WHERE space = ? AND device = ? AND incarnation = ?",
+            (sequence, space.no, author.device, incarnation),
+        )
+        space.acked[author] = sequence
+    return list(synced.values())
+
+
+def _count_down(replica: Replica, record: int) -> None:
+    replica.unsent[record] -= 1
+    if replica.unsent[record] <= 0:
+        del replica.unsent[record]
+
+
+def _cover(
+    replica: Replica, space: Space, no: int, opaque: OpaqueId, author: Author, head: ChainHead
+) -> None:
+    """Note in the record's heads that the relay has this envelope of ours."""
+    raw = replica.db.value("SELECT heads FROM documents WHERE record = ?", (no,))
+    heads = decode_heads(raw)
+    heads[author] = head
+    replica.db.execute("UPDATE documents SET heads = ? WHERE record = ?", (encode_heads(heads), no))
+    opened = replica.records.opened(space, opaque)
+    if opened is not None:
+        opened.heads = heads
+
+
+def refused(
+    replica: Replica, space: Space, incarnation: Incarnation, sequence: int, code: str, reason: str
+) -> list[Named]:
+    """The relay will not take this envelope, so nothing that follows it in its chain either."""
+    author = Author(replica.device_id, incarnation)
+    rows = replica.db.rows(
+        "SELECT DISTINCT r.no, r.type, r.id FROM records r JOIN sealed s ON s.record = r.no"
+        " WHERE s.space = ? AND s.incarnation = ? AND s.sequence >= ? AND s.error IS NULL",
+        (space.no, incarnation, sequence),
+    )
+    if not rows:
+        return []
+    if code in ("equivocation", "chain_broken"):
+        return fork(replica, space, author)
+    error = f"{code}: {reason}"
+    with replica.transaction(durable=True):
+        replica.db.execute(
+            "UPDATE sealed SET error = ? WHERE space = ? AND incarnation = ? AND sequence >= ?",
+            (error, space.no, incarnation, sequence),
+        )
+        replica.db.execute(
+            "UPDATE outbox SET error = ? WHERE space = ? AND incarnation = ?",
+            (error, space.no, incarnation),
+        )
+        if author == replica.author:
+            replica.begin_incarnation()
+        for no, _, _ in rows:
+            replica.failed[no] += 1
+    return [(record_type, RecordId(id)) for _, record_type, id in rows]
+
+
+def retry_failed(replica: Replica, space_no: int | None) -> int:
+    """Line up failed work again, the same bytes; not what an older copy left behind."""
+    with replica.transaction(durable=True):
+        count = 0
+        for table in ("sealed", "outbox"):
+            cursor = replica.db.execute(
+                f"UPDATE {table} SET error = NULL WHERE error IS NOT NULL AND error != ?1"  # noqa: S608
+                " AND (?2 IS NULL OR space = ?2)",
+                (OLDER_COPY, space_no),
+            )
+            count += int(cursor.rowcount)
+    replica.reload()
+    for space in replica.spaces.values():
+        rows = replica.db.rows(
+            "SELECT no FROM sealed WHERE space = ? AND error IS NULL ORDER BY no", (space.no,)
+        )
+        space.resend = [no for (no,) in rows]
+    return count

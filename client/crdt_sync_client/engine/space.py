@@ -1,0 +1,165 @@
+"""One space in memory: its keys, its membership log, the chains it knows, its record types.
+
+Everything here is a copy of rows in the store. It is changed together with them inside a transaction,
+and read again from them when a transaction fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, cast
+
+from crdt_sync.crypto.chain import ChainHead, frontier_hash
+from crdt_sync.crypto.space_keys import SpaceKeys
+from crdt_sync.errors import CrdtSyncError, SchemaError, UnknownType
+from crdt_sync.ids import Author, DeviceId, OpaqueId, RelayId, SpaceId, keyed_record_id
+from crdt_sync.membership.authoring import open_names
+from crdt_sync.membership.log import MembershipLog
+from crdt_sync.roles import Role
+from crdt_sync.schemas.builtin import SCHEMA_TYPE, schema_type
+from crdt_sync.schemas.loader import load_schema
+from crdt_sync.schemas.model import RecordSchema
+
+if TYPE_CHECKING:
+    from crdt_sync_client.store.connection import Database
+
+Stage = Literal["creating", "joining", "active"]
+
+
+class Space:
+    """See the module. `no` is its number in the store's tables."""
+
+    def __init__(
+        self,
+        *,
+        no: int,
+        id: SpaceId,
+        name: str,
+        relay_url: str,
+        stage: Stage,
+        keys: SpaceKeys,
+        pending_entry: bytes | None = None,
+        cursor: int = 0,
+        relay_seen: RelayId | None = None,
+    ) -> None:
+        self.no = no
+        self.id = id
+        self.name = name
+        self.relay_url = relay_url
+        self.stage: Stage = stage
+        self.keys = keys
+        self.pending_entry = pending_entry
+        self.cursor = cursor
+        self.relay_seen = relay_seen
+        self.log = MembershipLog(id)
+        self.chains: dict[Author, ChainHead] = {}
+        self.acked: dict[Author, int] = {}
+        self.unmerged: dict[OpaqueId, set[tuple[Author, int]]] = {}
+        self.schemas: dict[str, RecordSchema] = {SCHEMA_TYPE: schema_type()}
+        self.resend: list[int] = []
+        """Numbers of sealed rows to hand out again in this session."""
+        self._frontier: bytes | None = None
+        self._names: dict[DeviceId, str] = {}
+
+    @classmethod
+    def load(cls, db: Database, row: tuple[object, ...]) -> Space:
+        """The space of a row of `spaces`, with all that belongs to it but the record types."""
+        no, id, name, relay_url, stage, keys, pending, cursor, relay_seen = row
+        space = cls(
+            no=cast(int, no),
+            id=SpaceId(cast(bytes, id)),
+            name=cast(str, name),
+            relay_url=cast(str, relay_url),
+            stage=cast(Stage, stage),
+            keys=SpaceKeys.from_bytes(cast(bytes, keys)),
+            pending_entry=cast("bytes | None", pending),
+            cursor=cast(int, cursor),
+            relay_seen=None if relay_seen is None else RelayId(cast(bytes, relay_seen)),
+        )
+        entries = db.rows("SELECT entry FROM membership WHERE space = ? ORDER BY position", (no,))
+        space.log = MembershipLog.restore(space.id, (entry for (entry,) in entries))
+        for device, incarnation, sequence, link, acked in db.rows(
+            "SELECT device, incarnation, sequence, hash, acked FROM chains WHERE space = ?", (no,)
+        ):
+            author = Author(device, incarnation)
+            space.chains[author] = ChainHead(sequence, link)
+            space.acked[author] = acked
+        for opaque, device, incarnation, sequence in db.rows(
+            "SELECT opaque, device, incarnation, sequence FROM quarantine WHERE space = ?", (no,)
+        ):
+            space.unmerged.setdefault(opaque, set()).add((Author(device, incarnation), sequence))
+        return space
+
+    # Members ----------------------------------------------------------------------------------------
+
+    def role_of(self, device: DeviceId) -> Role | None:
+        """The device's role; None for one that is no member."""
+        return self.log.role_of(device)
+
+    def device_name(self, device: DeviceId) -> str:
+        """The name a member gave itself, from its sealed entry; the start of its id where there is none."""
+        name = self._names.get(device)
+        if name is None:
+            try:
+                name = open_names(self.log.member(device), self.keys).device
+            except CrdtSyncError:
+                return device.hex()[:8]
+            self._names[device] = name
+        return name
+
+    # Chains -----------------------------------------------------------------------------------------
+
+    def chain(self, author: Author) -> ChainHead:
+        head = self.chains.get(author)
+        return ChainHead.start(self.id, author) if head is None else head
+
+    def advance(self, author: Author, head: ChainHead, *, own: bool) -> None:
+        """`own`: the author is this device now; its chain is no part of the frontier it cites."""
+        self.chains[author] = head
+        if not own:
+            self._frontier = None
+
+    def frontier(self, own: Author) -> bytes:
+        """16 bytes: what others had written, up to what this device has seen."""
+        if self._frontier is None:
+            self._frontier = frontier_hash({a: head for a, head in self.chains.items() if a != own})
+        return self._frontier
+
+    def new_life(self) -> None:
+        """This device has a new author; what was its own chain is now one of the others."""
+        self._frontier = None
+
+    # Record types -----------------------------------------------------------------------------------
+
+    def schema(self, record_type: str) -> RecordSchema:
+        """The type's schema. Raises UnknownType naming the types there are."""
+        found = self.schemas.get(record_type)
+        if found is None:
+            names = ", ".join(self.types) or "none yet"
+            raise UnknownType(
+                f"space {self.name} has no record type {record_type!r}",
+                hint=f"its types are: {names}; sync, or ask an admin to add it",
+            )
+        return found
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types apps use, without the one that carries schemas."""
+        return tuple(sorted(name for name in self.schemas if name != SCHEMA_TYPE))
+
+    def take_schema(self, record_id: str, text: str) -> str | None:
+        """Use what a `_schema` record holds; the name of the type when it is new or changed, else None.
+
+        A text that this version cannot read, or that stands under another type's id, is left aside: the
+        schema in use stays in use.
+        """
+        try:
+            schema = load_schema(text, source="schema")
+        except SchemaError:
+            return None
+        if keyed_record_id(self.id, SCHEMA_TYPE, schema.type) != record_id:
+            return None
+        known = self.schemas.get(schema.type)
+        if known is not None and known.text == text:
+            return None
+        self.schemas[schema.type] = schema
+        return schema.type

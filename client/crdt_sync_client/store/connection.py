@@ -1,0 +1,243 @@
+"""One SQLCipher file, opened by one process, behind a port as small as the engine needs.
+
+Above this file nothing knows which SQLite driver runs: the engine uses `execute`, `executemany` and
+`transaction` of a `Database`, which any DB-API connection in autocommit mode can back.
+
+Keys. The file is encrypted with a 32-byte key, given as it is (from the keychain) or derived from a
+passphrase with Argon2id. The salt of the derivation is the file's own: SQLCipher keeps 16 random bytes,
+unencrypted, at the start of its file, so no second file is needed. SQLCipher gets the finished key and
+does no derivation of its own. The key goes in by the C interface, never as SQL text, so that neither a
+statement cache nor a trace nor an error message can hold it.
+
+Locking. `locking_mode=EXCLUSIVE` keeps the lock from opening to closing: a second opener, in this process
+or another, gets `StoreInUse`. It also keeps the WAL index in memory instead of in a shared file.
+
+Durability. With WAL and `synchronous=FULL` a commit is on the disk when it returns: for what people
+wrote. `NORMAL` may lose the last commits in a power cut, never the file's integrity: enough for what the
+relay still has, because the cursor is in the same transaction. A later FULL commit makes all before it
+durable too.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn, Protocol
+
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from crdt_sync.errors import NotAStore, StoreClosed, StoreExists, StoreInUse, StoreMissing, WrongPassphrase
+
+KEY_BYTES: Final = 32
+SALT_BYTES: Final = 16
+PAGE_BYTES: Final = 4096
+"""SQLCipher's default page; a store is always a whole number of them."""
+CACHE_KIB: Final = 16_384
+"""Page cache: every page read twice is decrypted once. 16 MiB holds about 5,000 records of 1 KB."""
+
+_PLAIN_SQLITE: Final = b"SQLite format 3\0"
+_MIN_DISTINCT_BYTES: Final = 200
+"""A page of ciphertext has 248 or more of the 256 byte values (below 248 in fewer than 1 of 10**15)."""
+_ALREADY_LOCKED: Final = "locked"
+
+Params = Sequence[Any] | Mapping[str, Any]
+
+
+class Cursor(Protocol):
+    """What a statement returns: its rows."""
+
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """The part of a DB-API connection in autocommit mode that a `Database` uses."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> Any: ...
+    def executemany(self, sql: str, parameters: Any, /) -> Any: ...
+    def close(self) -> None: ...
+
+
+class Database:
+    """A database connection with explicit transactions. Use it on one thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Takes over a connection that is open, keyed and in autocommit mode."""
+        self._connection: Connection | None = connection
+        self._durable: bool | None = None
+        self._in_transaction = False
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+
+    def __repr__(self) -> str:
+        return f"<Database {'closed' if self._connection is None else 'open'}>"
+
+    execute: Any
+    executemany: Any
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], key: bytes | str, *, salt: bytes) -> Database:
+        """Make an encrypted file, readable by its owner only.
+
+        `key` is 32 bytes or a passphrase, `salt` 16 random bytes. Raises StoreExists for any file that is
+        there, and leaves it alone.
+        """
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, stat.S_IRUSR | stat.S_IWUSR))
+        except FileExistsError:
+            raise StoreExists(
+                f"{path} is there already", hint="choose another file, or open this one"
+            ) from None
+        except FileNotFoundError:
+            raise StoreMissing(f"there is no directory {Path(path).parent}", hint="make it first") from None
+        try:
+            return cls(_connect(path, _key_bytes(key, salt), salt, busy=f"{path} is in use"))
+        except BaseException:
+            os.unlink(path)
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], key: bytes | str) -> Database:
+        """Open an existing file. Raises StoreMissing, NotAStore, WrongPassphrase, StoreInUse.
+
+        A refused file is left as it was, byte for byte.
+        """
+        salt = _check_file(path)
+        return cls(_connect(path, _key_bytes(key, salt), salt, busy=f"{path} is in use"))
+
+    @contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[None]:
+        """All or nothing: commits at the end, rolls back on any exception. Not to be nested.
+
+        `durable`: whether the commit must survive a power cut by itself.
+        """
+        if self._in_transaction:
+            raise RuntimeError("transactions do not nest")
+        if self._durable is not durable:
+            self.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+        self.execute("BEGIN IMMEDIATE")
+        self._in_transaction = True
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            with suppress(
+                Exception
+            ):  # the first error is the one to tell; SQLite may have rolled back itself
+                self.execute("ROLLBACK")
+            raise
+        finally:
+            self._in_transaction = False
+
+    def rows(self, sql: str, params: Params = ()) -> list[Any]:
+        """All rows of a query."""
+        found: list[Any] = self.execute(sql, params).fetchall()
+        return found
+
+    def value(self, sql: str, params: Params = ()) -> Any:
+        """The first column of the first row, or None."""
+        row = self.execute(sql, params).fetchone()
+        return None if row is None else row[0]
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one prepared statement for each of `rows`."""
+        self.executemany(sql, rows)
+
+    def close(self) -> None:
+        """Close the connection; again is harmless. Afterwards every call raises StoreClosed."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            self.execute = self.executemany = _closed
+            connection.close()
+
+
+def _closed(*_: Any) -> NoReturn:
+    raise StoreClosed("the store is closed", hint="open it again")
+
+
+def derive_key(passphrase: str, salt: bytes) -> bytes:
+    """32 bytes from a passphrase: Argon2id, RFC 9106's second recommended setting (64 MiB, 3 passes, 4 lanes)."""
+    return Argon2id(salt=salt, length=KEY_BYTES, iterations=3, lanes=4, memory_cost=64 * 1024).derive(
+        passphrase.encode()
+    )
+
+
+def _key_bytes(key: bytes | str, salt: bytes) -> bytes:
+    if isinstance(key, str):
+        return derive_key(key, salt)
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a store's key has {KEY_BYTES} bytes")
+    return key
+
+
+def _check_file(path: str | os.PathLike[str]) -> bytes:
+    """The file's salt, after telling apart what can be told without the key."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(PAGE_BYTES)
+            size_bytes = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise StoreMissing(
+            f"there is no store at {path}", hint="make one with `crdt-sync init --store FILE --name NAME`"
+        ) from None
+    except IsADirectoryError:
+        raise NotAStore(f"{path} is a directory, not a store", hint="name the store's file") from None
+    if first.startswith(_PLAIN_SQLITE):
+        raise NotAStore(f"{path} is an unencrypted SQLite database, not a store", hint="name another file")
+    if len(first) < PAGE_BYTES or len(set(first)) < _MIN_DISTINCT_BYTES:
+        raise NotAStore(f"{path} is not a store", hint="name the file that `crdt-sync init` made")
+    if size_bytes % PAGE_BYTES:
+        raise NotAStore(
+            f"{path} is not a store, or one that was cut short: its size is not a multiple of {PAGE_BYTES} bytes",
+            hint="restore it from a backup, or join again with a new store",
+        )
+    return first[:SALT_BYTES]
+
+
+def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes, *, busy: str) -> Connection:
+    # The driver is imported here so that everything above runs with another one, or none.
+    from sqlcipher3 import dbapi2
+
+    connection = dbapi2.connect(
+        os.fspath(path), isolation_level=None, timeout=0, check_same_thread=False, cached_statements=256
+    )
+    try:
+        connection.execute("PRAGMA cipher_log_level=NONE")  # it would write to the program's stderr
+        connection.set_key(f"x'{key.hex()}{salt.hex()}'")
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA cipher_memory_security=OFF")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except dbapi2.Error as exc:
+        connection.close()
+        raise _open_error(str(exc), os.fspath(path), busy) from None
+    except BaseException:
+        connection.close()
+        raise
+    opened: Connection = connection
+    return opened
+
+
+def _open_error(message: str, path: str, busy: str) -> Exception:
+    """SQLite's reason for not opening, in our terms. Its texts are stable; sqlcipher3 gives no codes."""
+    if _ALREADY_LOCKED in message:
+        return StoreInUse(
+            busy, hint="close the other program that has it open; one at a time can use a store"
+        )
+    if "not a database" in message:
+        return WrongPassphrase(
+            f"{path} does not open with this passphrase or key", hint="try again; or not a store?"
+        )
+    return NotAStore(
+        f"{path} is damaged or was cut short: {message}",
+        hint="restore it from a backup, or join again with a new store",
+    )

@@ -1,0 +1,96 @@
+"""The tables of a store, and how a file is recognised as one.
+
+Everything is encrypted by SQLCipher, so columns are chosen for speed and for people with a SQL prompt.
+Records, documents, and what is queued are joined by small integers (`no`); names that travel (space ids,
+opaque ids, device ids) are looked up once per batch.
+
+    meta         one value per name: identity, incarnation, clock, whether the last close was clean
+    spaces       one row per space: keys, cursor, relay
+    membership   the space's log, as received
+    records      what apps read: materialised JSON (NULL until the type's schema is there), standing conflicts
+    documents    the CRDT document of a record, and its heads: the newest merged envelope of each author
+    outbox       local updates not sealed yet, in the order they were made
+    sealed       envelopes not acknowledged yet, byte for byte as they will always be sent
+    conflicts    the audit trail
+    chains       the newest envelope seen of every author, and the newest sealed of our own
+    quarantine   authentic envelopes that could not be merged
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crdt_sync.errors import NotAStore, StoreTooNew
+from crdt_sync_client.store.connection import Database
+
+APPLICATION_ID: Final = 0x63526453
+"""`cRdS` in the SQLite header: this database is a crdt-sync store."""
+STORE_VERSION: Final = 1
+
+_TABLES: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE spaces (
+  no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL, relay_url TEXT NOT NULL,
+  stage TEXT NOT NULL, keys BLOB NOT NULL, pending_entry BLOB,
+  cursor INTEGER NOT NULL DEFAULT 0, relay_seen BLOB
+);
+CREATE TABLE membership (
+  space INTEGER NOT NULL, position INTEGER NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (space, position)
+) WITHOUT ROWID;
+CREATE TABLE records (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, opaque BLOB NOT NULL, type TEXT NOT NULL, id TEXT NOT NULL,
+  json TEXT, deleted INTEGER NOT NULL DEFAULT 0, standing BLOB, UNIQUE (space, opaque)
+);
+CREATE INDEX records_by_type ON records (space, type, deleted);
+CREATE TABLE documents (record INTEGER PRIMARY KEY, state BLOB NOT NULL, heads BLOB NOT NULL);
+CREATE TABLE outbox (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL,
+  schema_version INTEGER NOT NULL, change BLOB NOT NULL, at_ms INTEGER NOT NULL, error TEXT
+);
+CREATE TABLE sealed (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL,
+  sequence INTEGER NOT NULL, hash BLOB NOT NULL, updates INTEGER NOT NULL, envelope BLOB NOT NULL,
+  at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, error TEXT,
+  UNIQUE (space, incarnation, sequence)
+);
+CREATE TABLE conflicts (
+  no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record INTEGER NOT NULL, path TEXT NOT NULL,
+  rule TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL, alternatives BLOB NOT NULL,
+  winner INTEGER NOT NULL, seen_at_ms INTEGER NOT NULL, closed_at_ms INTEGER, resolver BLOB,
+  resolution BLOB, superseded_by TEXT
+);
+CREATE INDEX conflicts_by_record ON conflicts (record);
+CREATE INDEX conflicts_open ON conflicts (no) WHERE state = 'open';
+CREATE TABLE chains (
+  space INTEGER NOT NULL, device BLOB NOT NULL, incarnation INTEGER NOT NULL,
+  sequence INTEGER NOT NULL, hash BLOB NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (space, device, incarnation)
+) WITHOUT ROWID;
+CREATE TABLE quarantine (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, seq INTEGER NOT NULL, opaque BLOB NOT NULL,
+  device BLOB NOT NULL, incarnation INTEGER NOT NULL, sequence INTEGER NOT NULL, hash BLOB NOT NULL,
+  code TEXT NOT NULL, reason TEXT NOT NULL, envelope BLOB NOT NULL, at_ms INTEGER NOT NULL,
+  UNIQUE (space, hash)
+);
+"""
+
+
+def create_tables(db: Database) -> None:
+    """Lay out an empty database. Call it inside a transaction."""
+    for statement in _TABLES.split(";"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version={STORE_VERSION}")
+
+
+def check_tables(db: Database) -> None:
+    """Raises NotAStore or StoreTooNew; reads only."""
+    if db.value("PRAGMA application_id") != APPLICATION_ID:
+        raise NotAStore("this is an encrypted database, but not a crdt-sync store", hint="name another file")
+    version = db.value("PRAGMA user_version")
+    if version > STORE_VERSION:
+        raise StoreTooNew(
+            f"the store has format {version}, this program knows formats up to {STORE_VERSION}",
+            hint="update crdt-sync on this device",
+        )
