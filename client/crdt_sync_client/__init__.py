@@ -1,1 +1,82 @@
-"""The device: an encrypted local store, its engine, and the library API over both."""
+"""The device: an encrypted local store, its engine, and the library API over both.
+
+    from crdt_sync_client import Device
+
+What is exported here is the public surface; a test guards it. Errors are in `crdt_sync.errors`. Names are
+loaded when first used, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crdt_sync.records.changes import AddElement, Increment, RemoveElement
+
+    from .device import Device
+    from .engine.model import Alternative, ConflictEntry, OutboxItem
+    from .importing import ImportReport, ImportRow, read_csv
+    from .records import Member, Record, SpaceInfo, WriteResult
+    from .shipped import find_schema, shipped_types
+    from .status import SpaceStatus, Status, SyncReport
+    from .watching import Change, Watch
+
+_HOMES = {
+    "AddElement": "crdt_sync.records.changes",
+    "Alternative": "crdt_sync_client.engine.model",
+    "Change": "crdt_sync_client.watching",
+    "ConflictEntry": "crdt_sync_client.engine.model",
+    "Device": "crdt_sync_client.device",
+    "ImportReport": "crdt_sync_client.importing",
+    "ImportRow": "crdt_sync_client.importing",
+    "Increment": "crdt_sync.records.changes",
+    "Member": "crdt_sync_client.records",
+    "OutboxItem": "crdt_sync_client.engine.model",
+    "Record": "crdt_sync_client.records",
+    "RemoveElement": "crdt_sync.records.changes",
+    "SpaceInfo": "crdt_sync_client.records",
+    "SpaceStatus": "crdt_sync_client.status",
+    "Status": "crdt_sync_client.status",
+    "SyncReport": "crdt_sync_client.status",
+    "Watch": "crdt_sync_client.watching",
+    "WriteResult": "crdt_sync_client.records",
+    "find_schema": "crdt_sync_client.shipped",
+    "read_csv": "crdt_sync_client.importing",
+    "shipped_types": "crdt_sync_client.shipped",
+}
+
+__all__ = [
+    "AddElement",
+    "Alternative",
+    "Change",
+    "ConflictEntry",
+    "Device",
+    "ImportReport",
+    "ImportRow",
+    "Increment",
+    "Member",
+    "OutboxItem",
+    "Record",
+    "RemoveElement",
+    "SpaceInfo",
+    "SpaceStatus",
+    "Status",
+    "SyncReport",
+    "Watch",
+    "WriteResult",
+    "find_schema",
+    "read_csv",
+    "shipped_types",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -11,11 +11,14 @@ partials, so that no log can hold a value.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import aiosqlite
 
 from crdt_sync.errors import StoreClosed
+
+from .engine import Engine
+from .store.connection import Database
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,17 +26,41 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class DatabaseThread(aiosqlite.Connection):
-    """Runs closures on the store's own thread, in the order given."""
+class OpenStore:
+    """What the thread owns."""
 
-    def __init__(self, open_store: Callable[[], Any]) -> None:
-        """`open_store` runs on the thread and returns something with `close()`: the engine."""
+    def __init__(self, db: Database, engine: Engine) -> None:
+        self.db = db
+        self.engine = engine
+
+    def close(self) -> None:
+        self.engine.close()
+        self.db.close()
+
+
+class DatabaseThread(aiosqlite.Connection):
+    """Runs closures on the store's own thread, in the order given. Start it by awaiting it."""
+
+    def __init__(self, open_store: Callable[[], OpenStore]) -> None:
+        """`open_store` runs on the thread."""
         super().__init__(cast("Callable[[], sqlite3.Connection]", open_store), iter_chunk_size=64)
         # A program that forgot to close its device still ends; what it was told is durable is durable.
         self._thread.daemon = True
 
+    @property
+    def store(self) -> OpenStore:
+        """To be named in closures; only the thread may call into it."""
+        store = cast("OpenStore | None", self._connection)
+        if store is None:
+            raise _closed()
+        return store
+
     async def run(self, work: Callable[[], T]) -> T:
         """The result of `work()`, or what it raised."""
         if not self._running or self._connection is None:
-            raise StoreClosed("the device is closed", hint="open it again")
+            raise _closed()
         return cast(T, await self._execute(work))  # type: ignore[no-untyped-call]
+
+
+def _closed() -> StoreClosed:
+    return StoreClosed("the device is closed", hint="open it again")

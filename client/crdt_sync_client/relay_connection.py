@@ -47,7 +47,7 @@ logger = logging.getLogger("crdt_sync.client")
 
 OPEN_TIMEOUT_S: Final = 10.0
 PING_S: Final = 20.0
-"""Heartbeat, and how long an answer may take. Below the half minute after which mobile networks drop idle ties."""
+"""Heartbeat, and how long its answer may take. Mobile networks drop ties that are idle for half a minute."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """A relay that does not answer our closing is not waited for."""
 QUEUED_FRAMES: Final = 8
@@ -80,6 +80,7 @@ class RelayConnection:
         self.session = DeviceSession()
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.last_frame_bytes = 0
         self._socket = socket
         self._bye: Bye | None = None
 
@@ -104,6 +105,7 @@ class RelayConnection:
         try:
             if isinstance(data, str):
                 raise MalformedFrame("the relay sent text; frames are binary")
+            self.last_frame_bytes = len(data)
             self.bytes_received += len(data)
             frame = self.session.receive(data)
         except RemoteError as exc:
@@ -162,7 +164,7 @@ class RelayConnection:
 
 
 def refusal(close_code: int, error: str, reason: str, url: str) -> CrdtSyncError:
-    """The error for a connection that the relay closed. `error` is the relay's code in words, may be empty."""
+    """The error for a connection that the relay closed. `error` is a code of `crdt_sync.errors`, or empty."""
     text = printable(reason)
     kind = _BY_CODE.get(error)
     if kind is not None:

@@ -1,0 +1,519 @@
+"""The device: an encrypted local store that syncs, as an asynchronous library.
+
+    device = await Device.create("tablet7.db", name="Tablet 7", passphrase="…")
+    async with device:
+        await device.join("crdt-sync://relay.example.org:8787/join/…#…")
+        await device.connect()
+        order = await device.create("work_order", {"title": "Swap bucket teeth"})
+        async for change in device.watch("work_order"):
+            print(change.record)
+
+Reads and writes touch the local store only and work without a network, for ever. A write returns when it
+is durable on this device. `connect` keeps the device in sync in the background; `sync` brings it up to
+date once. All methods belong to the event loop in which the device was opened.
+
+Errors are those of `crdt_sync.errors`: LocalError for what cannot be done as asked, StoreError for the
+store, ConnectionFailed and RemoteError for the relay, which never touch what is stored here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar, overload
+
+from crdt_sync.errors import CrdtSyncError, NoKey, RelayUnreachable, SyncTimeout, UnknownType
+from crdt_sync.ids import DeviceId, RecordId, SpaceId
+from crdt_sync.roles import Role
+from crdt_sync.schemas.model import RecordSchema
+
+from . import joining
+from .database_thread import DatabaseThread, OpenStore
+from .engine import Engine, model
+from .engine.model import UNSET, ConflictEntry, Keep, OutboxItem
+from .importing import ImportReport, ImportRow, RowImport
+from .records import Member, Record, SpaceInfo, WriteResult
+from .status import SpaceStatus, Status, SyncReport
+from .store.connection import Database
+from .sync_loop import SpaceSync
+from .watching import Change, Watch, WatchHub
+from .write_queue import WriteQueue
+
+T = TypeVar("T")
+
+StorePath = str | os.PathLike[str]
+Changes = Mapping[str | tuple[str, ...], Any]
+
+DAY_S = 86_400
+
+
+class _CreateDevice(Protocol):
+    def __call__(
+        self, path: StorePath, *, name: str, passphrase: str | None = None, key: bytes | None = None
+    ) -> Coroutine[Any, Any, Device]: ...
+
+
+class _CreateRecord(Protocol):
+    def __call__(
+        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+    ) -> Coroutine[Any, Any, WriteResult]: ...
+
+
+class _Create:
+    """`Device.create(path, name=…)` makes a device, `device.create(type, values)` a record of it."""
+
+    @overload
+    def __get__(self, device: None, kind: type[Device]) -> _CreateDevice: ...
+    @overload
+    def __get__(self, device: Device, kind: type[Device]) -> _CreateRecord: ...
+    def __get__(self, device: Device | None, kind: type[Device]) -> _CreateDevice | _CreateRecord:
+        return kind._create_device if device is None else device._create_record
+
+
+class Device:
+    """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
+
+    def __init__(self, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:
+        """For `create` and `open` only."""
+        self._thread = thread
+        self._engine = thread.store.engine
+        self.device_id: DeviceId = self._engine.device_id
+        self.name: str = self._engine.name
+        self._hub = WatchHub(self._read)
+        self._syncs: dict[SpaceId, SpaceSync] = {}
+        self._writes = WriteQueue(thread, lambda: self._syncs, self._publish)
+        self._connected = False
+        self._closed = False
+        for space in spaces:
+            self._add_sync(space.id)
+
+    @classmethod
+    async def _create_device(
+        cls, path: StorePath, *, name: str, passphrase: str | None = None, key: bytes | None = None
+    ) -> Device:
+        """Make a new store with a new device in it. `key` is 32 bytes, a passphrase any text.
+
+        Raises StoreExists when there is something at `path`.
+        """
+        secret = _secret(passphrase, key)
+
+        def open_store() -> OpenStore:
+            salt = os.urandom(16)
+            db = Database.create(path, secret, salt=salt)
+            try:
+                engine = Engine.create(db, name=name, clock=_now_ms, entropy=os.urandom)
+            except BaseException:
+                db.close()
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{os.fspath(path)}{suffix}").unlink(missing_ok=True)
+                raise
+            return OpenStore(db, engine)
+
+        thread = DatabaseThread(open_store)
+        await thread
+        return cls(thread, [])
+
+    @classmethod
+    async def open(
+        cls, path: StorePath, *, passphrase: str | None = None, key: bytes | None = None
+    ) -> Device:
+        """Open a store. Raises StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew."""
+        secret = _secret(passphrase, key)
+
+        def open_store() -> OpenStore:
+            db = Database.open(path, secret)
+            try:
+                return OpenStore(db, Engine.open(db, clock=_now_ms, entropy=os.urandom))
+            except BaseException:
+                db.close()
+                raise
+
+        thread = DatabaseThread(open_store)
+        await thread
+        engine = thread.store.engine
+        return cls(thread, await thread.run(lambda: engine.spaces()))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect, finish the writes on their way, close the store. Again is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.disconnect()
+        await self._writes.drained()
+        self._hub.close()
+        await self._thread.close()
+
+    # Spaces -----------------------------------------------------------------------------------------
+
+    async def create_space(
+        self, name: str, *, relay: str, token: str, schemas: Sequence[RecordSchema] = ()
+    ) -> SpaceInfo:
+        """Found a space at a relay; this device is its admin. `token` is the relay's setup token.
+
+        Raises RelayUnreachable or RelayRefused, and then nothing has changed.
+        """
+        space = await joining.create_space(self._thread, name, relay=relay, token=token, schemas=schemas)
+        return await self._entered(space)
+
+    async def invite(
+        self, space: str | None = None, *, role: str = "field", expires_s: float = 7 * DAY_S
+    ) -> str:
+        """A link that lets one device in, with that role, until it expires. Admins only; needs the relay."""
+        engine = self._engine
+        wanted = Role.parse(role)
+        state = await self._run(lambda: engine.space(space))
+
+        def make() -> tuple[bytes, str]:
+            return engine.make_invite(state.id, wanted, _now_ms() + int(expires_s * 1000))
+
+        return await self._syncs[state.id].append(make)
+
+    async def join(self, link: str) -> SpaceInfo:
+        """Enter a space with an invite. `sync` or `connect` then brings its records.
+
+        Raises InviteGarbled, InviteUsed, InviteExpired, InviteWithdrawn, RelayUnreachable, RelayRefused,
+        BadMembership; nothing has changed then.
+        """
+        return await self._entered(await joining.join(self._thread, link))
+
+    async def spaces(self) -> list[SpaceInfo]:
+        """The spaces this device is in."""
+        engine = self._engine
+        return [SpaceInfo.of(state) for state in await self._run(lambda: engine.spaces())]
+
+    async def members(self, space: str | None = None) -> list[Member]:
+        """The devices of a space."""
+        engine = self._engine
+        found = await self._run(lambda: engine.members(engine.space(space).id))
+        return [Member.of(member) for member in found]
+
+    async def schemas(self, space: str | None = None) -> list[RecordSchema]:
+        """The record types there are, in the order of their names."""
+        engine = self._engine
+
+        def work() -> list[RecordSchema]:
+            found = engine.schemas(None if space is None else engine.space(space).id)
+            return [found[name] for name in sorted(found)]
+
+        return await self._run(work)
+
+    async def schema(self, type: str, space: str | None = None) -> RecordSchema:
+        """One record type. Raises UnknownType naming those there are."""
+        engine = self._engine
+
+        def work() -> RecordSchema:
+            return _schema(engine, type, None if space is None else engine.space(space).id)
+
+        return await self._run(work)
+
+    async def add_schema(self, schema: RecordSchema, space: str | None = None) -> None:
+        """Carry a record type, or a newer version of one, in the space. Admins only."""
+        engine = self._engine
+
+        def work() -> model.WriteResult:
+            return engine.add_schema(engine.space(space).id, schema)
+
+        result = await self._run(work)
+        self._syncs[result.space].push_soon()
+
+    # Records ----------------------------------------------------------------------------------------
+
+    async def _create_record(
+        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+    ) -> WriteResult:
+        """Make a record. With the `id` of a record that is there, that one gets the values instead.
+
+        Raises UnknownType, ValidationError, PermissionDenied.
+        """
+        chosen = None if id is None else RecordId(id)
+        op = model.CreateOp(type, values, chosen, await self._space_id(space))  # type: ignore[arg-type]
+        return await self._write(op)
+
+    create = _Create()
+
+    async def update(self, type: str, id: str, changes: Changes, *, space: str | None = None) -> WriteResult:
+        """Change fields: by name, by dotted path (`"parts_used.A.qty"`) or by tuple; None clears a field.
+
+        Raises RecordNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied. When the
+        field had an open conflict, this write resolves it and the result names it.
+        """
+        op = model.UpdateOp(type, RecordId(id), changes, await self._space_id(space))
+        return await self._write(op)
+
+    async def delete(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+        """Delete a record for everyone. The schema says who may and what a concurrent edit does."""
+        return await self._write(model.DeleteOp(type, RecordId(id), await self._space_id(space)))
+
+    async def restore(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+        """Bring a deleted record back with the fields it had."""
+        return await self._write(model.RestoreOp(type, RecordId(id), await self._space_id(space)))
+
+    async def get(self, type: str, id: str, *, space: str | None = None) -> Record | None:
+        """The record, or None when this device has none of that id."""
+        engine, chosen = self._engine, await self._space_id(space)
+        found = await self._run(lambda: engine.get(type, id, space=chosen))
+        return None if found is None else Record.of(found)
+
+    async def query(
+        self,
+        type: str,
+        where: Mapping[str, Any] | None = None,
+        *,
+        order_by: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        space: str | None = None,
+    ) -> list[Record]:
+        """Records whose fields equal `where` (dotted paths allowed), sorted by a field or "-field"."""
+        engine, chosen = self._engine, await self._space_id(space)
+
+        def work() -> list[model.Record]:
+            return engine.query(type, where, order_by=order_by, limit=limit, offset=offset, space=chosen)
+
+        return [Record.of(record) for record in await self._run(work)]
+
+    async def count(
+        self, type: str, where: Mapping[str, Any] | None = None, *, space: str | None = None
+    ) -> int:
+        """How many records `query` would find."""
+        engine, chosen = self._engine, await self._space_id(space)
+        return await self._run(lambda: engine.count(type, where, space=chosen))
+
+    def watch(self, type: str | None = None, id: str | None = None) -> Watch:
+        """Changes from now on, of one type or one record if given: `async for change in device.watch():`.
+
+        A watcher that falls behind skips steps in between, never the latest state.
+        """
+        return self._hub.watch(type, None if id is None else RecordId(id))
+
+    async def import_rows(
+        self,
+        type: str,
+        rows: Iterable[Mapping[str, Any] | ImportRow],
+        *,
+        key: str | None = None,
+        space: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> ImportReport:
+        """Make a record of every row. Rows that fail are reported, the others go in.
+
+        A row is a mapping of fields, or an `ImportRow` of `read_csv`. `key` names the entry of a row that
+        identifies it, so that importing again updates instead of doubling; `progress` is called with the
+        number of rows done.
+        """
+        engine = self._engine
+        state = await self._run(lambda: engine.space(space))
+        schema = await self._run(lambda: _schema(engine, type, state.id))
+        return await RowImport(state.id, schema, self._writes.write, key).run(rows, progress)
+
+    # Conflicts --------------------------------------------------------------------------------------
+
+    async def conflicts(self, *, open_only: bool = True) -> list[ConflictEntry]:
+        """What waits for a person's decision; with `open_only=False` the whole audit trail, oldest first."""
+        engine = self._engine
+        return await self._run(lambda: engine.conflicts(open_only=open_only))
+
+    async def conflict(self, id: str) -> ConflictEntry:
+        """One conflict. Raises ConflictNotFound."""
+        engine = self._engine
+        return await self._run(lambda: engine.conflict(id))
+
+    async def resolve(
+        self,
+        id: str,
+        *,
+        field: str | None = None,
+        keep: Keep | None = None,
+        alternative: int | None = None,
+        value: Any = UNSET,
+    ) -> WriteResult:
+        """Settle a conflict: keep "mine" or "theirs", keep an alternative by its index, or give a value.
+
+        Raises ConflictNotFound, ConflictClosed, ValidationError.
+        """
+        return await self._write(
+            model.ResolveOp(id, keep=keep, alternative=alternative, value=value, field=field)
+        )
+
+    # Syncing ----------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Stay connected to the relays of all spaces, in the background, until `disconnect`."""
+        self._connected = True
+        for sync in self._syncs.values():
+            sync.connect()
+
+    async def disconnect(self) -> None:
+        """Close the connections. Local work goes on."""
+        self._connected = False
+        await asyncio.gather(*(sync.disconnect() for sync in self._syncs.values()))
+
+    async def sync(self, *, timeout_s: float | None = None) -> SyncReport:
+        """Send everything that waits and receive everything there is, in all spaces; then return.
+
+        Without a time limit one failed attempt raises RelayUnreachable; with one it is tried again until
+        SyncTimeout. A refusal raises RelayRefused at once. Nothing is lost by any of them.
+        """
+        await self._writes.drained()
+        started_s = time.monotonic()
+        before = [sync.traffic() for sync in self._syncs.values()]
+        work = asyncio.gather(*(sync.sync(patient=timeout_s is not None) for sync in self._syncs.values()))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await work
+        except TimeoutError:
+            raise self._timed_out(timeout_s or 0.0) from None
+        after = [sync.traffic() for sync in self._syncs.values()]
+        sent, received, bytes_sent, bytes_received = (
+            sum(new[i] - old[i] for old, new in zip(before, after, strict=False)) for i in range(4)
+        )
+        return SyncReport(sent, received, bytes_sent, bytes_received, time.monotonic() - started_s)
+
+    async def status(self) -> Status:
+        """Whether everything is in sync, and if not, what waits and why."""
+        engine, db = self._engine, self._thread.store.db
+
+        def work() -> list[tuple[model.SpaceState, model.StatusCounts, int | None]]:
+            known = dict(db.rows("SELECT name, value FROM meta WHERE name LIKE 'synced_at:%'"))
+            return [
+                (state, engine.status_counts(state.id), known.get(f"synced_at:{state.id.hex()}"))
+                for state in engine.spaces()
+            ]
+
+        parts = await self._run(work)
+        return Status.of(
+            device_id=self.device_id.hex(),
+            name=self.name,
+            spaces=tuple(self._space_status(*part) for part in parts),
+        )
+
+    async def outbox(self) -> list[OutboxItem]:
+        """Local work that no relay has acknowledged, oldest first."""
+        engine = self._engine
+        return await self._run(lambda: engine.outbox())
+
+    async def retry_failed(self) -> int:
+        """Put failed work that can be sent again back in line; returns how many items."""
+        engine = self._engine
+        count = await self._run(lambda: engine.retry_failed())
+        for sync in self._syncs.values():
+            sync.push_soon()
+        return count
+
+    async def content_hash(self, type: str, id: str) -> bytes:
+        """32 bytes that are equal on every device with the same content of this record."""
+        engine = self._engine
+        return await self._run(lambda: engine.content_hash(type, id))
+
+    # Inside -----------------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
+        return self._thread.run(work)
+
+    async def _space_id(self, space: str | None) -> SpaceId | None:
+        if space is None:
+            return None
+        engine = self._engine
+        return (await self._run(lambda: engine.space(space))).id
+
+    async def _write(self, op: model.Operation) -> WriteResult:
+        return WriteResult.of(await self._writes.write(op))
+
+    async def _read(self, type: str, id: RecordId) -> Record | None:
+        return await self.get(type, id)
+
+    async def _entered(self, space: SpaceId) -> SpaceInfo:
+        engine = self._engine
+        state = await self._run(lambda: engine.space(space))
+        sync = self._add_sync(space)
+        if self._connected:
+            sync.connect()
+        return SpaceInfo.of(state)
+
+    def _add_sync(self, space: SpaceId) -> SpaceSync:
+        sync = self._syncs.get(space)
+        if sync is None:
+            sync = SpaceSync(self._thread, space, publish=self._publish, now_ms=_now_ms)
+            self._syncs[space] = sync
+        return sync
+
+    def _publish(self, changes: Sequence[model.RecordChange]) -> None:
+        if not changes or not self._hub.has_watchers:
+            return
+        self._hub.publish(
+            [
+                Change(
+                    change.type,
+                    change.id,
+                    None if change.record.deleted else Record.of(change.record),
+                    change.origin,
+                    change.fields,
+                )
+                for change in changes
+            ]
+        )
+
+    def _space_status(
+        self, state: model.SpaceState, counts: model.StatusCounts, synced_at: int | None
+    ) -> SpaceStatus:
+        sync = self._syncs.get(state.id)
+        now = sync.current_state() if sync is not None else "offline"
+        done, total = sync.progress if sync is not None else (0, 0)
+        problem = sync.problem if sync is not None and now in ("backoff", "error", "connecting") else None
+        return SpaceStatus(
+            space_id=state.id.hex(),
+            name=state.name,
+            role=state.role.text if state.role is not None else "",
+            relay=state.relay_url,
+            state=now,
+            pending=counts.pending,
+            failed=counts.failed,
+            conflicts=counts.conflicts,
+            done=done,
+            total=total,
+            last_synced_at=_now_ms() if now == "idle" else synced_at,
+            retry_in_s=sync.retry_in_s if sync is not None else None,
+            problem=None if problem is None else problem.message,
+        )
+
+    def _timed_out(self, timeout_s: float) -> CrdtSyncError:
+        for sync in self._syncs.values():
+            if isinstance(sync.problem, RelayUnreachable) and sync.session is None:
+                return sync.problem
+        return SyncTimeout(
+            f"not everything was in sync after {timeout_s:g} s",
+            hint="try again: what was sent and received so far is kept",
+        )
+
+
+def _schema(engine: Engine, type: str, space: SpaceId | None) -> RecordSchema:
+    schemas = engine.schemas(space)
+    if type not in schemas:
+        known = ", ".join(sorted(schemas)) or "none yet; sync brings them"
+        raise UnknownType(f"this device knows no record type {type!r}", hint=f"the types are: {known}")
+    return schemas[type]
+
+
+def _secret(passphrase: str | None, key: bytes | None) -> str | bytes:
+    if (passphrase is None) == (key is None) or passphrase == "" or (key is not None and len(key) != 32):
+        raise NoKey(
+            "a store needs either a passphrase or a key of 32 bytes",
+            hint="give exactly one of passphrase= and key=",
+        )
+    return passphrase if passphrase is not None else key or b""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

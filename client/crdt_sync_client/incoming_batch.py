@@ -1,0 +1,96 @@
+"""What one batch of frames asks of the engine, in the order the relay sent it.
+
+Built in the event loop, stored on the engine's thread, read in the event loop again. All deliveries become
+one `receive`, so one transaction, however acknowledgements are mixed in between: those come after, once per
+chain, because they commute with what others wrote. Only the answer to a membership entry of our own stays
+exactly where the relay put it: what comes after may build on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from crdt_sync.ids import Incarnation, SpaceId
+from crdt_sync.protocol.frames import Ack, Appended, AppendRefused, Deliver, FromRelay, Refuse
+
+from .engine import Engine
+from .engine.model import Received
+
+
+class IncomingBatch:
+    """One hop's worth of frames."""
+
+    def __init__(
+        self, engine: Engine, space: SpaceId, frames: Sequence[FromRelay], *, appends: Sequence[bytes]
+    ) -> None:
+        """`appends` are our membership entries that wait for an answer, oldest first."""
+        self._engine = engine
+        self._space = space
+        self.received: list[Received] = []
+        self.error: Exception | None = None
+        """Why the batch was not stored whole; what comes before it was, what follows was not."""
+        self.cursor = 0
+        """Where the log stands after the batch."""
+        self.only_cursor = True
+        """Whether the batch holds nothing but a moved cursor."""
+        self._steps: list[Callable[[], object]] = []
+        self._acks: dict[Incarnation, int] = {}
+        self._rows: list[tuple[int, int, bytes]] = []
+        self._rows_cursor: int | None = None
+        waiting = list(appends)
+        for frame in frames:
+            match frame:
+                case Deliver():
+                    self._rows.extend((row.sequence, int(row.kind), row.payload) for row in frame.rows)
+                    self._rows_cursor = self.cursor = frame.cursor
+                    if frame.rows:
+                        self.only_cursor = False
+                case Ack():
+                    self._acks[frame.incarnation] = frame.sequence
+                    self.only_cursor = False
+                case Refuse():
+                    self._step(self._refuse(frame))
+                case Appended():
+                    self._step(self._applied(waiting.pop(0)))
+                case AppendRefused():
+                    waiting.pop(0)
+                case _:
+                    pass
+        self._deliver()
+        self._steps.extend(self._ack(incarnation, sequence) for incarnation, sequence in self._acks.items())
+
+    def store(self) -> None:
+        """Run on the engine's thread. Never raises: `error` holds what stopped it."""
+        try:
+            for step in self._steps:
+                step()
+        except Exception as exc:
+            self.error = exc
+
+    def _step(self, step: Callable[[], object]) -> None:
+        self.only_cursor = False
+        self._deliver()
+        self._steps.append(step)
+
+    def _deliver(self) -> None:
+        """Turn the rows gathered so far into one step."""
+        if self._rows_cursor is None:
+            return
+        rows, cursor = self._rows, self._rows_cursor
+        self._rows, self._rows_cursor = [], None
+
+        def receive() -> None:
+            self.received.append(self._engine.receive(self._space, rows, cursor))
+
+        self._steps.append(receive)
+
+    def _ack(self, incarnation: Incarnation, sequence: int) -> Callable[[], object]:
+        return lambda: self._engine.acked(self._space, incarnation, sequence)
+
+    def _refuse(self, frame: Refuse) -> Callable[[], object]:
+        return lambda: self._engine.refused(
+            self._space, frame.incarnation, frame.sequence, frame.code, frame.reason
+        )
+
+    def _applied(self, entry: bytes) -> Callable[[], object]:
+        return lambda: self._engine.apply_membership(self._space, entry)

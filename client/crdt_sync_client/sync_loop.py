@@ -1,0 +1,386 @@
+"""Keeping one space connected: connect, prove who we are, serve the connection, come back after its end.
+
+The loop of a space runs while somebody wants it connected: the app said `connect`, or a `sync`, an invite
+or the like holds it for as long as it takes. It reconnects after 0, 5, 10, 30, 60, then every 300 seconds;
+the wait starts over once a connection had caught up. A refusal by the relay is asked again only after
+the longest wait, or when the app asks, because only a person can change the answer.
+
+Everything here runs in the event loop; the store is reached through its thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from crdt_sync.errors import (
+    BadMembership,
+    CrdtSyncError,
+    RelayRefused,
+    RelayUnreachable,
+    RemoteError,
+    StoreClosed,
+)
+from crdt_sync.ids import SpaceId
+from crdt_sync.protocol.frames import Appended, AppendRefused, Welcome
+from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
+
+from .backoff import Backoff
+from .database_thread import DatabaseThread
+from .engine.model import Welcomed
+from .live_session import LiveSession, Publish
+from .relay_connection import AGENT, RelayConnection, refusal
+from .signal import Signal
+from .status import SyncState
+
+logger = logging.getLogger("crdt_sync.client")
+
+APPEND_TRIES: Final = 5
+"""Each lost race means that another admin's entry went in; five in a row do not happen to people."""
+MAX_REBIRTHS: Final = 3
+"""How often one attempt begins a new incarnation before it counts as failed."""
+
+
+class SpaceSync:
+    """The connection of one space, with its state for `status`."""
+
+    def __init__(
+        self, thread: DatabaseThread, space: SpaceId, *, publish: Publish, now_ms: Callable[[], int]
+    ) -> None:
+        self.space = space
+        self.state: SyncState = "offline"
+        self.problem: CrdtSyncError | None = None
+        """Why the last attempt or connection failed; None since the last that caught up."""
+        self.failures = 0
+        """Attempts and connections that failed, ever; compare before and after."""
+        self.last_synced_at: int | None = None
+        self.sent = 0
+        self.received = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.signal = Signal()
+        self.session: LiveSession | None = None
+        self._thread = thread
+        self._publish = publish
+        self._now_ms = now_ms
+        self._backoff = Backoff(random.random)
+        self._retry_at_s: float | None = None
+        self._wanted = False
+        self._holds = 0
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._first = (0, 0)
+
+    # What the device asks
+
+    def connect(self) -> None:
+        """Stay connected from now on; tries at once."""
+        self._wanted = True
+        self._start()
+
+    async def disconnect(self) -> None:
+        """Close the connection and stay away; whoever still holds it is told by its end."""
+        self._wanted = False
+        await self._stop()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Connected, or trying, for as long as the block takes."""
+        self._holds += 1
+        self._start()
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds and not self._wanted:
+                await self._stop()
+
+    async def live(self, *, patient: bool) -> LiveSession:
+        """The live session. Unless `patient`, one failed attempt from now on raises what it failed with.
+
+        A refusal raises in any case. Call it inside `held`.
+        """
+        before = self.failures
+        await self.signal.until(lambda: self.session is not None or self._gave_up(before, patient))
+        if self.session is None:
+            raise self.problem or RelayUnreachable("the connection was closed")
+        return self.session
+
+    def _gave_up(self, failures_before: int, patient: bool) -> bool:
+        if self._task is None or self._task.done():
+            return True
+        if self.failures == failures_before:
+            return False
+        return not patient or not isinstance(self.problem, RelayUnreachable)
+
+    async def sync(self, *, patient: bool) -> None:
+        """Returns when everything written here is acknowledged and everything there has been received.
+
+        Raises RelayUnreachable, RelayRefused or a RemoteError as `live` does.
+        """
+        async with self.held():
+            while True:
+                session = await self.live(patient=patient)
+                before = self.failures
+                try:
+                    await session.connection.round_trip()
+                except CrdtSyncError:
+                    await self.signal.until(lambda s=session: self.session is not s)  # type: ignore[misc]
+                    continue
+                session.push_soon()
+                await self.signal.until(lambda s=session: s.window.idle or not s.live)  # type: ignore[misc]
+                head = session.head
+                await self.signal.until(
+                    lambda s=session, h=head: (s.cursor >= h and s.window.idle) or not s.live  # type: ignore[misc]
+                )
+                if session.live:
+                    await self._note_synced()
+                    return
+                await self.signal.until(lambda s=session: self.session is not s)  # type: ignore[misc]
+                if self.failures > before and not patient and self.problem is not None:
+                    raise self.problem
+
+    async def append(self, make: Callable[[], tuple[bytes, str]]) -> str:
+        """Append the membership entry that `make` builds on the engine's thread; returns what came with it.
+
+        When another entry was appended meanwhile, the log is received first and the entry made again.
+        """
+        tries = 0
+        async with self.held():
+            while True:
+                session = await self.live(patient=False)
+                await self.signal.until(lambda s=session: s.caught_up or not s.live)  # type: ignore[misc]
+                if not session.live:
+                    continue
+                entry, made = await self._thread.run(make)
+                answer = await session.append(entry)
+                if isinstance(answer, Appended):
+                    return made
+                tries += 1
+                if answer.code != BadMembership.code or tries == APPEND_TRIES:
+                    raise append_refusal(answer, session.connection.url)
+                # Most likely another admin's entry came first: it is on its way to us.
+                await session.connection.round_trip()
+
+    def push_soon(self) -> None:
+        """Something was written that no session was given yet."""
+        if self.session is not None:
+            self.session.push_soon()
+
+    @property
+    def retry_in_s(self) -> float | None:
+        """Seconds to the next try, while waiting for one."""
+        if self._retry_at_s is None:
+            return None
+        return max(0.0, self._retry_at_s - asyncio.get_running_loop().time())
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Rows received and to receive in this connection: `done` and `total`."""
+        if self.session is None:
+            return 0, 0
+        start = self._first[0]
+        total = max(self.session.head - start, 0)
+        return min(max(self.session.cursor - start, 0), total), total
+
+    def current_state(self) -> SyncState:
+        """`syncing` or `idle` while live, else where the loop stands."""
+        session = self.session
+        if session is None:
+            return self.state
+        return "idle" if session.caught_up and session.window.idle else "syncing"
+
+    # The loop
+
+    def _start(self) -> None:
+        self._wake.set()
+        if self._task is None or self._task.done():
+            self._backoff.reset()
+            self._task = asyncio.create_task(self._run(), name=f"sync {self.space.hex()[:8]}")
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if self.session is not None:
+            self.session.end()
+        else:
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if self._stay():
+            return  # somebody asked to connect meanwhile
+        self.state = "offline"
+        self._retry_at_s = None
+        self.signal.notify()
+
+    def _stay(self) -> bool:
+        return self._wanted or self._holds > 0
+
+    async def _run(self) -> None:
+        while self._stay() and self._task is asyncio.current_task():
+            self._wake.clear()
+            self.state = "connecting"
+            self.signal.notify()
+            try:
+                await self._connect_and_serve()
+                return  # ended by us
+            except StoreClosed:
+                return
+            except CrdtSyncError as exc:
+                self._failed(exc)
+            except Exception as exc:
+                logger.exception("syncing failed")
+                self._failed(RelayUnreachable(f"syncing failed: {type(exc).__name__}", hint="see the log"))
+            await self._wait()
+
+    async def _connect_and_serve(self) -> None:
+        session = await self._open()
+        self.session = session
+        self.signal.notify()
+        session.push_soon()
+        watcher = asyncio.create_task(self._note_caught_up(session))
+        try:
+            await session.run()
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+            self.session = None
+            self.sent += session.acknowledged
+            self.received += session.received
+            self._count(session.connection)
+            self.signal.notify()
+
+    async def _open(self) -> LiveSession:
+        """Connect and be welcomed."""
+        for _ in range(MAX_REBIRTHS):
+            try:
+                async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_S):
+                    session = await self._handshake()
+            except TimeoutError:
+                raise RelayUnreachable(
+                    "the relay did not finish the handshake in time", hint="the device tries again"
+                ) from None
+            if session is not None:
+                return session
+        raise RelayUnreachable("this store is behind what it sent before", hint="the device tries again")
+
+    async def _handshake(self) -> LiveSession | None:
+        thread, space = self._thread, self.space
+        engine = thread.store.engine
+        start = await thread.run(lambda: engine.session_start(space))
+        connection = await RelayConnection.open(start.relay_url)
+        try:
+            hello = connection.session.hello(
+                space=space,
+                device=start.device,
+                incarnation=start.incarnation,
+                cursor=start.cursor,
+                relay_seen=start.relay_seen,
+                sign=start.sign,
+                agent=AGENT,
+            )
+            await connection.send(hello)
+            frame = await connection.next_frame()
+            assert isinstance(frame, Welcome)  # the session lets nothing else through
+            relay_id = connection.session.relay_id
+            own, own_hash, head = frame.own_sequence, frame.own_hash, frame.head
+
+            def welcome() -> Welcomed:
+                self._settle_stage()
+                return engine.welcome(space, relay_id, own, own_hash, head)
+
+            welcomed = await thread.run(welcome)
+        except RemoteError as exc:
+            await connection.refuse(exc)
+            raise
+        except BaseException:
+            await connection.close()
+            raise
+        if welcomed.relay_behind:
+            logger.warning("the relay has lost updates it had acknowledged; sending them again")
+        if welcomed.reconnect:
+            await connection.close()
+            self._count(connection)
+            return None
+        self._first = (frame.cursor, frame.head)
+        return LiveSession(
+            connection,
+            thread,
+            space,
+            cursor=frame.cursor,
+            publish=self._publish,
+            signal=self.signal,
+        )
+
+    def _settle_stage(self) -> None:
+        """On the engine's thread: a welcome proves that the relay took our genesis or join."""
+        engine = self._thread.store.engine
+        stage = engine.space(self.space).stage
+        if stage == "creating":
+            engine.confirm_space(self.space)
+        elif stage == "joining":
+            engine.confirm_join(self.space)
+
+    async def _note_caught_up(self, session: LiveSession) -> None:
+        """The first time a session has everything, the backoff starts over and the time is kept."""
+        await self.signal.until(lambda: session.caught_up and session.window.idle)
+        self._backoff.reset()
+        self.problem = None
+        await self._note_synced()
+
+    async def _note_synced(self) -> None:
+        now_ms = self._now_ms()
+        self.last_synced_at = now_ms
+        db, name = self._thread.store.db, f"synced_at:{self.space.hex()}"
+
+        def keep() -> None:
+            with db.transaction(durable=False):
+                db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, now_ms))
+
+        await self._thread.run(keep)
+
+    def _failed(self, error: CrdtSyncError) -> None:
+        self.problem = error
+        self.failures += 1
+        retryable = isinstance(error, RelayUnreachable)
+        self.state = "backoff" if retryable else "error"
+        refused = isinstance(error, RelayRefused | BadMembership)
+        delay_s = self._backoff.longest_s() if refused else self._backoff.next_s()
+        self._retry_at_s = asyncio.get_running_loop().time() + delay_s
+        logger.info("connection failed: %s; next try in %.1f s", error.code, delay_s)
+        self.signal.notify()
+
+    async def _wait(self) -> None:
+        """Until the next try is due or somebody asks for one."""
+        delay_s = self.retry_in_s
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._retry_at_s = None
+
+    def _count(self, connection: RelayConnection) -> None:
+        self.bytes_sent += connection.bytes_sent
+        self.bytes_received += connection.bytes_received
+
+    def traffic(self) -> tuple[int, int, int, int]:
+        """Envelopes acknowledged and received, bytes sent and received, since the device was opened."""
+        session = self.session
+        if session is None:
+            return self.sent, self.received, self.bytes_sent, self.bytes_received
+        return (
+            self.sent + session.acknowledged,
+            self.received + session.received,
+            self.bytes_sent + session.connection.bytes_sent,
+            self.bytes_received + session.connection.bytes_received,
+        )
+
+
+def append_refusal(answer: AppendRefused, url: str) -> CrdtSyncError:
+    """The error for a membership entry that the relay will not take."""
+    return refusal(4403, answer.code, answer.reason, url)

@@ -1,0 +1,133 @@
+"""Group commit: local writes that come at the same time share one durable commit.
+
+Each `await device.update(...)` is one operation that succeeds or fails by itself and resolves only after
+the commit that holds it. Operations that arrive while a commit runs go with the next one, so the busier
+the device, the more of them share an fsync, and a single write never waits for company.
+
+When a space is connected and has room on its way to the relay, its new updates are sealed in the same hop
+to the engine's thread, and go out as soon as the commit is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from crdt_sync.errors import CrdtSyncError
+from crdt_sync.ids import SpaceId
+
+from .database_thread import DatabaseThread
+from .engine import model
+from .live_session import LiveSession, Publish
+from .sync_loop import SpaceSync
+
+MAX_OPERATIONS: Final = 1_024
+"""In one commit. Bounds how long the first caller waits for the last one's share: some 100 ms."""
+
+_Waiting = tuple[model.Operation, "asyncio.Future[model.WriteResult]"]
+
+
+class WriteQueue:
+    """See the module. Lives in the event loop."""
+
+    def __init__(
+        self,
+        thread: DatabaseThread,
+        syncs: Callable[[], Mapping[SpaceId, SpaceSync]],
+        publish: Publish,
+    ) -> None:
+        self._thread = thread
+        self._syncs = syncs
+        self._publish = publish
+        self._waiting: deque[_Waiting] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def write(self, op: model.Operation) -> model.WriteResult:
+        """Do one operation; returns after its durable commit, or raises why it was not done."""
+        done: asyncio.Future[model.WriteResult] = asyncio.get_running_loop().create_future()
+        self._waiting.append((op, done))
+        if self._task is None:
+            self._task = asyncio.create_task(self._commit_all(), name="local writes")
+        return await done
+
+    async def drained(self) -> None:
+        """Returns when no write is on its way."""
+        while self._task is not None:
+            await asyncio.wait((self._task,))
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                count = min(len(self._waiting), MAX_OPERATIONS)
+                taken = [self._waiting.popleft() for _ in range(count)]
+                # A caller that was cancelled before its operation was taken gets what it asked for: nothing.
+                taken = [item for item in taken if not item[1].cancelled()]
+                await self._commit(taken)
+        finally:
+            self._task = None
+
+    async def _commit(self, taken: Sequence[_Waiting]) -> None:
+        engine = self._thread.store.engine
+        ops = [op for op, _ in taken]
+        open_sessions = self._begin()
+
+        def work() -> tuple[list[model.WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]:
+            results = engine.write(ops)
+            touched = {r.space for r in results if isinstance(r, model.WriteResult)}
+            sealed = {space: push() for space, (_, push) in open_sessions.items() if space in touched}
+            return results, sealed
+
+        sealed: dict[SpaceId, list[bytes]] = {}
+        try:
+            results, sealed = await self._thread.run(work)
+        except Exception as exc:
+            _fail(taken, exc)
+            return
+        finally:
+            for space, (session, _) in open_sessions.items():
+                session.pushed(sealed.get(space, ()))
+        self._settle(taken, results, sealed)
+
+    def _begin(self) -> dict[SpaceId, tuple[LiveSession, Callable[[], list[bytes]]]]:
+        """The sessions that may be given something in this commit's hop."""
+        begun = {}
+        for space, sync in self._syncs().items():
+            session = sync.session
+            if session is not None and session.live and session.window.begin():
+                begun[space] = (session, session.next_push())
+        return begun
+
+    def _settle(
+        self,
+        taken: Sequence[_Waiting],
+        results: Sequence[model.WriteResult | CrdtSyncError],
+        sealed: Mapping[SpaceId, list[bytes]],
+    ) -> None:
+        changes: list[model.RecordChange] = []
+        unsealed: set[SpaceId] = set()
+        for (_, done), result in zip(taken, results, strict=True):
+            if isinstance(result, model.WriteResult):
+                if result.change is not None:
+                    changes.append(result.change)
+                if result.changed and result.space not in sealed:
+                    unsealed.add(result.space)
+            if done.cancelled():
+                continue
+            if isinstance(result, model.WriteResult):
+                done.set_result(result)
+            else:
+                done.set_exception(result)
+        for space in unsealed:
+            sync = self._syncs().get(space)
+            if sync is not None:
+                sync.push_soon()
+        self._publish(changes)
+
+
+def _fail(taken: Sequence[_Waiting], error: Exception) -> None:
+    """The commit failed as a whole: nothing of it was done."""
+    for _, done in taken:
+        if not done.done():
+            done.set_exception(error)
