@@ -1,0 +1,91 @@
+"""The relay's data directory: its database, and the fingerprint of the setup token.
+
+    relay.sqlite3         the logs, mode 0600
+    setup-token.sha256    hex SHA-256 of the setup token, mode 0600
+
+Whoever has the setup token may create spaces, as often as they like, until the operator makes a new one. The
+token itself is shown once and stored nowhere. Its fingerprint is a file of its own, so that it can be
+replaced while the relay runs: the relay reads it whenever it is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from crdt_sync.ids import Entropy, b64url
+from crdt_sync_server.storage.port import DataDirError
+
+_TOKEN_BYTES: Final = 24
+"""192 bits: cannot be guessed, and fits on a line."""
+_DATABASE: Final = "relay.sqlite3"
+_FINGERPRINT: Final = "setup-token.sha256"
+_CHOOSE: Final = "choose another directory with --data"
+
+
+class DataDir:
+    """See the module. `open` checks that the directory is ours, or makes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = path / _DATABASE
+        self._fingerprint = path / _FINGERPRINT
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True) -> DataDir:
+        """The directory, new or ours. Raises DataDirError."""
+        data_dir = cls(path)
+        if not create and not data_dir.database.exists():
+            raise DataDirError(f"{path} is not a relay's data directory", hint=_CHOOSE)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            names = {entry.name for entry in os.scandir(path)}
+        except OSError as exc:
+            raise DataDirError(
+                f"{path} cannot be used as a directory: {exc.strerror}", hint=_CHOOSE
+            ) from None
+        if names and _DATABASE not in names:
+            raise DataDirError(f"{path} has other files in it and no relay's database", hint=_CHOOSE)
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise DataDirError(f"{path} cannot be written", hint="check the owner and mode of the directory")
+        return data_dir
+
+    def first_token(self, entropy: Entropy) -> str | None:
+        """The setup token, if there has been none so far."""
+        return None if self._fingerprint.exists() else self.new_token(entropy)
+
+    def new_token(self, entropy: Entropy) -> str:
+        """Make a new setup token; the one before is not valid any more. Raises DataDirError."""
+        token = b64url(entropy(_TOKEN_BYTES))
+        temporary = self._fingerprint.with_suffix(".new")
+        try:
+            descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(_fingerprint_of(token) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._fingerprint)
+        except OSError as exc:
+            raise DataDirError(
+                f"{self.path} cannot be written: {exc.strerror}",
+                hint="check the owner and mode of the directory, and the space on the disk",
+            ) from None
+        return token
+
+    def token_is_right(self, token: str) -> bool:
+        """Whether this is the setup token now."""
+        try:
+            expected = self._fingerprint.read_text().strip()
+        except OSError:
+            return False
+        return secrets.compare_digest(_fingerprint_of(token), expected)
+
+    def __repr__(self) -> str:
+        return f"DataDir({str(self.path)!r})"
+
+
+def _fingerprint_of(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""The live end of one space's log, kept in memory for those who are reading along.
+
+Every connection is a reader with a cursor. The newest rows stand here in a ring, bounded in rows and bytes;
+readers within it are served from memory, readers behind it from the database. Nothing is queued per reader,
+so a slow one costs nothing but its cursor. A frame is encoded once for all readers at the same cursor; only
+an author whose own rows are in it gets one of his own, without them.
+
+Rows in the ring stay there when a snapshot prunes them in the log: to deliver a covered update is harmless,
+the snapshot says nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from crdt_sync.ids import Author
+from crdt_sync.protocol.frames import Deliver, Row, encode
+from crdt_sync_server.effects import LiveRow
+
+RING_ROWS: Final = 1024
+RING_BYTES: Final = 2 * 1024 * 1024
+FRAME_BYTES: Final = 256 * 1024
+"""Rows in one `Deliver`: enough to make frames cheap, little enough that a phone shows progress."""
+FRAME_ROWS: Final = 512
+
+ReaderT = TypeVar("ReaderT")
+
+
+class LiveFrame(NamedTuple):
+    """What a reader gets next, and where it stands then. `data` is empty if all of it was its own."""
+
+    data: bytes
+    cursor: int
+    rows: int
+    authors: frozenset[Author]
+    """Whose updates are in it; those authors need another frame."""
+
+
+class LiveLog(Generic[ReaderT]):
+    """See the module. Begins empty, at the end of the log."""
+
+    def __init__(self, head: int) -> None:
+        self.head = head
+        self.readers: dict[ReaderT, None] = {}
+        self._rows: deque[LiveRow] = deque()
+        self._bytes = 0
+        self._frames: dict[int, LiveFrame] = {}
+
+    @property
+    def start(self) -> int:
+        """A reader whose cursor is at least this is served from memory."""
+        return self.head - len(self._rows)
+
+    def grow(self, rows: Sequence[LiveRow]) -> None:
+        """Rows were added to the log. Those up to `head` are known already."""
+        self._frames.clear()
+        for live in rows:
+            if live.row.sequence <= self.head:
+                continue
+            self._rows.append(live)
+            self._bytes += len(live.row.payload)
+            self.head = live.row.sequence
+        while len(self._rows) > RING_ROWS or self._bytes > RING_BYTES:
+            self._bytes -= len(self._rows.popleft().row.payload)
+
+    def next_frame(self, cursor: int, author: Author) -> LiveFrame:
+        """What `author` gets next behind `cursor`, which lies between `start` and `head`."""
+        frame = self._frames.get(cursor)
+        if frame is None:
+            frame = self._frames[cursor] = self._encoded(cursor, None)
+        return self._encoded(cursor, author) if author in frame.authors else frame
+
+    def _encoded(self, cursor: int, without: Author | None) -> LiveFrame:
+        rows: list[Row] = []
+        authors: set[Author] = set()
+        size_bytes = taken = 0
+        first = cursor - self.start
+        for index in range(first, min(len(self._rows), first + FRAME_ROWS)):
+            row, author = self._rows[index]
+            size_bytes += len(row.payload)
+            if taken and size_bytes > FRAME_BYTES:
+                break
+            taken += 1
+            if author is not None:
+                if author == without:
+                    continue
+                authors.add(author)
+            rows.append(row)
+        end = cursor + taken
+        data = encode(Deliver(rows, end, end == self.head)) if rows else b""
+        return LiveFrame(data, end, taken, frozenset(authors))

@@ -1,0 +1,162 @@
+"""Running a relay: socket, signals, server, and all of it taken down again in order.
+
+On SIGTERM or SIGINT the relay takes no more frames, commits what came, says goodbye to every device, closes
+its database and ends with exit code 0. After `kill -9` there is nothing to repair: whatever was acknowledged
+is in the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from crdt_sync.errors import PortTaken
+from crdt_sync.protocol.limits import DEFAULT_LIMITS
+from crdt_sync_server.app import make_app
+from crdt_sync_server.data_dir import DataDir
+from crdt_sync_server.database_thread import DatabaseThread
+from crdt_sync_server.engine import RelayEngine
+from crdt_sync_server.hub import Hub
+from crdt_sync_server.signatures import TwoThreads
+from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
+
+_BACKLOG: Final = 1024
+"""A whole fleet may come back at once when a network does."""
+_SWITCH_S: Final = 0.0005
+"""Verifying threads come back for the interpreter lock every 50 µs; with Python's 5 ms they would wait."""
+_GRACE_S: Final = 3
+"""For connections that do not answer to a close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The relay listens. `setup_token` is shown this once, and None on every later start."""
+
+    url: str
+    setup_token: str | None
+
+    def __repr__(self) -> str:
+        return f"Listening(url={self.url!r})"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with our way of stopping: a goodbye first, and no signal raised again at the end."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._hub = hub
+        self._on_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._hub.say_goodbye()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def serve(data: Path, host: str, port: int, announce: Callable[[Listening], None]) -> None:
+    """Run a relay until it is told to stop. Raises DataDirError or PortTaken before anything is served."""
+    sys.setswitchinterval(_SWITCH_S)
+    data_dir = DataDir.open(data)
+    listener = _listen(host, port)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(data_dir, listener, host, announce))
+    finally:
+        listener.close()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    return uvloop.new_event_loop
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            message = f"port {port} on {host} is taken by another program"
+        else:
+            message = f"cannot listen on {host} port {port}: {exc.strerror or exc}"
+        raise PortTaken(message, hint="choose another one with --port, or 0 for any free port") from None
+    listener.setblocking(False)
+    return listener
+
+
+async def _serve(
+    data_dir: DataDir, listener: socket.socket, host: str, announce: Callable[[Listening], None]
+) -> None:
+    thread = DatabaseThread(lambda: connect_storage(data_dir.database, os.urandom), iter_chunk_size=64)
+    await thread
+    verify = TwoThreads()
+    try:
+        storage = await thread.run(lambda: SqliteStorage(thread.connection))
+        engine = RelayEngine(storage, token_is_right=data_dir.token_is_right, verify=verify)
+        hub = Hub(engine, storage, thread, entropy=os.urandom)
+        token = data_dir.first_token(os.urandom)
+        url = f"ws://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        server = _Server(_config(hub), hub, lambda: announce(Listening(url, token)))
+        hub.start()
+        try:
+            await server.serve([listener])
+        finally:
+            await hub.stop()
+        await thread.run(storage.tidy)
+    finally:
+        verify.close()
+        await thread.close()
+
+
+def _config(hub: Hub) -> uvicorn.Config:
+    return uvicorn.Config(
+        make_app(hub),
+        http="h11",
+        ws="websockets-sansio",
+        ws_max_size=DEFAULT_LIMITS.max_frame_bytes,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="error",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
