@@ -18,7 +18,7 @@ from crdt_sync.records.changes import Value
 from crdt_sync.rules import RULE_NAMES, Rule, RuleError, build_rule
 from crdt_sync.schemas import keywords
 from crdt_sync.schemas.model import FieldSpec
-from crdt_sync.schemas.sentences import sentence
+from crdt_sync.schemas.sentences import keyword_sentence
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.values import ValueCheck
 from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode, node_at, plain
@@ -141,7 +141,7 @@ class _FieldReader:
             return build_rule(name, {key: plain(value) for key, (_, value) in options.items()}, types)
         except RuleError as exc:
             # The option that the message speaks of, where there is one.
-            at_fault = [key for option, (key, _) in options.items() if repr(option) in str(exc)]
+            at_fault: list[Node] = [key for option, (key, _) in options.items() if repr(option) in str(exc)]
             self.problems.add((at_fault or [name_node or self.node])[0], str(exc))
             return None
 
@@ -161,15 +161,7 @@ class _FieldReader:
                 json_schema, validate_formats=True, offline=True, pattern_options=_PATTERNS
             )
         except jsonschema_rs.ValidationError as exc:
-            where = node_at(node, exc.instance_path)
-            if exc.kind.name == "format" and exc.kind.as_dict().get("format") == "regex":
-                self.problems.add(
-                    where,
-                    f"pattern {exc.instance!r} is not a regular expression (look-around is not supported)",
-                )
-            elif not _said(self.problems, where):
-                keyword = next((s for s in reversed(exc.instance_path) if isinstance(s, str)), "a schema")
-                self.problems.add(where, f"{keyword} {sentence(exc)}")
+            self.problems.add_unless_said(node_at(node, exc.instance_path), keyword_sentence(exc))
             return None
         except ValueError:
             self.problems.add(node, "cannot be read as JSON Schema")
@@ -284,7 +276,3 @@ _ANYTHING: Final = ValueCheck(jsonschema_rs.Draft202012Validator(True), ())
 
 def _without(schema: Any, names: frozenset[str]) -> Any:
     return {name: value for name, value in schema.items() if name not in names}
-
-
-def _said(problems: Problems, where: Node) -> bool:
-    return any((found.line, found.column) == (where.line, where.column) for found in problems.found)

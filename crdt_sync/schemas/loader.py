@@ -23,7 +23,7 @@ from crdt_sync.rules.deletion import DELETE_RULES, EDIT_WINS, DeleteRule
 from crdt_sync.schemas import keywords, yaml_nodes
 from crdt_sync.schemas.field_reader import read_fields
 from crdt_sync.schemas.model import WRITERS, DeletePolicy, FieldSpec, RecordSchema
-from crdt_sync.schemas.sentences import sentence, shown
+from crdt_sync.schemas.sentences import keyword_sentence
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode
 
@@ -194,17 +194,8 @@ def _check_against_meta(root: MapNode, problems: Problems) -> None:
     document: Any = yaml_nodes.plain(root)
     if _META.is_valid(document):
         return
-    said = {(problem.line, problem.column) for problem in problems.found}
     for error in _META.iter_errors(document):
-        path = error.instance_path
         # `read_types` and the compiler have said so where it is wrong, closer than the meta-schema can.
         if problems.found and error.kind.name in ("anyOf", "propertyNames"):
             continue
-        node = yaml_nodes.node_at(root, path)
-        if (node.line, node.column) not in said:
-            said.add((node.line, node.column))
-            keyword = next((step for step in reversed(path) if isinstance(step, str)), "the schema")
-            message = f"{keyword} {sentence(error)}"
-            if error.kind.as_dict().get("types") == ["boolean", "object"]:
-                message = f"{shown(path[-1])} must be a schema, such as {{type: string}}"
-            problems.add(node, message)
+        problems.add_unless_said(yaml_nodes.node_at(root, error.instance_path), keyword_sentence(error))

@@ -88,6 +88,17 @@ def sentence(error: jsonschema_rs.ValidationError) -> str:
     return write(error, error.kind) if write else f"does not fit its schema ({error.kind.name})"
 
 
+def keyword_sentence(error: jsonschema_rs.ValidationError) -> str:
+    """What one error about a schema itself says, by the meta-schema or by the compiler, with its keyword."""
+    keyword = next((step for step in reversed(error.instance_path) if isinstance(step, str)), "the schema")
+    found = error.kind.as_dict()
+    if found.get("types") == ["boolean", "object"]:
+        return f"{keyword} must be a schema, such as {{type: string}}"
+    if found.get("format") == "regex":
+        return f"pattern {shown(error.instance)} is not a regular expression (look-around is not supported)"
+    return f"{keyword} {sentence(error)}"
+
+
 def _listed(words: Sequence[str], last: str = " or ") -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + last + words[-1]
 
@@ -114,12 +125,13 @@ def _alternatives(error: jsonschema_rs.ValidationError, kind: Any) -> str:
     return f"fits none of the allowed forms: {each_says}"
 
 
-def _length(word: str) -> Callable[[jsonschema_rs.ValidationError, Any], str]:
+def _length(bound: str, word: str) -> Callable[[jsonschema_rs.ValidationError, Any], str]:
     def write(error: jsonschema_rs.ValidationError, kind: Any) -> str:
         instance: Any = error.instance
-        length = len(instance)
-        unit = "characters" if isinstance(instance, str) else "elements"
-        return f"has {length:,} {unit}, {word} {kind.limit:,} {'is' if kind.limit == 1 else 'are'} allowed"
+        unit = "character" if isinstance(instance, str) else "element"
+        plural = "s" * (len(instance) != 1)
+        verb = "is" if kind.limit == 1 else "are"
+        return f"has {len(instance):,} {unit}{plural}, {bound} {kind.limit:,} {verb} {word}"
 
     return write
 
@@ -134,12 +146,12 @@ _BY_KEYWORD: Final[Mapping[str, Callable[[jsonschema_rs.ValidationError, Any], s
     "const": lambda error, kind: f"must be {shown(kind.expected_value)}, got {shown(error.instance)}",
     "format": _format,
     "pattern": lambda error, kind: f"{shown(error.instance)} does not match the pattern {kind.pattern}",
-    "minLength": _length("at least"),
-    "maxLength": _length("at most"),
-    "minItems": _length("at least"),
-    "maxItems": _length("at most"),
-    "minProperties": _length("at least"),
-    "maxProperties": _length("at most"),
+    "minLength": _length("at least", "needed"),
+    "maxLength": _length("at most", "allowed"),
+    "minItems": _length("at least", "needed"),
+    "maxItems": _length("at most", "allowed"),
+    "minProperties": _length("at least", "needed"),
+    "maxProperties": _length("at most", "allowed"),
     "minimum": _range("at least"),
     "maximum": _range("at most"),
     "exclusiveMinimum": _range("more than"),
