@@ -1,0 +1,1 @@
+"""The simulator: the real code of device and relay in virtual time, reproducible from a seed."""

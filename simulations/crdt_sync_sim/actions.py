@@ -1,0 +1,93 @@
+"""The actions that an event of a scenario may name, and the arguments of each.
+
+This table is all there is to the language of events: the reader checks against it, `run` looks its methods
+up by these names, and the README prints it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["device", "node", "nodes", "groups", "record", "number", "seconds", "text", "values", "value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    kind: Kind
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """`what` is for people. `not_yet` says why an action that has its place here cannot be used so far."""
+
+    what: str
+    arguments: dict[str, Argument]
+    not_yet: str = ""
+
+
+_FOR: Final = Argument("seconds", required=False)
+_DEVICE: Final = Argument("device")
+_NODE: Final = Argument("node")
+_RECORD: Final = Argument("record")
+_LATER: Final = "this version of the product does not have it"
+
+ACTIONS: Final[dict[str, ActionSpec]] = {
+    # Work of people
+    "edit": ActionSpec("write fields", {"device": _DEVICE, "record": _RECORD, "set": Argument("values")}),
+    "create": ActionSpec(
+        "make a record; `record` names it for later events",
+        {"device": _DEVICE, "record": Argument("text"), "type": Argument("text"), "set": Argument("values")},
+    ),
+    "delete": ActionSpec("delete a record", {"device": _DEVICE, "record": _RECORD}),
+    "restore": ActionSpec("undo a delete", {"device": _DEVICE, "record": _RECORD}),
+    "resolve": ActionSpec(
+        "settle an open conflict: give `keep` (mine, theirs) or `value`",
+        {
+            "device": _DEVICE,
+            "record": _RECORD,
+            "field": Argument("text"),
+            "keep": Argument("text", required=False),
+            "value": Argument("value", required=False),
+        },
+    ),
+    # The network
+    "partition": ActionSpec(
+        "cut every link between the groups; nodes in no group keep theirs",
+        {"groups": Argument("groups"), "for_s": _FOR},
+    ),
+    "cut": ActionSpec("cut one direction", {"from": _NODE, "to": _NODE, "for_s": _FOR}),
+    "heal": ActionSpec("mend everything that is cut", {}),
+    "offline": ActionSpec("cut a device off the relay", {"device": _DEVICE, "for_s": _FOR}),
+    "link": ActionSpec(
+        "change the link of a device, both ways",
+        {
+            "device": _DEVICE,
+            "loss": Argument("number", required=False),
+            "delay_ms": Argument("number", required=False),
+            "jitter_ms": Argument("number", required=False),
+            "kbit_per_s": Argument("number", required=False),
+        },
+    ),
+    # Nodes
+    "crash": ActionSpec("the process dies and starts again", {"node": _NODE, "for_s": _FOR}),
+    "power_cut": ActionSpec("power goes and comes back", {"node": _NODE, "for_s": _FOR}),
+    "pause": ActionSpec("the process stands still", {"node": _NODE, "for_s": Argument("seconds")}),
+    "clock": ActionSpec(
+        "set how far a wall clock is off, or how fast it drifts",
+        {
+            "node": _NODE,
+            "offset_s": Argument("number", required=False),
+            "drift_ppm": Argument("number", required=False),
+        },
+    ),
+    "backup": ActionSpec("copy the storage of a node", {"node": _NODE}),
+    "restore_backup": ActionSpec("put the last copy in place; what came after is gone", {"node": _NODE}),
+    "wipe": ActionSpec("the relay loses its storage", {"node": _NODE}),
+    "disk_full": ActionSpec("no room left", {"node": _NODE, "for_s": _FOR}),
+    # Places kept
+    "revoke": ActionSpec("remove a device from the space", {"device": _DEVICE, "of": _DEVICE}, _LATER),
+    "checkout": ActionSpec("take a lease on a record", {"device": _DEVICE, "record": _RECORD}, _LATER),
+    "checkin": ActionSpec("give a lease back", {"device": _DEVICE, "record": _RECORD}, _LATER),
+}

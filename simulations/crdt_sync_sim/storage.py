@@ -1,0 +1,239 @@
+"""Where a node's SQL runs: on a simulated disk that loses power, or in memory for speed.
+
+Both give connections of the shape that the product's database ports take: `execute` and `executemany` return
+cursors, autocommit unless a transaction is begun by SQL, `close` ends it. Both survive the end of the
+process that used them, and both can be imaged and restored. The one in memory is a perfect disk: a power
+cut loses nothing committed; runs that are not about disks use it, being several times faster.
+
+Not encrypted: SQLCipher reads and writes its pages below SQL, so nothing that the engine does depends on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any, Final, Protocol
+
+import apsw
+
+from crdt_sync_sim.disk import Disk, DiskTally
+
+_memory_numbers = itertools.count(1)
+CACHE_KIB: Final = 8_192
+_MAIN: Final = "main.db"
+
+
+class Connection:
+    """An apsw connection in the shape of the product's ports.
+
+    Statements run to their end at once and hand back all rows: an engine may then leave a cursor half read,
+    as a DB-API driver lets it, without holding a lock on the tables.
+    """
+
+    __slots__ = ("_apsw",)
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._apsw = connection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Rows:
+        return Rows(self._apsw.execute(sql, parameters or None).fetchall(), self._apsw)
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows:
+        return Rows(self._apsw.executemany(sql, list(parameters)).fetchall(), self._apsw)
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self._apsw.in_transaction)
+
+    def close(self) -> None:
+        self._apsw.close()
+
+    def image(self) -> bytes:
+        return self._apsw.serialize("main")
+
+
+class Rows:
+    """A cursor whose rows are all there."""
+
+    __slots__ = ("_next", "_rows", "lastrowid", "rowcount")
+
+    def __init__(self, rows: list[Any], connection: apsw.Connection) -> None:
+        self._rows = rows
+        self._next = 0
+        self.lastrowid = connection.last_insert_rowid()
+        self.rowcount = connection.changes()
+
+    def fetchone(self) -> Any:
+        if self._next >= len(self._rows):
+            return None
+        row = self._rows[self._next]
+        self._next += 1
+        return row
+
+    def fetchall(self) -> list[Any]:
+        rest, self._next = self._rows[self._next :], len(self._rows)
+        return rest
+
+    def __iter__(self) -> Rows:
+        return self
+
+    def __next__(self) -> Any:
+        if self._next >= len(self._rows):
+            raise StopIteration
+        return self.fetchone()
+
+
+class Storage(Protocol):
+    """One node's storage over all its lives."""
+
+    @property
+    def tally(self) -> DiskTally: ...
+
+    def connect(self) -> Connection:
+        """Open the node's one database; it is empty the first time. At most one is open at a time."""
+
+    def crash(self) -> None:
+        """The process ended without closing; what it had not committed is rolled back."""
+
+    def cut_power(self) -> None:
+        """Power went."""
+
+    def image(self) -> dict[str, bytes]:
+        """A backup, as of now."""
+
+    def restore(self, image: dict[str, bytes]) -> None:
+        """Put a backup in place of what is there; no image is an empty database."""
+
+    def discard(self) -> None:
+        """The world is over."""
+
+    def set_capacity(self, capacity_bytes: int | None) -> None:
+        """Limit how large it may grow; None: no limit."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+class DiskStorage:
+    """On a simulated disk, with a write-ahead log. The engine chooses `synchronous`, as in the product."""
+
+    def __init__(self, chance: Random) -> None:
+        self.disk = Disk(chance)
+        self._connection: apsw.Connection | None = None
+
+    @property
+    def tally(self) -> DiskTally:
+        return self.disk.tally
+
+    @property
+    def size_bytes(self) -> int:
+        return self.disk.size_bytes
+
+    def connect(self) -> Connection:
+        connection = self._connection = apsw.Connection(_MAIN, vfs=self.disk.vfs_name, statementcachesize=256)
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        return Connection(connection)
+
+    def crash(self) -> None:
+        self._bury()
+
+    def cut_power(self) -> None:
+        self._bury()
+        self.disk.cut_power()
+
+    def image(self) -> dict[str, bytes]:
+        return self.disk.image()
+
+    def restore(self, image: dict[str, bytes]) -> None:
+        self._bury()
+        self.disk.restore(image)
+
+    def discard(self) -> None:
+        self._bury()
+        self.disk.unplug()
+
+    def _bury(self) -> None:
+        self.disk.drop_handles()
+        if self._connection is not None:
+            self.disk.burying = True
+            try:
+                self._connection.close()
+            finally:
+                self.disk.burying = False
+                self._connection = None
+
+    def set_capacity(self, capacity_bytes: int | None) -> None:
+        self.disk.capacity_bytes = capacity_bytes
+
+
+class MemoryStorage:
+    """In SQLite's own shared memory files. A second connection holds the content between two lives."""
+
+    def __init__(self) -> None:
+        self._uri = f"file:/crdt-sync-sim-{next(_memory_numbers)}?vfs=memdb"
+        self.tally = DiskTally()
+        self._capacity_bytes: int | None = None
+        self._connection: Connection | None = None
+        self._anchor = self._open()
+
+    def _open(self) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+        return apsw.Connection(self._uri, flags=flags, statementcachesize=256)
+
+    @property
+    def size_bytes(self) -> int:
+        pages = self._anchor.pragma("page_count")
+        return int(pages) * int(self._anchor.pragma("page_size"))
+
+    def connect(self) -> Connection:
+        connection = self._open()
+        connection.execute("PRAGMA journal_mode=MEMORY")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        self._connection = Connection(connection)
+        self._limit()
+        return self._connection
+
+    def crash(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def cut_power(self) -> None:
+        self.tally.power_cuts += 1
+        self.crash()
+
+    def image(self) -> dict[str, bytes]:
+        return {_MAIN: self._anchor.serialize("main")} if self.size_bytes else {}
+
+    def restore(self, image: dict[str, bytes]) -> None:
+        self.crash()
+        self._anchor.close()
+        self._uri = f"file:/crdt-sync-sim-{next(_memory_numbers)}?vfs=memdb"
+        self._anchor = self._open()
+        if _MAIN in image:
+            source = apsw.Connection("")
+            source.deserialize("main", image[_MAIN])
+            with self._anchor.backup("main", source, "main") as backup:
+                while not backup.done:
+                    backup.step()
+            source.close()
+
+    def discard(self) -> None:
+        self.crash()
+        self._anchor.close()
+
+    def set_capacity(self, capacity_bytes: int | None) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._limit()
+
+    def _limit(self) -> None:
+        if self._connection is not None:
+            page_bytes = int(self._anchor.pragma("page_size"))
+            pages = 2**32 - 2 if self._capacity_bytes is None else max(self._capacity_bytes // page_bytes, 1)
+            self._connection.execute(f"PRAGMA max_page_count={pages}")

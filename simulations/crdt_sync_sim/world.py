@@ -1,0 +1,173 @@
+"""The world: virtual time, one queue of events, chance from named streams, and a digest of all that happened.
+
+Rules:
+
+- Time is an integer number of microseconds since the world began. It moves only from event to event; nothing
+  reads a wall clock, starts a thread or runs an event loop.
+- Events are ordered by (time, sequence): those due at the same microsecond run in the order in which they
+  were scheduled. There is no other order, so a run is a function of its seed and its scenario.
+- Chance comes from streams. Each has a name and its own generator, seeded from the run's seed and that
+  name, so that drawing more from one (another edit in the workload) does not shift another (the network's
+  delays).
+- Everything observable goes through `note`, which feeds the digest. Two runs that differ anywhere differ
+  there.
+
+The anchors are FoundationDB's simulation and TigerBeetle's VOPR. What this world does not know: devices,
+relays, links and disks. They stand on top of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+MICROSECONDS: Final = 1_000_000
+"""In a second."""
+
+START_UNIX_MS: Final = 1_767_225_600_000
+"""What the true wall clock shows when a world begins: 2026-01-01T00:00:00Z. Any fixed time would do."""
+
+Action = Callable[[], object]
+"""Something to do; what it returns is ignored."""
+
+
+def seconds(value: float) -> int:
+    """Seconds as whole microseconds."""
+    return round(value * MICROSECONDS)
+
+
+class Streams:
+    """Named generators that do not disturb each other."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._streams: dict[str, Random] = {}
+
+    def __getitem__(self, name: str) -> Random:
+        stream = self._streams.get(name)
+        if stream is None:
+            digest = hashlib.sha256(f"crdt-sync/sim/{self.seed}/{name}".encode()).digest()
+            # Not for secrets: reproducible on purpose.
+            stream = self._streams[name] = Random(int.from_bytes(digest, "big"))  # noqa: S311
+        return stream
+
+    def entropy(self, name: str) -> Callable[[int], bytes]:
+        """A source of bytes in the shape the product wants, from the stream of that name."""
+        return self[name].randbytes
+
+
+class Timer:
+    """One scheduled event. `cancel` may be called at any time, also after it ran."""
+
+    __slots__ = ("_action", "at_us")
+
+    def __init__(self, at_us: int, action: Action) -> None:
+        self.at_us = at_us
+        self._action: Action | None = action
+
+    @property
+    def waiting(self) -> bool:
+        return self._action is not None
+
+    def cancel(self) -> None:
+        self._action = None
+
+    def fire(self) -> None:
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the trace: when, what kind, at which node, and particulars."""
+
+    at_us: int
+    kind: str
+    node: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.at_us / MICROSECONDS:12.6f}  {self.node:<12} {self.kind:<14} {self.detail}"
+
+
+class Trace:
+    """The running digest over all events, and the events themselves if asked to keep them."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self.keep = keep
+        self.events: list[Event] = []
+        self.count = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, event: Event) -> None:
+        self.count += 1
+        self._hash.update(f"{event.at_us}|{event.kind}|{event.node}|{event.detail}\n".encode())
+        if self.keep:
+            self.events.append(event)
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over every event so far."""
+        return self._hash.hexdigest()
+
+
+class World:
+    """Virtual time and chance. `keep_trace` keeps every event for reports; the digest is always made."""
+
+    def __init__(self, seed: int, *, keep_trace: bool = False) -> None:
+        self.seed = seed
+        self.now_us = 0
+        self.streams = Streams(seed)
+        self.trace = Trace(keep=keep_trace)
+        self.steps = 0
+        self._heap: list[tuple[int, int, Timer]] = []
+        self._sequence = 0
+
+    @property
+    def now_s(self) -> float:
+        return self.now_us / MICROSECONDS
+
+    @property
+    def true_unix_ms(self) -> int:
+        """What a perfect wall clock shows."""
+        return START_UNIX_MS + self.now_us // 1000
+
+    def after(self, delay_us: int, action: Action) -> Timer:
+        """Run `action` that many microseconds from now; never before what is already due at that time."""
+        return self.at(self.now_us + max(delay_us, 0), action)
+
+    def at(self, time_us: int, action: Action) -> Timer:
+        """Run `action` at that time, which is not in the past."""
+        if time_us < self.now_us:
+            raise ValueError(f"{time_us} µs is before now, {self.now_us} µs")
+        timer = Timer(time_us, action)
+        self._sequence += 1
+        heapq.heappush(self._heap, (time_us, self._sequence, timer))
+        return timer
+
+    def note(self, kind: str, node: str, detail: str = "") -> None:
+        """Put what just happened on record."""
+        self.trace.add(Event(self.now_us, kind, node, detail))
+
+    def run(self, until_us: int, *, stop: Callable[[], bool] | None = None) -> bool:
+        """Run events due up to `until_us`; True when `stop` ended it early.
+
+        `stop` is asked after each event. Without it, time stands at `until_us` afterwards.
+        """
+        heap = self._heap
+        while heap and heap[0][0] <= until_us:
+            time_us, _, timer = heapq.heappop(heap)
+            if not timer.waiting:
+                continue
+            self.now_us = time_us
+            self.steps += 1
+            timer.fire()
+            if stop is not None and stop():
+                return True
+        self.now_us = max(self.now_us, until_us)
+        return False
