@@ -51,14 +51,14 @@ def chain(length: int) -> list[Envelope]:
 CHAIN = chain(6)
 
 
-def test_the_start_is_fixed_by_space_device_and_incarnation():
+def test_the_start_is_fixed_by_space_device_and_incarnation() -> None:
     material = b"crdt-sync/chain/v1" + SPACE + DEVICE.device_id + b"\0\0\0\7"
     assert ChainHead(0, hashlib.sha256(material).digest()) == START
     assert ChainHead.start(SPACE, Author(DEVICE.device_id, Incarnation(8))) != START
     assert ChainHead.start(SpaceId(b"t" * 16), AUTHOR) != START
 
 
-def test_updates_in_order_make_a_chain():
+def test_updates_in_order_make_a_chain() -> None:
     head: ChainHead | Duplicate = START
     for number, envelope in enumerate(CHAIN, 1):
         assert isinstance(head, ChainHead)
@@ -66,30 +66,30 @@ def test_updates_in_order_make_a_chain():
         assert head == ChainHead(number, hashlib.sha256(envelope.raw).digest())
 
 
-def test_the_same_update_again_is_a_duplicate():
+def test_the_same_update_again_is_a_duplicate() -> None:
     head = ChainHead(3, CHAIN[2].hash)
     assert head.accept(CHAIN[2]) is DUPLICATE
     assert head.accept(CHAIN[0]) is DUPLICATE
     assert head.accept(CHAIN[0], stored_hash=CHAIN[0].hash) is DUPLICATE
 
 
-def test_a_missing_update_is_noticed():
+def test_a_missing_update_is_noticed() -> None:
     with pytest.raises(ChainBroken, match=r"update 5 of device [0-9a-f]{8} came after 2; 2 are missing"):
         ChainHead(2, CHAIN[1].hash).accept(CHAIN[4])
 
 
-def test_an_update_that_follows_another_one_is_noticed():
+def test_an_update_that_follows_another_one_is_noticed() -> None:
     with pytest.raises(ChainBroken, match=r"^header field prev: update 3"):
         ChainHead(2, b"x" * 32).accept(CHAIN[2])
 
 
-def test_an_update_of_another_incarnation_does_not_start_this_chain():
+def test_an_update_of_another_incarnation_does_not_start_this_chain() -> None:
     other = ChainHead.start(SPACE, Author(DEVICE.device_id, Incarnation(8)))
     with pytest.raises(ChainBroken):
         other.accept(CHAIN[0])
 
 
-def test_two_updates_with_one_number_are_equivocation():
+def test_two_updates_with_one_number_are_equivocation() -> None:
     rival = link(ChainHead(2, CHAIN[1].hash), b"something else")
     with pytest.raises(Equivocation, match="signed two different updates 3"):
         ChainHead(3, CHAIN[2].hash).accept(rival)
@@ -98,7 +98,7 @@ def test_two_updates_with_one_number_are_equivocation():
 
 
 @given(st.lists(st.integers(0, 5), max_size=30))
-def test_whatever_the_order_a_head_only_ever_walks_the_chain(order: list[int]):
+def test_whatever_the_order_a_head_only_ever_walks_the_chain(order: list[int]) -> None:
     head = START
     for position in order:
         before = head
@@ -125,7 +125,7 @@ heads = st.builds(ChainHead, st.integers(1, 2**64 - 1), st.binary(min_size=32, m
 @given(st.dictionaries(authors, heads, min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_a_frontier_depends_on_every_chain_and_not_on_their_order(
     seen: dict[Author, ChainHead], shuffle: random.Random
-):
+) -> None:
     fingerprint = frontier_hash(seen)
     assert len(fingerprint) == 16
     items = list(seen.items())

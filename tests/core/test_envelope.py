@@ -73,7 +73,7 @@ def opened(raw: bytes) -> bytes:
     return parse(raw, max_bytes=MAX_BYTES).verify_and_open(DEVICE.sign_public, KEYS.envelope_key(1))
 
 
-def test_the_header_is_136_bytes_with_the_fields_in_their_places():
+def test_the_header_is_136_bytes_with_the_fields_in_their_places() -> None:
     raw = an_update()
     assert HEADER_BYTES == 136 == FIELDS["frontier"][1]
     for field, expected in [
@@ -88,7 +88,7 @@ def test_the_header_is_136_bytes_with_the_fields_in_their_places():
 
 
 @pytest.mark.parametrize("raw", [an_update(), a_snapshot()])
-def test_what_was_sealed_comes_back(raw: bytes):
+def test_what_was_sealed_comes_back(raw: bytes) -> None:
     assert opened(raw) == PAYLOAD
     envelope = parse(raw, max_bytes=MAX_BYTES)
     assert envelope.raw == raw
@@ -97,19 +97,19 @@ def test_what_was_sealed_comes_back(raw: bytes):
     assert type(envelope.header.kind) is Kind
 
 
-def test_a_relay_reads_a_snapshots_cover_without_any_key():
+def test_a_relay_reads_a_snapshots_cover_without_any_key() -> None:
     assert parse(a_snapshot(), max_bytes=MAX_BYTES).cover() == COVER
     assert parse(an_update(), max_bytes=MAX_BYTES).cover() == CoverVector.EMPTY
 
 
 @given(st.binary(max_size=5000), st.binary(min_size=12, max_size=12))
-def test_any_payload_comes_back(payload: bytes, nonce: bytes):
+def test_any_payload_comes_back(payload: bytes, nonce: bytes) -> None:
     raw = seal(update_header(), payload, key=KEYS.envelope_key(1), keys=DEVICE, nonce=nonce)
     assert opened(raw) == payload
 
 
 @pytest.mark.parametrize("raw", [an_update(), a_snapshot()], ids=["update", "snapshot"])
-def test_no_byte_can_be_changed(raw: bytes):
+def test_no_byte_can_be_changed(raw: bytes) -> None:
     """Every byte, one flipped bit and all bits: refused, and the error names what is wrong."""
     public_end = HEADER_BYTES + int.from_bytes(raw[4:8], "big")
     for position in range(len(raw)):
@@ -129,7 +129,7 @@ def test_no_byte_can_be_changed(raw: bytes):
 
 
 @pytest.mark.parametrize("raw", [an_update(), a_snapshot()], ids=["update", "snapshot"])
-def test_the_encryption_alone_binds_header_and_public_section(raw: bytes):
+def test_the_encryption_alone_binds_header_and_public_section(raw: bytes) -> None:
     """Even a signature that fits cannot put a payload under another header."""
     for position in range(len(raw) - 64):
         changed = bytearray(raw)
@@ -139,7 +139,7 @@ def test_the_encryption_alone_binds_header_and_public_section(raw: bytes):
 
 
 @pytest.mark.parametrize("raw", [an_update(), a_snapshot()], ids=["update", "snapshot"])
-def test_the_signature_alone_covers_everything_before_it(raw: bytes):
+def test_the_signature_alone_covers_everything_before_it(raw: bytes) -> None:
     """The relay has no key to decrypt with; the signature must do without."""
     for position in range(len(raw)):
         changed = bytearray(raw)
@@ -149,7 +149,7 @@ def test_the_signature_alone_covers_everything_before_it(raw: bytes):
 
 
 @pytest.mark.parametrize("raw", [an_update(b"x" * 900), a_snapshot()], ids=["update", "snapshot"])
-def test_no_byte_can_be_cut_off_or_added(raw: bytes):
+def test_no_byte_can_be_cut_off_or_added(raw: bytes) -> None:
     for size in range(len(raw)):
         with pytest.raises((MalformedEnvelope, BadSignature)):
             opened(raw[:size])
@@ -172,7 +172,7 @@ def test_no_byte_can_be_cut_off_or_added(raw: bytes):
         ("sequence", bytes(8), r"header field sequence: 0, and updates count from 1"),
     ],
 )
-def test_a_header_field_out_of_bounds_is_named(field: str, value: bytes, message: str):
+def test_a_header_field_out_of_bounds_is_named(field: str, value: bytes, message: str) -> None:
     raw = bytearray(an_update())
     raw[slice(*FIELDS[field])] = value
     with pytest.raises(MalformedEnvelope, match=message):
@@ -187,14 +187,14 @@ def test_a_header_field_out_of_bounds_is_named(field: str, value: bytes, message
         ("public_len", b"\0\0\x10\0", r"header field public_len: leaves no room"),
     ],
 )
-def test_a_snapshot_stands_outside_the_chain(field: str, value: bytes, message: str):
+def test_a_snapshot_stands_outside_the_chain(field: str, value: bytes, message: str) -> None:
     raw = bytearray(a_snapshot())
     raw[slice(*FIELDS[field])] = value
     with pytest.raises(MalformedEnvelope, match=message):
         parse(bytes(raw), max_bytes=MAX_BYTES)
 
 
-def test_a_wrong_key_opens_nothing():
+def test_a_wrong_key_opens_nothing() -> None:
     envelope = parse(an_update(), max_bytes=MAX_BYTES)
     envelope.verify(DEVICE.sign_public)
     stranger = SpaceKeys.generate(random.Random(9).randbytes)
@@ -202,7 +202,7 @@ def test_a_wrong_key_opens_nothing():
         envelope.open(stranger.envelope_key(1))
 
 
-def test_an_envelope_signed_by_another_device_is_refused():
+def test_an_envelope_signed_by_another_device_is_refused() -> None:
     """OTHER puts DEVICE's id into the header: the signature is OTHER's and does not fit DEVICE's key."""
     raw = an_update()
     forged = raw[:-64] + OTHER.sign(b"crdt-sync/envelope/v1" + raw[:-64])
@@ -212,14 +212,14 @@ def test_an_envelope_signed_by_another_device_is_refused():
         parse(forged, max_bytes=MAX_BYTES).verify(OTHER.sign_public)
 
 
-def test_a_signature_for_another_purpose_does_not_count():
+def test_a_signature_for_another_purpose_does_not_count() -> None:
     raw = an_update()
     untagged = raw[:-64] + DEVICE.sign(raw[:-64])
     with pytest.raises(BadSignature):
         parse(untagged, max_bytes=MAX_BYTES).verify(DEVICE.sign_public)
 
 
-def test_sealing_refuses_what_does_not_belong_together():
+def test_sealing_refuses_what_does_not_belong_together() -> None:
     key = KEYS.envelope_key(1)
     with pytest.raises(ValueError, match="another device"):
         seal(update_header(), b"", key=key, keys=OTHER, nonce=NONCE)
@@ -232,29 +232,29 @@ def test_sealing_refuses_what_does_not_belong_together():
         seal(update_header(), b"", key=key, keys=DEVICE, nonce=b"short")
 
 
-def test_too_large_is_refused_before_anything_is_looked_at():
+def test_too_large_is_refused_before_anything_is_looked_at() -> None:
     with pytest.raises(MalformedEnvelope, match="more than the 1000 that are allowed"):
         parse(bytes(1001), max_bytes=1000)
 
 
-def test_sizes_say_little():
+def test_sizes_say_little() -> None:
     assert {len(an_update(b"x" * size)) for size in range(60)} == {MIN_ENVELOPE_BYTES}
 
 
-def test_a_payload_does_not_show_in_its_envelope():
+def test_a_payload_does_not_show_in_its_envelope() -> None:
     raw = an_update(PAYLOAD)
     assert not any(PAYLOAD[start : start + 4] in raw for start in range(len(PAYLOAD) - 3))
 
 
 @given(st.binary(max_size=600))
-def test_random_bytes_give_only_the_typed_error(raw: bytes):
+def test_random_bytes_give_only_the_typed_error(raw: bytes) -> None:
     with pytest.raises(MalformedEnvelope):
         parse(raw, max_bytes=MAX_BYTES)
 
 
 @settings(max_examples=300)
 @given(st.sampled_from([an_update(), a_snapshot()]), st.integers(0, 700), st.binary(max_size=40))
-def test_overwritten_bytes_give_only_typed_errors(raw: bytes, position: int, patch: bytes):
+def test_overwritten_bytes_give_only_typed_errors(raw: bytes, position: int, patch: bytes) -> None:
     changed = raw[:position] + patch + raw[position + len(patch) :]
     with contextlib.suppress(MalformedEnvelope, BadSignature):
         envelope = parse(changed, max_bytes=MAX_BYTES)
@@ -263,7 +263,7 @@ def test_overwritten_bytes_give_only_typed_errors(raw: bytes, position: int, pat
         assert changed == raw
 
 
-def test_errors_and_reprs_carry_no_contents():
+def test_errors_and_reprs_carry_no_contents() -> None:
     envelope = parse(an_update(), max_bytes=MAX_BYTES)
     assert isinstance(envelope, Envelope)
     assert repr(envelope).startswith("<Envelope update 1 by device ")
@@ -286,7 +286,7 @@ covers = st.builds(
 
 
 @given(covers)
-def test_cover_vectors_come_back_as_they_were(cover: CoverVector):
+def test_cover_vectors_come_back_as_they_were(cover: CoverVector) -> None:
     again = CoverVector.decode(cover.encode())
     assert again == cover
     assert hash(again) == hash(cover)
@@ -296,12 +296,12 @@ def test_cover_vectors_come_back_as_they_were(cover: CoverVector):
 @given(
     st.binary(max_size=200) | covers.map(lambda c: c.encode() + b"\0") | covers.map(lambda c: c.encode()[:-1])
 )
-def test_bytes_that_are_no_cover_vector_give_the_typed_error(raw: bytes):
+def test_bytes_that_are_no_cover_vector_give_the_typed_error(raw: bytes) -> None:
     with contextlib.suppress(MalformedEnvelope):
         assert CoverVector.decode(raw).encode() == raw
 
 
-def test_a_cover_vector_has_one_encoding():
+def test_a_cover_vector_has_one_encoding() -> None:
     import msgspec
 
     low, high = b"a" * 16, b"b" * 16
@@ -322,7 +322,7 @@ def test_a_cover_vector_has_one_encoding():
             CoverVector.decode(msgspec.msgpack.encode(bad))
 
 
-def test_a_cover_names_exactly_what_is_merged():
+def test_a_cover_names_exactly_what_is_merged() -> None:
     assert COVER.covers(AUTHOR, 1)
     assert COVER.covers(AUTHOR, 3)
     assert not COVER.covers(AUTHOR, 2), "known, but not merged"
@@ -330,7 +330,7 @@ def test_a_cover_names_exactly_what_is_merged():
     assert not COVER.covers(Author(OTHER.device_id, Incarnation(1)), 1)
 
 
-def test_a_cover_may_only_be_replaced_by_one_that_lacks_nothing():
+def test_a_cover_may_only_be_replaced_by_one_that_lacks_nothing() -> None:
     other = Author(OTHER.device_id, Incarnation(1))
     small = CoverVector({AUTHOR: ChainHead(3, b"h" * 32)})
     large = CoverVector({AUTHOR: ChainHead(4, b"i" * 32), other: ChainHead(1, b"j" * 32)})

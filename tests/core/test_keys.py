@@ -44,7 +44,7 @@ def assert_hidden(secret: bytes, *texts: str) -> None:
             assert form not in text
 
 
-def test_the_same_entropy_makes_the_same_device():
+def test_the_same_entropy_makes_the_same_device() -> None:
     first, second = DeviceKeys.generate(seeded(1)), DeviceKeys.generate(seeded(1))
     assert first.device_id == second.device_id
     assert first.public.hpke == second.public.hpke
@@ -52,13 +52,13 @@ def test_the_same_entropy_makes_the_same_device():
     assert DeviceKeys.generate(seeded(2)).device_id != first.device_id
 
 
-def test_a_device_id_is_the_start_of_its_signing_keys_hash():
+def test_a_device_id_is_the_start_of_its_signing_keys_hash() -> None:
     keys = DeviceKeys.generate(seeded(1))
     assert keys.device_id == hashlib.sha256(b"crdt-sync/device/v1" + keys.public.sign).digest()[:16]
     assert keys.public.device_id == keys.device_id == device_id_of(keys.sign_public)
 
 
-def test_device_keys_survive_being_stored():
+def test_device_keys_survive_being_stored() -> None:
     keys = DeviceKeys.generate(seeded(3))
     again = DeviceKeys.from_bytes(keys.to_bytes())
     assert again.device_id == keys.device_id
@@ -67,14 +67,14 @@ def test_device_keys_survive_being_stored():
 
 
 @given(st.binary(max_size=300))
-def test_other_bytes_are_not_stored_keys(raw: bytes):
+def test_other_bytes_are_not_stored_keys(raw: bytes) -> None:
     with pytest.raises(ValueError, match="stored form"):
         DeviceKeys.from_bytes(b"\x00" + raw)
     with pytest.raises(ValueError, match=r"form of a space's keys|space has|epoch is"):
         SpaceKeys.from_bytes(raw)
 
 
-def test_what_is_sealed_to_a_device_opens_with_its_hpke_key():
+def test_what_is_sealed_to_a_device_opens_with_its_hpke_key() -> None:
     from cryptography.hazmat.primitives import hpke
 
     keys = DeviceKeys.generate(seeded(4))
@@ -88,18 +88,18 @@ def test_what_is_sealed_to_a_device_opens_with_its_hpke_key():
 @pytest.mark.parametrize(
     ("key", "signature"), [(b"", b""), (b"k" * 32, b"s" * 64), (b"\xff" * 32, b"s" * 64), (b"k" * 31, b"")]
 )
-def test_a_signature_that_is_none_is_false_not_an_error(key: bytes, signature: bytes):
+def test_a_signature_that_is_none_is_false_not_an_error(key: bytes, signature: bytes) -> None:
     assert not verify_signature(key, b"message", signature)
 
 
-def test_public_keys_have_their_length():
+def test_public_keys_have_their_length() -> None:
     with pytest.raises(ValueError, match="32 and 1216"):
         DevicePublic(b"s" * 32, b"h" * 1215)
     with pytest.raises(ValueError, match="128 bytes"):
         DeviceKeys(b"short")
 
 
-def test_opaque_ids_differ_by_type_record_and_space():
+def test_opaque_ids_differ_by_type_record_and_space() -> None:
     one, other = SpaceKeys.generate(seeded(1)), SpaceKeys.generate(seeded(2))
     ids = {
         one.opaque_id("work_order", "a"),
@@ -112,7 +112,7 @@ def test_opaque_ids_differ_by_type_record_and_space():
     assert all(len(opaque) == 16 for opaque in ids)
 
 
-def test_space_keys_survive_being_stored_with_all_their_epochs():
+def test_space_keys_survive_being_stored_with_all_their_epochs() -> None:
     keys = SpaceKeys(b"i" * 32, {1: b"a" * 32, 7: b"b" * 32})
     again = SpaceKeys.from_bytes(keys.to_bytes())
     assert dict(again.epochs) == {1: b"a" * 32, 7: b"b" * 32}
@@ -121,20 +121,20 @@ def test_space_keys_survive_being_stored_with_all_their_epochs():
     assert again.commitment(7) == keys.commitment(7) != keys.commitment(1)
 
 
-def test_a_commitment_fixes_the_id_key_too():
+def test_a_commitment_fixes_the_id_key_too() -> None:
     assert SpaceKeys(b"i" * 32, {1: b"a" * 32}).commitment(1) != SpaceKeys(
         b"j" * 32, {1: b"a" * 32}
     ).commitment(1)
 
 
-def test_a_missing_epoch_is_told_by_its_number():
+def test_a_missing_epoch_is_told_by_its_number() -> None:
     keys = SpaceKeys.generate(seeded(1))
     for ask in (keys.envelope_key, keys.names_key, keys.commitment):
         with pytest.raises(UnknownEpoch, match="no key for epoch 2"):
             ask(2)
 
 
-def test_epochs_and_purposes_have_keys_of_their_own():
+def test_epochs_and_purposes_have_keys_of_their_own() -> None:
     keys = SpaceKeys(b"i" * 32, {1: b"a" * 32, 2: b"a" * 32})
     nonce = bytes(12)
     sealed = keys.envelope_key(1).encrypt(nonce, b"text", b"")
@@ -143,7 +143,7 @@ def test_epochs_and_purposes_have_keys_of_their_own():
     assert keys.names_key(1).decrypt(nonce, sealed, b"") is None
 
 
-def test_no_repr_shows_a_secret():
+def test_no_repr_shows_a_secret() -> None:
     device, keys = DeviceKeys.generate(seeded(5)), SpaceKeys.generate(seeded(6))
     genesis, space = make_genesis(
         device, keys, space_name="Rig", device_name="Office", at_ms=1, entropy=seeded(7)
@@ -173,7 +173,7 @@ def test_no_repr_shows_a_secret():
         assert_hidden(hidden, *texts)
 
 
-def test_the_search_for_secrets_finds_one():
+def test_the_search_for_secrets_finds_one() -> None:
     with pytest.raises(AssertionError):
         assert_hidden(b"0123456789abcdef", f"key={b'0123456789abcdef'!r}")
     with pytest.raises(AssertionError):
@@ -181,14 +181,14 @@ def test_the_search_for_secrets_finds_one():
 
 
 @given(st.integers(0, 2**22))
-def test_padded_sizes_hold_their_content_and_stay_close(size: int):
+def test_padded_sizes_hold_their_content_and_stay_close(size: int) -> None:
     padded = padded_size(size)
     assert padded >= size
     assert padded_size(padded) == padded
     assert padded <= max(64, size + 63, size * 1.12)
 
 
-def test_sizes_up_to_a_kibibyte_are_multiples_of_64_and_grow_without_a_jump():
+def test_sizes_up_to_a_kibibyte_are_multiples_of_64_and_grow_without_a_jump() -> None:
     sizes = [padded_size(size) for size in range(5000)]
     assert sorted(sizes) == sizes
     assert {size for size in sizes if size <= 1024} == set(range(64, 1025, 64))
@@ -196,13 +196,13 @@ def test_sizes_up_to_a_kibibyte_are_multiples_of_64_and_grow_without_a_jump():
 
 
 @given(st.binary(max_size=3000))
-def test_padding_comes_off_again(payload: bytes):
+def test_padding_comes_off_again(payload: bytes) -> None:
     assert unpad(pad(payload)) == payload
     assert len(pad(payload)) == padded_size(len(payload) + LENGTH_BYTES)
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_are_not_padded_are_refused(raw: bytes):
+def test_bytes_that_are_not_padded_are_refused(raw: bytes) -> None:
     try:
         payload = unpad(raw)
     except ValueError:
@@ -210,7 +210,7 @@ def test_bytes_that_are_not_padded_are_refused(raw: bytes):
     assert pad(payload) == raw
 
 
-def test_padding_hides_nothing_of_its_own():
+def test_padding_hides_nothing_of_its_own() -> None:
     padded = pad(b"abc")
     with pytest.raises(ValueError, match="not zeros"):
         unpad(padded[:-1] + b"\x01")
@@ -229,7 +229,7 @@ payloads = st.builds(
 
 
 @given(payloads)
-def test_payloads_come_back_as_they_were(payload: Payload):
+def test_payloads_come_back_as_they_were(payload: Payload) -> None:
     assert Payload.decode(payload.encode()) == payload
 
 
@@ -238,17 +238,17 @@ def test_payloads_come_back_as_they_were(payload: Payload):
     | payloads.map(lambda p: p.encode()[:-1])
     | payloads.map(lambda p: p.encode() + b"\0")
 )
-def test_bytes_that_are_no_payload_give_the_typed_error(raw: bytes):
+def test_bytes_that_are_no_payload_give_the_typed_error(raw: bytes) -> None:
     with contextlib.suppress(BadUpdate):
         assert Payload.decode(raw).encode() == raw
 
 
-def test_a_payloads_repr_shows_no_contents():
+def test_a_payloads_repr_shows_no_contents() -> None:
     payload = Payload("work_order", RecordId("0" * 8 + "-0000-4000-8000-" + "0" * 12), 1, b"leaking pump")
     assert "leaking" not in repr(payload)
 
 
-def test_an_invites_two_keys_are_independent_of_each_other():
+def test_an_invites_two_keys_are_independent_of_each_other() -> None:
     secret = InviteSecret(b"s" * 32)
     assert secret.open(secret.seal(b"x", b"place", bytes(12)), b"place") == b"x"
     assert secret.open(secret.seal(b"x", b"place", bytes(12)), b"other") is None
