@@ -10,6 +10,7 @@ import click
 from crdt_sync.errors import RecordNotFound
 
 from .command import Command, Target, space_option, store_options
+from .failures import UsageProblem
 from .output import Output, console, new_table, show
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def command_create(
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await schema_of(device, record_type)
+        schema = await device.schema(record_type)
         written = await device.create(record_type, parse_assignments(schema, assignments), space=space)
         if out.as_json:
             out.result({"id": written.id})
@@ -80,12 +81,14 @@ def command_set(
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await schema_of(device, record_type)
-        written = await device.update(record_type, record_id, parse_assignments(schema, assignments))
+        schema = await device.schema(record_type)
+        record = await device.get(record_type, record_id)
+        changes = parse_assignments(schema, assignments, record.values if record else None)
+        written = await device.update(record_type, record_id, changes)
         if out.as_json:
             out.result({"id": written.id, "state": written.state, "resolved": list(written.resolved)})
             return
-        out.say(f"{record_type} {written.id} is changed.")
+        out.say(f"{record_type} {written.id} {'is changed' if written.changed else 'was so already'}.")
         for conflict in written.resolved:
             out.say(f"This resolved conflict {conflict}: you had seen all its versions.")
         out.note(_NOT_SENT)
@@ -113,7 +116,7 @@ def command_get(out: Output, target: Target, record_type: str, record_id: str) -
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await schema_of(device, record_type)
+        schema = await device.schema(record_type)
         record = await device.get(record_type, record_id)
         if record is None:
             raise RecordNotFound(
@@ -144,6 +147,7 @@ def command_get(out: Output, target: Target, record_type: str, record_id: str) -
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help=f"At most N records (table: {LS_LIMIT})."
 )
+@space_option
 @click.option("--order-by", metavar="FIELD", help="Sort by a field; -FIELD for the other way round.")
 def command_ls(
     out: Output,
@@ -152,6 +156,7 @@ def command_ls(
     conditions: tuple[str, ...],
     limit: int | None,
     order_by: str | None,
+    space: str | None,
 ) -> None:
     """List the records of a type.
 
@@ -160,10 +165,10 @@ def command_ls(
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await schema_of(device, record_type)
+        schema = await device.schema(record_type)
         where = parse_conditions(schema, conditions)
         most = limit if limit is not None or out.as_json else LS_LIMIT
-        records = await device.query(record_type, where=where, order_by=order_by, limit=most)
+        records = await device.query(record_type, where, order_by=order_by, limit=most, space=space)
         if out.as_json:
             out.result([record_json(record) for record in records])
             return
@@ -176,7 +181,7 @@ def command_ls(
             else f"There is no {record_type} on this device yet.",
         )
         if limit is None and len(records) == LS_LIMIT:
-            total = await device.count(record_type, where=where)
+            total = await device.count(record_type, where, space=space)
             if total > LS_LIMIT:
                 out.note(f"{LS_LIMIT} of {total:,}; --limit N shows more, --json all.")
 
@@ -226,26 +231,53 @@ def command_restore(out: Output, target: Target, record_type: str, record_id: st
     opening.run(target, work)
 
 
-async def schema_of(device: Device, record_type: str) -> RecordSchema:
-    """The schema of a type this device knows; raises UnknownType naming those there are."""
-    return await device.schema(record_type)
+def parse_assignments(
+    schema: RecordSchema, assignments: Iterable[str], current: Mapping[str, Any] | None = None
+) -> dict[Any, Any]:
+    """`field=value` arguments as the changes of one write, parsed by the schema's types.
 
-
-def parse_assignments(schema: RecordSchema, assignments: Iterable[str]) -> dict[Any, Any]:
-    """`field=value` arguments as the changes of one write, parsed by the schema's types."""
+    `current` are the record's values: several `tags+=x` in one command become one new list.
+    """
     changes: dict[Any, Any] = {}
     for text in assignments:
         path, value = schema.parse_assignment(text)
+        if path in changes:
+            value = _together(".".join(path), changes[path], value, (current or {}).get(path[0]))
         changes[path] = value
     return changes
 
 
+def _together(field: str, first: Any, second: Any, current: Any) -> Any:
+    """Two changes of one field in one command: they add up where they are relative, else it is a mistake."""
+    from crdt_sync.records.changes import AddElement, Increment, RemoveElement
+
+    if isinstance(first, Increment) and isinstance(second, Increment):
+        return Increment(first.amount + second.amount)
+    elements = first if isinstance(first, list) else current or []
+    for change in (first, second):
+        if isinstance(change, AddElement):
+            elements = [*elements, *([] if change.element in elements else [change.element])]
+        elif isinstance(change, RemoveElement):
+            elements = [element for element in elements if element != change.element]
+        elif change is not first or not isinstance(change, list):
+            raise UsageProblem(f"{field} is given twice", hint="give each field one value")
+    return elements
+
+
 def parse_conditions(schema: RecordSchema, conditions: Iterable[str]) -> dict[str, Any]:
-    """`--where field=value` as the conditions of a query, parsed by the schema's types."""
+    """`--where field=value` as the conditions of a query. For a set: the element that must be in it."""
     where: dict[str, Any] = {}
     for text in conditions:
         path, value = schema.parse_assignment(text)
-        where[".".join(path)] = value
+        name = ".".join(path)
+        if isinstance(value, list) and schema.field_at(path).shape == "set":
+            value = value[0] if len(value) == 1 else value
+        if name in where or not (value is None or isinstance(value, bool | int | float | str | bytes)):
+            raise UsageProblem(
+                f"--where {name} takes one value, compared for equality",
+                hint=f"write it as --where {name}=VALUE, once",
+            )
+        where[name] = value
     return where
 
 
