@@ -1,0 +1,1 @@
+"""Benchmark programs: `python benchmarks/run.py WORKLOAD --json`."""

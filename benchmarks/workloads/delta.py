@@ -1,0 +1,51 @@
+"""`delta`: a device that has all N records was away while another changed 10 of them, one field each.
+
+The clock runs from `connect()` until the tenth change can be read from its store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from typing import Any
+
+from benchmarks.harness import bench_folder, joined_device, new_space, running_relay, sample_work_order
+
+CHANGED = 10
+ROUNDS = 7
+
+
+async def run(records: int = 1_000) -> dict[str, Any]:
+    """Figures: `ms` (median of 7 rounds), `bytes_received` (of one round)."""
+    async with bench_folder() as folder, running_relay(folder) as relay:
+        office = await new_space(folder, relay)
+        orders = (sample_work_order(number) for number in range(records))
+        created = await asyncio.gather(*(office.create("work_order", order) for order in orders))
+        await office.sync()
+        tablet = await joined_device(folder, office, "tablet")
+        await tablet.sync()
+        await tablet.disconnect()
+
+        rounds_ms: list[float] = []
+        received = 0
+        for number in range(ROUNDS):
+            for one in created[number * CHANGED : (number + 1) * CHANGED]:
+                await office.update("work_order", one.id, {"priority": f"round-{number}"})
+            await office.sync()
+            await office.disconnect()
+            seen: set[str] = set()
+            started = time.perf_counter()
+            async with tablet.watch("work_order") as changes:
+                await tablet.connect()
+                async for change in changes:
+                    seen.add(change.id)
+                    if len(seen) == CHANGED:
+                        break
+            assert await tablet.count("work_order", where={"priority": f"round-{number}"}) == CHANGED
+            rounds_ms.append((time.perf_counter() - started) * 1e3)
+            received = (await tablet.sync()).bytes_received
+            await tablet.disconnect()
+        await tablet.close()
+        await office.close()
+    return {"ms": round(statistics.median(rounds_ms), 2), "bytes_received": received, "rounds": ROUNDS}

@@ -1,0 +1,67 @@
+"""`initial`: a fresh, joined device syncs N work orders of 20 fields, each edited 5 times by another device.
+
+The clock runs from `sync()` on the joined, empty store until a query on it returns all N records. The
+relay is given time to have each record compacted first, as it would have been long ago in the field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import bench_folder, joined_device, new_space, running_relay, sample_work_order
+from benchmarks.relay_files import log_rows
+
+EDITS = 5
+SETTLE_TIMEOUT_S = 120.0
+EDITED_FIELDS: tuple[Mapping[str, Any], ...] = (
+    {"status": "in_progress"},
+    {"meter_reading": 13_000},
+    {"tasks": {"1": {"done": False}}},
+    {"priority": "low"},
+    {"status": "completed"},
+)
+
+
+async def run(records: int = 1_000) -> dict[str, Any]:
+    """Figures: `seconds`, `bytes_received`, `records`."""
+    async with bench_folder() as folder, running_relay(folder) as relay:
+        office = await new_space(folder, relay)
+        orders = (sample_work_order(number) for number in range(records))
+        created = await asyncio.gather(*(office.create("work_order", order) for order in orders))
+        await office.sync()
+        editor = await joined_device(folder, office, "editor")
+        await editor.sync()
+        for changes in EDITED_FIELDS[:EDITS]:
+            await asyncio.gather(*(editor.update("work_order", one.id, changes) for one in created))
+            await editor.sync()
+        await _until_compacted(relay.data, records, editor)
+        envelopes = log_rows(relay.data)
+        fresh = await joined_device(folder, office, "fresh")
+        await office.close()
+        await editor.close()
+
+        started = time.perf_counter()
+        report = await fresh.sync()
+        found = await fresh.query("work_order", where={"status": "completed"})
+        seconds = time.perf_counter() - started
+        assert len(found) == records, f"{len(found)} of {records} records readable"
+        await fresh.close()
+    return {
+        "seconds": round(seconds, 4),
+        "bytes_received": report.bytes_received,
+        "records": records,
+        "log_rows_at_relay": envelopes,
+    }
+
+
+async def _until_compacted(relay_data: Path, records: int, editor: Any) -> None:
+    """Stay connected until the relay's log holds no more than a snapshot or so for each record."""
+    await editor.connect()
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    while log_rows(relay_data) > records * 1.1 + 20 and time.monotonic() < deadline:
+        await asyncio.sleep(0.25)
+    await editor.disconnect()
