@@ -111,7 +111,7 @@ class SpaceSync:
         return self.session
 
     def _gave_up(self, failures_before: int, patient: bool) -> bool:
-        if self._task is None or self._task.done():
+        if not self._running():
             return True
         if self.failures == failures_before:
             return False
@@ -198,7 +198,7 @@ class SpaceSync:
 
     def _start(self) -> None:
         self._wake.set()
-        if self._task is None or self._task.done():
+        if not self._running():
             self._backoff.reset()
             self._task = asyncio.create_task(self._run(), name=f"sync {self.space.hex()[:8]}")
 
@@ -211,11 +211,13 @@ class SpaceSync:
         else:
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        if self._stay():
-            return  # somebody asked to connect meanwhile
-        self.state = "offline"
-        self._retry_at_s = None
+        if not self._running():  # else somebody asked to connect meanwhile
+            self.state = "offline"
+            self._retry_at_s = None
         self.signal.notify()
+
+    def _running(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     def _stay(self) -> bool:
         return self._wanted or self._holds > 0
