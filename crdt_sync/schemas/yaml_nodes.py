@@ -29,6 +29,8 @@ MAX_TEXT_BYTES: Final = 256 * 1024
 """A hundred times a large schema. A schema travels as one record and is read at every open."""
 MAX_DEPTH: Final = 32
 
+_LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+
 Scalar: TypeAlias = bool | int | float | str | None
 
 
@@ -67,13 +69,21 @@ class MapNode(Node):
 class Problems:
     """Collects what is wrong in one file."""
 
-    __slots__ = ("found", "source")
+    __slots__ = ("_end", "found", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.found: list[SchemaProblem] = []
+        self._end: Node | None = None
+
+    def end_at(self, text: str) -> None:
+        """Remember where the text ends: the parser counts that end as a line of its own."""
+        lines = _LINE_BREAK.split(text)
+        self._end = Node(len(lines), len(lines[-1]) + 1)
 
     def add(self, where: Node, message: str) -> None:
+        if self._end is not None and where.line > self._end.line:
+            where = self._end
         self.found.append(SchemaProblem(self.source, where.line, where.column, message))
 
     def add_unless_said(self, where: Node, message: str) -> None:
@@ -120,6 +130,7 @@ def read(text: str, problems: Problems) -> Node | None:
         column = bad.start() - (text.rfind("\n", 0, bad.start()) + 1) + 1
         problems.add(Node(line, column), f"the character U+{ord(bad.group()):04X} cannot stand in YAML")
         return None
+    problems.end_at(text)
     builder = _Builder(problems)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
@@ -128,9 +139,6 @@ def read(text: str, problems: Problems) -> Node | None:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = Node(mark.line + 1, mark.column + 1) if mark else start
-        lines = _LINE_BREAK.split(text)
-        if where.line > len(lines):  # the parser counts the end of the text as a line of its own
-            where = Node(len(lines), len(lines[-1]) + 1)
         problems.add(where, f"not YAML: {exc.problem or exc.context or 'it cannot be read'}")
         return None
     except yaml.YAMLError:
@@ -145,7 +153,6 @@ def read(text: str, problems: Problems) -> Node | None:
 _LOADER: Final = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 """libyaml where PyYAML was built with it (all its wheels are), else its slower twin in Python."""
 
-_LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _UNREADABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What YAML 1.2 (section 5.1) does not count as printable."""
 
