@@ -21,7 +21,7 @@ from crdt_sync.records.conflicts import Conflict
 from crdt_sync.errors import ConflictNotFound
 from crdt_sync.hlc import Hlc, hlc_to_ms
 from crdt_sync.ids import Author, DeviceId, Incarnation, RecordId
-from crdt_sync.records.writes import DocWrites, Write
+from crdt_sync.records.writes import DELETED, DocWrites, Write
 from crdt_sync.roles import Role
 from crdt_sync_client.engine.model import Alternative, ConflictEntry
 from crdt_sync_client.engine.open_records import OpenRecord, Standing
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_alternatives = msgspec.msgpack.Decoder(list[tuple[Any, bytes, int, int, int]]).decode
+_decode_alternatives = msgspec.msgpack.Decoder(list[tuple[Any, bytes, int, int, int, tuple[str, ...]]]).decode
 _decode = msgspec.msgpack.Decoder().decode
 _path_text = msgspec.json.Encoder().encode
 _read_path = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -86,7 +86,14 @@ class AuditRows:
 
 def _row_of(conflict: Conflict, record_no: int, now_ms: int) -> tuple[Any, ...]:
     alternatives = [
-        (write.value, write.author.device, write.author.incarnation, write.hlc, int(write.role))
+        (
+            None if write.path[-1] == DELETED else write.value,
+            write.author.device,
+            write.author.incarnation,
+            write.hlc,
+            int(write.role),
+            write.path,
+        )
         for write in conflict.alternatives
     ]
     return (
@@ -110,7 +117,7 @@ def _ending(
         if conflict.path == gone.path:
             return now_ms, None, None, conflict.id
     settling: tuple[Write, ...] = writes.get(gone.path, ())
-    if len(settling) == 1:
+    if len(settling) == 1 and gone.path[-1] != DELETED:
         write = settling[0]
         return hlc_to_ms(Hlc(write.hlc)), write.author.device, _encode(write.value), None
     return now_ms, None, None, None
@@ -174,8 +181,10 @@ def _read(replica: Replica, rows: Iterable[Any]) -> list[ConflictEntry]:
                         at_ms=hlc_to_ms(Hlc(time)),
                         mine=device == replica.device_id,
                         author=Author(DeviceId(device), Incarnation(incarnation)).array_name,
+                        field=".".join(wrote),
+                        deletes=wrote[-1] == DELETED,
                     )
-                    for value, device, incarnation, time, role in _decode_alternatives(alternatives)
+                    for value, device, incarnation, time, role, wrote in _decode_alternatives(alternatives)
                 ),
                 winner=winner,
                 seen_at_ms=seen_at_ms,

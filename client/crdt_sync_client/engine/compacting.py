@@ -4,8 +4,7 @@ A snapshot is refused to the relay, not made wrongly, when this device cannot vo
 
 - it has work on the record that the relay does not have yet: the snapshot would hold writes that other
   devices could then have, or not have, depending on what they were given;
-- an update it put aside comes before one it merged: parts of the later one may be waiting inside the
-  document for the earlier, and a snapshot that covers it would lose them;
+- something in its document waits for an update it was not given or put aside: the document is not whole;
 - the record carries record types and this device is no admin: others would not believe it.
 """
 
@@ -37,22 +36,19 @@ def make_snapshots(replica: Replica, space: Space, records: Iterable[OpaqueId]) 
     envelopes = []
     for opaque in records:
         record = replica.records.find(space, opaque, replica.author)
-        if record is not None and record.heads and _can_vouch(replica, space, record, role):
+        if record is not None and record.heads and _can_vouch(replica, record, role):
             envelope = _seal(replica, space, record)
             if len(envelope) <= MAX_ENVELOPE_BYTES:
                 envelopes.append(envelope)
     return envelopes
 
 
-def _can_vouch(replica: Replica, space: Space, record: OpenRecord, role: Role) -> bool:
+def _can_vouch(replica: Replica, record: OpenRecord, role: Role) -> bool:
     if record.no in replica.unsent or record.no in replica.failed:
         return False
     if record.type == SCHEMA_TYPE and role is not Role.ADMIN:
         return False
-    return not any(
-        author in record.heads and record.heads[author].sequence > sequence
-        for author, sequence in space.unmerged.get(record.opaque, ())
-    )
+    return not record.doc.pending
 
 
 def _seal(replica: Replica, space: Space, record: OpenRecord) -> bytes:

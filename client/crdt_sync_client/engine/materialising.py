@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 _to_json = msgspec.json.Encoder().encode
 _raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-_INSERT_RECORD: Final = "INSERT INTO records (no, space, opaque, type, id, json, deleted, standing) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_RECORD: Final = (
+    "INSERT INTO records (no, space, opaque, type, id, json, deleted, standing)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _UPDATE_RECORD: Final = "UPDATE records SET json = ?, deleted = ?, standing = ? WHERE no = ?"
 _INSERT_DOCUMENT: Final = "INSERT INTO documents (record, state, heads) VALUES (?, ?, ?)"
 _UPDATE_DOCUMENT: Final = "UPDATE documents SET state = ?, heads = ? WHERE record = ?"

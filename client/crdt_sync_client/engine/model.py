@@ -141,7 +141,11 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One of the concurrent values. `author` is the device's hex id, `at_ms` Unix milliseconds."""
+    """One of the concurrent writes. `at_ms` is in Unix milliseconds, `author` names device and incarnation.
+
+    `field` is the dotted path it wrote; that is the conflict's own, but for a deletion that met an edit.
+    `deletes`: the write is the deletion; its `value` is None.
+    """
 
     value: Any
     device: DeviceId
@@ -150,6 +154,8 @@ class Alternative:
     at_ms: int
     mine: bool
     author: str
+    field: str
+    deletes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

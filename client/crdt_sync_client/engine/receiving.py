@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.cover import CoverVector
@@ -36,15 +36,15 @@ from crdt_sync.errors import (
     RemoteError,
 )
 from crdt_sync.hlc import Hlc
-from crdt_sync.ids import Author, OpaqueId
+from crdt_sync.ids import Author, OpaqueId, RecordId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
-from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import check_snapshot, check_update
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import sending
-from crdt_sync_client.engine.materialising import Materialiser
+from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.model import QuarantinedEnvelope, Received
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.space import Space
@@ -67,8 +67,7 @@ class _Arrival:
     envelope: Envelope
     role: Role
     author: Author
-    payload: Payload | None = None
-    cover: CoverVector | None = None
+    cover: CoverVector | None
 
 
 @dataclass(slots=True)
@@ -76,8 +75,8 @@ class _Incoming:
     """What a batch brings for one record."""
 
     record_type: str
-    record_id: str
-    arrivals: list[_Arrival] = field(default_factory=list)
+    record_id: RecordId
+    arrivals: list[tuple[_Arrival, Payload]] = field(default_factory=list)
 
 
 class ReceivedBatch:
@@ -173,12 +172,11 @@ class ReceivedBatch:
             except RemoteError as error:
                 self._put_aside(arrival, error)
                 continue
-            arrival.payload = payload
             opaque = arrival.envelope.header.record
             waiting = incoming.get(opaque)
             if waiting is None:
                 waiting = incoming[opaque] = _Incoming(payload.record_type, payload.record_id)
-            waiting.arrivals.append(arrival)
+            waiting.arrivals.append((arrival, payload))
         return incoming
 
     def _link(self, arrival: _Arrival) -> None:
@@ -212,7 +210,8 @@ class ReceivedBatch:
         if admins_only and arrival.role is not Role.ADMIN:
             raise BadUpdate("only an admin may write record types")
         if arrival.cover is None:
-            check_update(payload.update, arrival.author, arrival.role, max_bytes=MAX_ENVELOPE_BYTES)
+            summary = check_update(payload.update, arrival.author, arrival.role, max_bytes=MAX_ENVELOPE_BYTES)
+            self._follow_clock(summary.latest)
         return payload
 
     def _put_aside(self, arrival: _Arrival, error: CrdtSyncError) -> None:
@@ -240,7 +239,7 @@ class ReceivedBatch:
 
     # Merging ----------------------------------------------------------------------------------------
 
-    def _merge(self, incoming: dict[OpaqueId, _Incoming]) -> Any:
+    def _merge(self, incoming: dict[OpaqueId, _Incoming]) -> Materialised:
         replica, space = self._replica, self._space
         materialiser = Materialiser(replica, "remote")
         merged: list[OpenRecord] = []
@@ -270,8 +269,7 @@ class ReceivedBatch:
         heads = {} if record is None else dict(record.heads)
         updates: list[bytes] = []
         aside = space.unmerged.get(opaque)
-        for arrival in coming.arrivals:
-            assert arrival.payload is not None
+        for arrival, payload in coming.arrivals:
             if arrival.cover is None:
                 known = heads.get(arrival.author)
                 link = ChainHead(arrival.envelope.header.sequence, arrival.envelope.hash)
@@ -280,12 +278,12 @@ class ReceivedBatch:
                     continue
                 if known is None or known.sequence < link.sequence:
                     heads[arrival.author] = link
-            elif not self._take_cover(arrival, opaque, heads):
+            elif not self._take_cover(arrival, payload, arrival.cover, opaque, heads):
                 self._duplicates += 1
                 continue
             if aside and (arrival.author, arrival.envelope.header.sequence) in aside:
                 self._note_merged(opaque, arrival.author, arrival.envelope.header.sequence)
-            updates.append(arrival.payload.update)
+            updates.append(payload.update)
         if not updates:
             return None
         state = updates[0] if record is None and len(updates) == 1 else None
@@ -294,7 +292,7 @@ class ReceivedBatch:
             record = replica.records.new(
                 space,
                 coming.record_type,
-                coming.arrivals[0].payload.record_id,
+                coming.record_id,
                 opaque,
                 replica.author,
                 merged,
@@ -302,13 +300,18 @@ class ReceivedBatch:
         else:
             record.doc.apply(merged)
         record.heads = heads
-        self._follow_clock(record.doc)
         return record, state
 
-    def _take_cover(self, arrival: _Arrival, opaque: OpaqueId, heads: dict[Author, ChainHead]) -> bool:
+    def _take_cover(
+        self,
+        arrival: _Arrival,
+        payload: Payload,
+        cover: CoverVector,
+        opaque: OpaqueId,
+        heads: dict[Author, ChainHead],
+    ) -> bool:
         """Check a snapshot and add what it covers to `heads`; False when it brings nothing new."""
-        cover, payload, space = arrival.cover, arrival.payload, self._space
-        assert cover is not None and payload is not None
+        space = self._space
         news = [
             (author, head)
             for author, head in cover.covered.items()
@@ -325,7 +328,7 @@ class ReceivedBatch:
             return None if admins_only and role is not Role.ADMIN else role
 
         try:
-            check_snapshot(payload.update, role_of)
+            self._follow_clock(check_snapshot(payload.update, role_of).latest)
         except BadUpdate as error:
             self._put_aside(arrival, error)
             return False
@@ -356,9 +359,8 @@ class ReceivedBatch:
             (self._space.no, opaque, author.device, author.incarnation, sequence),
         )
 
-    def _follow_clock(self, doc: RecordDocument) -> None:
+    def _follow_clock(self, latest: Hlc) -> None:
         """Let the local clock follow what it has seen, within reason."""
-        latest = max((write.hlc for writes in doc.writes().values() for write in writes), default=Hlc(0))
         if not self._replica.hlc.follow(latest, self._now_ms):
             self._clocks_ahead += 1
 

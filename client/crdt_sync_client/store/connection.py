@@ -9,8 +9,8 @@ unencrypted, at the start of its file, so no second file is needed. SQLCipher ge
 does no derivation of its own. The key goes in by the C interface, never as SQL text, so that neither a
 statement cache nor a trace nor an error message can hold it.
 
-Locking. `locking_mode=EXCLUSIVE` keeps the lock from opening to closing: a second opener, in this process
-or another, gets `StoreInUse`. It also keeps the WAL index in memory instead of in a shared file.
+Locking. A second opener, in this process or another, gets `StoreInUse` (see `claim`).
+`locking_mode=EXCLUSIVE` keeps the lock from opening to closing, and the WAL index in memory instead of in a shared file.
 
 Durability. With WAL and `synchronous=FULL` a commit is on the disk when it returns: for what people
 wrote. `NORMAL` may lose the last commits in a power cut, never the file's integrity: enough for what the
@@ -30,6 +30,7 @@ from typing import Any, Final, NoReturn, Protocol
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from crdt_sync.errors import NotAStore, StoreClosed, StoreExists, StoreInUse, StoreMissing, WrongPassphrase
+from crdt_sync_client.store.claim import FileClaim
 
 KEY_BYTES: Final = 32
 SALT_BYTES: Final = 16
@@ -65,9 +66,10 @@ class Connection(Protocol):
 class Database:
     """A database connection with explicit transactions. Use it on one thread."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Takes over a connection that is open, keyed and in autocommit mode."""
+    def __init__(self, connection: Connection, claim: FileClaim | None = None) -> None:
+        """Takes over a connection that is open, keyed and in autocommit mode, and the claim on its file."""
         self._connection: Connection | None = connection
+        self._claim = claim
         self._durable: bool | None = None
         self._in_transaction = False
         self.execute = connection.execute
@@ -95,7 +97,7 @@ class Database:
         except FileNotFoundError:
             raise StoreMissing(f"there is no directory {Path(path).parent}", hint="make it first") from None
         try:
-            return cls(_connect(path, _key_bytes(key, salt), salt, busy=f"{path} is in use"))
+            return cls._claimed(path, key, salt)
         except BaseException:
             os.unlink(path)
             raise
@@ -106,8 +108,24 @@ class Database:
 
         A refused file is left as it was, byte for byte.
         """
-        salt = _check_file(path)
-        return cls(_connect(path, _key_bytes(key, salt), salt, busy=f"{path} is in use"))
+        return cls._claimed(path, key, None)
+
+    @classmethod
+    def _claimed(cls, path: str | os.PathLike[str], key: bytes | str, salt: bytes | None) -> Database:
+        """`salt` for a new file; None for one that is to be looked at first."""
+        try:
+            claim = FileClaim(path)
+        except FileNotFoundError:
+            raise StoreMissing(
+                f"there is no store at {path}", hint="make one with `crdt-sync init --store FILE --name NAME`"
+            ) from None
+        try:
+            if salt is None:
+                salt = _check_file(path, claim)
+            return cls(_connect(path, _key_bytes(key, salt), salt), claim)
+        except BaseException:
+            claim.release()
+            raise
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[None]:
@@ -154,6 +172,8 @@ class Database:
             connection, self._connection = self._connection, None
             self.execute = self.executemany = _closed
             connection.close()
+            if self._claim is not None:
+                self._claim.release()
 
 
 def _closed(*_: Any) -> NoReturn:
@@ -161,7 +181,7 @@ def _closed(*_: Any) -> NoReturn:
 
 
 def derive_key(passphrase: str, salt: bytes) -> bytes:
-    """32 bytes from a passphrase: Argon2id, RFC 9106's second recommended setting (64 MiB, 3 passes, 4 lanes)."""
+    """32 bytes from a passphrase: Argon2id with RFC 9106's second choice (64 MiB, 3 passes, 4 lanes)."""
     return Argon2id(salt=salt, length=KEY_BYTES, iterations=3, lanes=4, memory_cost=64 * 1024).derive(
         passphrase.encode()
     )
@@ -175,16 +195,10 @@ def _key_bytes(key: bytes | str, salt: bytes) -> bytes:
     return key
 
 
-def _check_file(path: str | os.PathLike[str]) -> bytes:
+def _check_file(path: str | os.PathLike[str], claim: FileClaim) -> bytes:
     """The file's salt, after telling apart what can be told without the key."""
     try:
-        with open(path, "rb") as file:
-            first = file.read(PAGE_BYTES)
-            size_bytes = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        raise StoreMissing(
-            f"there is no store at {path}", hint="make one with `crdt-sync init --store FILE --name NAME`"
-        ) from None
+        first, size_bytes = claim.read_start(PAGE_BYTES)
     except IsADirectoryError:
         raise NotAStore(f"{path} is a directory, not a store", hint="name the store's file") from None
     if first.startswith(_PLAIN_SQLITE):
@@ -193,13 +207,13 @@ def _check_file(path: str | os.PathLike[str]) -> bytes:
         raise NotAStore(f"{path} is not a store", hint="name the file that `crdt-sync init` made")
     if size_bytes % PAGE_BYTES:
         raise NotAStore(
-            f"{path} is not a store, or one that was cut short: its size is not a multiple of {PAGE_BYTES} bytes",
+            f"{path} is not a store, or was cut short: its size is not a multiple of {PAGE_BYTES} bytes",
             hint="restore it from a backup, or join again with a new store",
         )
     return first[:SALT_BYTES]
 
 
-def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes, *, busy: str) -> Connection:
+def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes) -> Connection:
     # The driver is imported here so that everything above runs with another one, or none.
     from sqlcipher3 import dbapi2
 
@@ -219,7 +233,7 @@ def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes, *, busy: str
         connection.execute("ROLLBACK")
     except dbapi2.Error as exc:
         connection.close()
-        raise _open_error(str(exc), os.fspath(path), busy) from None
+        raise _open_error(str(exc), os.fspath(path)) from None
     except BaseException:
         connection.close()
         raise
@@ -227,11 +241,12 @@ def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes, *, busy: str
     return opened
 
 
-def _open_error(message: str, path: str, busy: str) -> Exception:
+def _open_error(message: str, path: str) -> Exception:
     """SQLite's reason for not opening, in our terms. Its texts are stable; sqlcipher3 gives no codes."""
     if _ALREADY_LOCKED in message:
         return StoreInUse(
-            busy, hint="close the other program that has it open; one at a time can use a store"
+            f"{path} is in use",
+            hint="close the other program that has it open; one at a time can use a store",
         )
     if "not a database" in message:
         return WrongPassphrase(
