@@ -12,8 +12,10 @@ Rules, checked for every entry by devices and by the relay alike, and without an
 - Expiry is held against a clock only where one is given (`now_ms`): the relay does when an entry is
   appended, the joiner before he joins. Devices that follow the log do not: all must come to one result.
 
-What it does not know: whether the log is complete. A relay may hold back the newest entries; it cannot
-change, reorder, remove or invent any.
+What it does not know: whether the log is complete, or the only one. A relay cannot change, reorder, remove
+or invent entries. It can hold back the newest, and where two were made for one place (two guests joining
+at once) it can show one to some devices and the other to others. Envelopes cite the head their author
+knew, so such a fork shows as soon as an envelope crosses it (`knows_head`).
 """
 
 from __future__ import annotations
