@@ -1,0 +1,92 @@
+"""Conflicts: concurrent writes that a rule settled (`auto`) or that wait for a person (`open`).
+
+A conflict is nothing stored. It follows from the visible writes, and so does its id, so every device
+that has seen the same writes names the same conflict without asking anyone. One more write that has
+seen all alternatives ends it; one that has not makes it another conflict, with another id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from crdt_sync.records.writes import Path, Write, same_value
+from crdt_sync.rules.base import by_clock
+from crdt_sync.rules.deletion import DELETE_WINS, uncovered
+
+ConflictKind: TypeAlias = Literal["open", "auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Concurrent writes of one path, or a deletion against edits it had not seen (path ending `$deleted`).
+
+    `id` is 32 hex digits. `rule` is the name of the rule. `alternatives` are in canonical order (author,
+    then time); `winner` is the one that is shown, for an `open` conflict provisionally.
+    """
+
+    id: str
+    path: Path
+    rule: str
+    kind: ConflictKind
+    alternatives: tuple[Write, ...]
+    winner: Write
+
+
+def differ(writes: Sequence[Write]) -> bool:
+    """Whether concurrent writes disagree: the same value written twice is no conflict."""
+    first = writes[0].value
+    return any(not same_value(first, write.value) for write in writes[1:])
+
+
+def field_conflict(
+    record_type: str,
+    record_id: str,
+    path: Path,
+    rule: str,
+    kind: ConflictKind,
+    writes: Sequence[Write],
+    winner: Write,
+) -> Conflict:
+    """The conflict between these writes of one path."""
+    alternatives = canonical(writes)
+    return Conflict(
+        conflict_id(record_type, record_id, path, alternatives), path, rule, kind, alternatives, winner
+    )
+
+
+def deletion_conflict(
+    record_type: str, record_id: str, path: Path, rule: str, marks: Sequence[Write], under: Iterable[Write]
+) -> Conflict | None:
+    """The conflict between deletions and the edits none of them had seen; None when there is no such edit.
+
+    `path` is that of the deletion. Its alternatives are all of those deletions and edits.
+    """
+    unseen = uncovered(marks, under)
+    if not marks or not unseen:
+        return None
+    winner = max(marks if rule == DELETE_WINS else unseen, key=by_clock)
+    return field_conflict(record_type, record_id, path, rule, "auto", [*marks, *unseen], winner)
+
+
+def conflict_id(record_type: str, record_id: str, path: Path, writes: Sequence[Write]) -> str:
+    """The same on every device: a hash of the record, the path and the ids of the writes."""
+    digest = hashlib.sha256(b"crdt-sync/conflict/v1")
+    for name in (record_type, record_id, *path):
+        raw = name.encode()
+        digest.update(len(raw).to_bytes(4, "big") + raw)
+    for write in canonical(writes):
+        author = write.author
+        digest.update(author.device + author.incarnation.to_bytes(4, "big") + write.hlc.to_bytes(8, "big"))
+    return digest.hexdigest()[:32]
+
+
+def canonical(writes: Iterable[Write]) -> tuple[Write, ...]:
+    """Writes by author and time, the order in which every device lists them."""
+    return tuple(
+        sorted(
+            writes, key=lambda write: (write.author.device, write.author.incarnation, write.hlc, write.path)
+        )
+    )

@@ -1,0 +1,226 @@
+"""A record document: the CRDT itself, with nothing decided.
+
+One `Array` per author (device and incarnation), each holding that author's writes. To write a field is
+to delete every visible write of its path, wherever it stands, and to append the new one to one's own
+array. What is concurrent survives side by side; what was sequential never does. In its own array an
+author's items are contiguous, so deleted runs merge and ten thousand overwrites stay a few hundred bytes.
+
+Two traps of the bindings that this module is built around:
+
+- `Doc.get_update()` leaves out what is *pending*: items whose predecessor, and deletions whose item, has
+  not arrived yet. Storing only that would lose them. So updates that do not show in full yet are held
+  here, applied again with whatever comes, and are part of `state()`.
+- A subscription of `Doc.observe` refers to the document it is kept in, through Rust, where Python's
+  collector cannot see it. It is dropped after each edit, or closed documents would never be freed.
+
+Updates are trusted here: `update_check` comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import pycrdt
+from pycrdt import Array, Doc
+
+from crdt_sync.ids import Author
+from crdt_sync.records.update_format import ParsedUpdate, parse_update
+from crdt_sync.records.writes import DocWrites, Path, Write, read_write
+
+EMPTY_UPDATE = b"\0\0"
+"""The update that changes nothing."""
+
+_READ_ONLY_CLIENT = 1
+"""Client id of a document opened without an author. It never stands in a document."""
+
+
+class _Lane:
+    """The visible writes of one author, and the clocks they stand at, in array order."""
+
+    __slots__ = ("author", "clocks", "end", "writes")
+
+    def __init__(self, author: Author, clocks: list[int], writes: list[Write], end: int) -> None:
+        self.author = author
+        self.clocks = clocks
+        self.writes = writes
+        self.end = end
+
+
+class RecordDocument:
+    """One record. Belongs to the thread it was made in."""
+
+    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes")
+
+    def __init__(self, state: bytes | None = None, *, author: Author | None = None) -> None:
+        """`state` is what `state()` gave; without `author` the document cannot be edited."""
+        self._author = author
+        self._doc: Doc[Any] = Doc(client_id=_READ_ONLY_CLIENT if author is None else author.client_id)
+        self._lanes: dict[Author, _Lane] = {}
+        self._by_path: Mapping[Path, tuple[Write, ...]] | None = None
+        self._fresh = True
+        """Whether `_lanes` shows what the document holds."""
+        self._held: list[bytes] = []
+        """Updates that may not show in full yet."""
+        if state is not None:
+            self.apply(state)
+
+    def apply(self, update: bytes) -> None:
+        """Take in a checked update. Again, or before what it builds on, is harmless."""
+        was_empty = self._fresh and not self._lanes and not self._held
+        self._doc.apply_update(update)
+        for earlier in self._held:
+            self._doc.apply_update(earlier)
+        # A whole document without anything pending comes out as long as it went in; only then need it
+        # not be looked into to see what it still waits for.
+        if not (was_empty and len(self._doc.get_update()) == len(update)):
+            self._held.append(update)
+        self._fresh = False
+        self._by_path = None
+
+    def writes(self) -> DocWrites:
+        """The visible writes per path, each in canonical order. The same mapping until a change."""
+        if self._by_path is None:
+            lanes = self._read()
+            by_path: dict[Path, tuple[Write, ...]] = {}
+            for author in sorted(lanes) if len(lanes) > 1 else lanes:
+                for write in lanes[author].writes:
+                    others = by_path.get(write.path)
+                    by_path[write.path] = (write,) if others is None else (*others, write)
+            self._by_path = MappingProxyType(by_path)
+        return self._by_path
+
+    def edit(self, *, remove: Iterable[Write], add: Sequence[Write]) -> bytes:
+        """Remove visible writes and append own ones, in one transaction; returns the update to send.
+
+        Raises ValueError for a write to remove that is not visible, and for one to add that is not by
+        this document's author, or not later than the author's last.
+        """
+        author = self._author
+        lanes = self._read()
+        places = self._places(lanes, remove)
+        raws = [write.encode() for write in add]
+        if add:
+            own = None if author is None else lanes.get(author)
+            before = own.writes[-1].hlc if own is not None and own.writes else 0
+            for write in add:
+                if write.author != author or write.hlc <= before:
+                    raise ValueError("a write to add must be by the document's author, later than its last")
+                before = write.hlc
+        if not places and not raws:
+            return EMPTY_UPDATE
+        doc = self._doc
+        updates: list[bytes] = []
+        subscription = doc.observe(lambda event: updates.append(event.update))
+        try:
+            with doc.transaction():
+                for lane, indexes in places:
+                    array: Array[Any] = doc.get(lane.author.array_name, type=Array)
+                    for index in indexes:
+                        del array[index]
+                if author is not None and raws:
+                    doc.get(author.array_name, type=Array).extend(raws)
+        finally:
+            doc.unobserve(subscription)
+        self._note_edit(places, add)
+        return updates[0]
+
+    def state(self) -> bytes:
+        """The whole document as one update, with what is still pending in it."""
+        if self._held:
+            self._read()
+        state: bytes = self._doc.get_update()
+        return merge_updates([state, *self._held]) if self._held else state
+
+    def content_hash(self) -> bytes:
+        """32 bytes, equal on all devices that show the same writes of the same authors."""
+        digest = hashlib.sha256(b"crdt-sync/content/v1")
+        for author in self.arrays():
+            digest.update(author.array_name.encode())
+            for write in self._lanes[author].writes:
+                raw = write.encode()
+                digest.update(len(raw).to_bytes(4, "big") + raw)
+        return digest.digest()
+
+    def arrays(self) -> list[Author]:
+        """The authors that have visible writes, in order."""
+        return sorted(author for author, lane in self._read().items() if lane.writes)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something taken in cannot show yet, because what it builds on is missing."""
+        self._read()
+        return bool(self._held)
+
+    def _read(self) -> dict[Author, _Lane]:
+        """The lanes, read anew when the document changed. Writes once decoded are not decoded again."""
+        if not self._fresh:
+            known = self._lanes
+            parsed = parse_update(self._doc.get_update())
+            self._lanes = {}
+            for blocks in parsed.blocks:
+                author = Author.from_array_name(blocks.name or "")
+                lane = known.get(author)
+                decoded = {} if lane is None else dict(zip(lane.clocks, lane.writes, strict=True))
+                clocks: list[int] = []
+                writes: list[Write] = []
+                for clock, raw in parsed.visible(blocks):
+                    clocks.append(clock)
+                    writes.append(decoded.get(clock) or read_write(raw, author))
+                self._lanes[author] = _Lane(author, clocks, writes, blocks.end)
+            self._fresh = True
+            if self._held:
+                self._release(parsed)
+        return self._lanes
+
+    def _release(self, state: ParsedUpdate) -> None:
+        """Let go of the held updates that show in full by now."""
+        ends = {blocks.client: blocks.end for blocks in state.blocks}
+        waiting = [
+            update
+            for update in self._held
+            if any(ends.get(client, 0) < clock for client, clock in parse_update(update).needs())
+        ]
+        self._held = [merge_updates(waiting)] if len(waiting) > 1 else waiting
+
+    def _places(
+        self, lanes: Mapping[Author, _Lane], remove: Iterable[Write]
+    ) -> list[tuple[_Lane, list[int]]]:
+        """Where the writes to remove stand: per lane the indexes, from the last to the first."""
+        indexes: dict[Author, list[int]] = {}
+        for write in remove:
+            lane = lanes.get(write.author)
+            try:
+                index = -1 if lane is None else lane.writes.index(write)
+            except ValueError:
+                index = -1
+            if index < 0:
+                raise ValueError("a write to remove is not visible in the document")
+            indexes.setdefault(write.author, []).append(index)
+        return [(lanes[author], sorted(set(found), reverse=True)) for author, found in indexes.items()]
+
+    def _note_edit(self, places: list[tuple[_Lane, list[int]]], add: Sequence[Write]) -> None:
+        """Bring the lanes to where the edit has brought the document, without reading it again."""
+        self._by_path = None
+        for lane, indexes in places:
+            for index in indexes:
+                del lane.writes[index], lane.clocks[index]
+        if add:
+            author = add[0].author
+            lane = self._lanes.get(author) or _Lane(author, [], [], 0)
+            self._lanes[author] = lane
+            lane.clocks.extend(range(lane.end, lane.end + len(add)))
+            lane.writes.extend(add)
+            lane.end += len(add)
+
+
+def merge_updates(updates: Sequence[bytes]) -> bytes:
+    """One update with the content of all; their order does not matter, gaps between them may stay."""
+    if len(updates) == 1:
+        return updates[0]
+    if not updates:
+        return EMPTY_UPDATE
+    merged: bytes = pycrdt.merge_updates(*updates)
+    return merged
