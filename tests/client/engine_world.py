@@ -101,11 +101,11 @@ class Relay:
             assert self.stored[(author, head.sequence)] == head.hash
         kept, upto = [], 0
         for row in self.rows:
-            seq, kind, old, author, of, row_upto = row
+            _, kind, old, _, of, row_upto = row
             covered = False
             if of == record and kind == Kind.UPDATE:
-                header = parse(old, max_bytes=MAX_ENVELOPE_BYTES).header
-                covered = cover.covers(header.author, header.sequence)
+                by = parse(old, max_bytes=MAX_ENVELOPE_BYTES).header
+                covered = cover.covers(by.author, by.sequence)
             elif of == record and kind == Kind.SNAPSHOT:
                 earlier = parse(old, max_bytes=MAX_ENVELOPE_BYTES).cover()
                 covered = cover.lacks(earlier) is None

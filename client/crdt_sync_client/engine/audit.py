@@ -87,7 +87,7 @@ class AuditRows:
 def _row_of(conflict: Conflict, record_no: int, now_ms: int) -> tuple[Any, ...]:
     alternatives = [
         (
-            None if write.path[-1] == DELETED else write.value,
+            write.value,
             write.author.device,
             write.author.incarnation,
             write.hlc,

@@ -48,7 +48,7 @@ class UpdateOp:
 
     type: str
     id: RecordId
-    changes: Mapping[str | Path, Any]
+    changes: Mapping[str, Any] | Mapping[str | Path, Any]
     space: SpaceId | None = None
 
 
@@ -144,7 +144,7 @@ class Alternative:
     """One of the concurrent writes. `at_ms` is in Unix milliseconds, `author` names device and incarnation.
 
     `field` is the dotted path it wrote; that is the conflict's own, but for a deletion that met an edit.
-    `deletes`: the write is the deletion; its `value` is None.
+    `deletes`: the write is the deletion; its `value` is what the deletion had seen.
     """
 
     value: Any
