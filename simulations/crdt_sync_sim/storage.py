@@ -75,6 +75,10 @@ class Rows:
         rest, self._next = self._rows[self._next :], len(self._rows)
         return rest
 
+    def close(self) -> None:
+        """The rest is not wanted."""
+        self._next = len(self._rows)
+
     def __iter__(self) -> Rows:
         return self
 
@@ -116,10 +120,14 @@ class Storage(Protocol):
 
 
 class DiskStorage:
-    """On a simulated disk, with a write-ahead log. The engine chooses `synchronous`, as in the product."""
+    """On a simulated disk, with a write-ahead log. The engine chooses `synchronous`, as in the product.
 
-    def __init__(self, chance: Random) -> None:
+    `before_wal` are statements that a database wants when it is new, before it gets its write-ahead log.
+    """
+
+    def __init__(self, chance: Random, before_wal: Sequence[str] = ()) -> None:
         self.disk = Disk(chance)
+        self._before_wal = before_wal
         self._connection: apsw.Connection | None = None
 
     @property
@@ -133,6 +141,9 @@ class DiskStorage:
     def connect(self) -> Connection:
         connection = self._connection = apsw.Connection(_MAIN, vfs=self.disk.vfs_name, statementcachesize=256)
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        if not self.disk.exists(_MAIN) or not self.disk.size_bytes:
+            for statement in self._before_wal:
+                connection.execute(statement)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")

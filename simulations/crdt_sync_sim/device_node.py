@@ -1,0 +1,172 @@
+"""A device as a node: the real engine on its own storage, the app that uses it, and its sync.
+
+The app's side is `write`: it does one operation and notes for the oracle what it saw before and what it left
+afterwards. What happened inside a crash is looked up in the store when the device starts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from crdt_sync.errors import CrdtSyncError
+from crdt_sync.ids import RecordId, SpaceId
+from crdt_sync.protocol.frames import Deliver, FromRelay
+from crdt_sync.records.document import RecordDocument
+from crdt_sync.records.writes import Write
+from crdt_sync_client.engine import Engine
+from crdt_sync_client.engine.model import Operation, WriteResult
+from crdt_sync_client.incoming_batch import IncomingBatch
+from crdt_sync_client.store.connection import Database
+from crdt_sync_sim.device_sync import DeviceSync, device_is_sound
+from crdt_sync_sim.network import Network
+from crdt_sync_sim.node import Node
+from crdt_sync_sim.oracle import Oracle, RecordName
+from crdt_sync_sim.storage import Storage
+from crdt_sync_sim.world import World, seconds
+
+RETRY_START_US = seconds(5)
+KEPT_BATCHES = 40
+"""Received batches kept per device, to be replayed at the end."""
+
+
+@dataclass(slots=True)
+class DeviceTally:
+    """What one device did in a run."""
+
+    acknowledged: int = 0
+    refused: int = 0
+    failed: int = 0
+    resolved: int = 0
+    quarantined: int = 0
+    conflicts_opened: set[str] = field(default_factory=set)
+    peak_outbox: int = 0
+    converged_us: int | None = None
+
+
+class DeviceNode(Node):
+    """See the module. `space` is the one space of the world, once it is founded."""
+
+    def __init__(self, name: str, world: World, network: Network, storage: Storage, oracle: Oracle) -> None:
+        super().__init__(name, world, network, storage)
+        self.engine: Engine
+        self.space: SpaceId
+        self.oracle = oracle
+        self.tally = DeviceTally()
+        self.batches: list[tuple[list[tuple[int, int, bytes]], int]] = []
+        self.sync = DeviceSync(self)
+        self._database: Database | None = None
+        self._created = False
+        self._entropy = world.streams.entropy(f"crypto/{name}")
+
+    # Lives
+
+    def on_start(self) -> None:
+        try:
+            self._open()
+        except Exception as exc:
+            if not device_is_sound(exc):
+                raise
+            self.world.note("start_failed", self.name, type(exc).__name__)
+            self.storage.crash()
+            self.later(RETRY_START_US, self.on_start)
+            return
+        self.world.note("start", self.name, f"{self.engine.author.incarnation}")
+        if hasattr(self, "space"):
+            self.oracle.device_started(self)
+            self.sync = DeviceSync(self)
+            self.sync.connect()
+
+    def _open(self) -> None:
+        database = self._database = Database(self.storage.connect())
+        if self._created:
+            self.engine = Engine.open(database, clock=self.clock.now_ms, entropy=self._entropy)
+        else:
+            self.engine = Engine.create(
+                database, name=self.name, clock=self.clock.now_ms, entropy=self._entropy
+            )
+            self._created = True
+
+    def on_stop(self) -> None:
+        # The connection belongs to a dead process; its storage lets go of it.
+        self._database = None
+
+    @property
+    def ready(self) -> bool:
+        """Up, not paused, and its store open."""
+        return self.up and self._database is not None and self.world.now_us >= self._paused_until_us
+
+    # The app
+
+    def write(self, operations: Sequence[Operation]) -> list[WriteResult | CrdtSyncError] | None:
+        """Do it; None when the device cannot now, or its disk would not."""
+        if not self.ready:
+            return None
+        names = [name for name in (self.oracle.named(op) for op in operations) if name is not None]
+        before = {name: self.visible(name) for name in names}
+        try:
+            results = self.engine.write(operations)
+        except Exception as exc:
+            if not device_is_sound(exc):
+                raise
+            self.tally.failed += 1
+            self.world.note("write_failed", self.name, type(exc).__name__)
+            return None
+        for operation, result in zip(operations, results, strict=True):
+            self._note_result(operation, result)
+            if isinstance(result, WriteResult):
+                names.append((result.type, result.id))
+        for name in dict.fromkeys(names):
+            self.oracle.wrote(self, name, before.get(name, frozenset()), self.visible(name))
+        self.sync.push_soon()
+        return results
+
+    def _note_result(self, operation: Operation, result: WriteResult | CrdtSyncError) -> None:
+        kind = type(operation).__name__
+        if isinstance(result, WriteResult):
+            self.tally.acknowledged += 1
+            self.tally.resolved += len(result.resolved)
+            self.world.note("write", self.name, f"{kind} {result.type} {result.id} {result.changed}")
+        else:
+            self.tally.refused += 1
+            self.world.note("write_refused", self.name, f"{kind} {result.code}")
+
+    def document(self, name: RecordName) -> RecordDocument | None:
+        """The record's document as it is in the store."""
+        assert self._database is not None
+        record_type, id = name
+        state = self._database.value(
+            "SELECT state FROM documents JOIN records ON record = no WHERE type = ? AND id = ?",
+            (record_type, id),
+        )
+        return None if state is None else RecordDocument(state)
+
+    def visible(self, name: RecordName) -> frozenset[Write]:
+        """The record's visible writes."""
+        document = self.document(name)
+        if document is None:
+            return frozenset()
+        return frozenset(write for writes in document.writes().values() for write in writes)
+
+    def record_names(self) -> list[RecordName]:
+        assert self._database is not None
+        rows = self._database.rows("SELECT type, id FROM records ORDER BY type, id")
+        return [(record_type, RecordId(id)) for record_type, id in rows]
+
+    # What sync tells
+
+    def took(self, frames: Sequence[FromRelay], batch: IncomingBatch) -> None:
+        """A batch was given to the store; `batch.error` says whether all of it was taken."""
+        for received in batch.received:
+            self.tally.conflicts_opened.update(received.conflicts_opened)
+            self.tally.quarantined += len(received.quarantined)
+            for bad in received.quarantined:
+                self.world.note("quarantine", self.name, f"{bad.seq} {bad.code}")
+            if received.envelopes:
+                self.world.note("merge", self.name, f"{received.envelopes} to {batch.cursor}")
+            for conflict in received.conflicts_opened:
+                self.world.note("conflict", self.name, conflict[:8])
+        for frame in frames:
+            if isinstance(frame, Deliver) and frame.rows and len(self.batches) < KEPT_BATCHES:
+                rows = [(row.sequence, int(row.kind), row.payload) for row in frame.rows]
+                self.batches.append((rows, frame.cursor))
