@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.server.engine_kit import Relay
 from tests.server.relay_kit import RelayProcess
 
 
@@ -19,3 +20,10 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
         yield process
         assert process.stop() == 0
         assert process.stderr == ""
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Relay]:
+    relay = Relay(tmp_path / "relay.sqlite3")
+    yield relay
+    relay.close()

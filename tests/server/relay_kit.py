@@ -35,6 +35,7 @@ from crdt_sync.protocol.frames import (
     Deliver,
     Frame,
     FromRelay,
+    Got,
     Hello,
     Mode,
     Welcome,
@@ -198,6 +199,7 @@ class RawClient:
         """Deliveries until the relay says that was all."""
         frames = [await self.expect(Deliver)]
         while not frames[-1].caught_up:
+            await self.send(Got(frames[-1].cursor))
             frames.append(await self.expect(Deliver))
         return frames
 
