@@ -126,9 +126,7 @@ class Relay:
 
     def updates(self) -> list[Envelope]:
         return [
-            parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
-            for _, kind, raw, *_ in self.rows
-            if kind == Kind.UPDATE
+            parse(raw, max_bytes=MAX_ENVELOPE_BYTES) for _, kind, raw, *_ in self.rows if kind == Kind.UPDATE
         ]
 
 
@@ -293,9 +291,7 @@ class World:
                 records = sorted(engine.query(type, deleted=True), key=lambda record: record.id)
                 for record in records:
                     digest = engine.content_hash(type, record.id)
-                    everything.append(
-                        (record.id, record.values, record.deleted, record.conflicts, digest)
-                    )
+                    everything.append((record.id, record.values, record.deleted, record.conflicts, digest))
             everything += sorted(conflict.id for conflict in engine.conflicts())
             seen.append(everything)
         assert all(one == seen[0] for one in seen[1:])

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from crdt_sync.records.conflicts import Conflict
 
 from crdt_sync.errors import ConflictNotFound
 from crdt_sync.hlc import Hlc, hlc_to_ms
 from crdt_sync.ids import Author, DeviceId, Incarnation, RecordId
+from crdt_sync.records.conflicts import Conflict
 from crdt_sync.records.writes import DELETED, DocWrites, Write
 from crdt_sync.roles import Role
 from crdt_sync_client.engine.model import Alternative, ConflictEntry

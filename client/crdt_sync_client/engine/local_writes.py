@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace as replaced
 from typing import TYPE_CHECKING, Any, Final
 
-from crdt_sync.records.editing import Edit, plan_create, plan_delete, plan_edit, plan_resolve, plan_restore
-
 from crdt_sync.errors import (
     ConflictClosed,
     CrdtSyncError,
@@ -24,6 +22,7 @@ from crdt_sync.errors import (
 )
 from crdt_sync.ids import OpaqueId, RecordId, SpaceId, is_record_id, new_record_id
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.records.editing import Edit, plan_create, plan_delete, plan_edit, plan_resolve, plan_restore
 from crdt_sync.records.writes import Path, Write
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
@@ -78,11 +77,9 @@ class LocalWrites:
                     results.append(self._do(op))
                 except CrdtSyncError as error:
                     results.append(error)
-            if not self._outbox:
-                return results
             for _, no, *_rest in self._outbox:
                 replica.unsent[no] += 1
-            changes = self._save()
+            changes = self._save() if self._outbox else []
         return self._completed(results, changes)
 
     def _save(self) -> list[RecordChange]:

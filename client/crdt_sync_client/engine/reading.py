@@ -87,7 +87,7 @@ def _condition(
             parts.append("json_extract(json, ?) IS NULL")
             params.append(path)
         elif spec.shape == "set" and not isinstance(value, (list, dict)):
-            parts.append("EXISTS (SELECT 1 FROM json_each(json, ?) AS element WHERE element.value = ?)")
+            parts.append("EXISTS (SELECT 1 FROM json_each(records.json, ?) AS e WHERE e.value = ?)")
             params += [path, _comparable(value)]
         else:
             parts.append("json_extract(json, ?) = ?")
