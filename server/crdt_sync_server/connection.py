@@ -35,7 +35,10 @@ BACKLOG_BYTES: Final = 4 * 1024 * 1024
 MAX_ANSWERS: Final = 256
 """Answers waiting to be sent; a device that pushes without reading is not read from either."""
 SILENT_ROWS: Final = 512
-"""So many own rows pass before the device is told that its cursor has moved past them."""
+"""While a device is busy pushing, so many of its own rows pass before it is told that its cursor moved.
+
+At rest it is told at once: only then can it know that it has everything and say so to its user.
+"""
 
 
 class Connection:
@@ -208,7 +211,8 @@ class Connection:
         data = frame.data
         if not data:
             self._silent_rows += frame.rows
-            if self._told_caught_up and self._silent_rows < SILENT_ROWS:
+            busy = self._backlog_bytes > 0 or self.cursor < live.head
+            if self._told_caught_up and busy and self._silent_rows < SILENT_ROWS:
                 return b""
             data = encode(Deliver([], self.cursor, self.cursor == live.head))
         return self._delivering(data, self.cursor == live.head)
