@@ -22,11 +22,19 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, overload
 
-from crdt_sync.errors import CrdtSyncError, NoKey, RelayUnreachable, SyncTimeout, UnknownType
+from crdt_sync.errors import (
+    ConnectionFailed,
+    CrdtSyncError,
+    NoKey,
+    RelayUnreachable,
+    SyncTimeout,
+    UnknownType,
+)
 from crdt_sync.ids import DeviceId, RecordId, SpaceId
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
@@ -165,7 +173,11 @@ class Device:
         Raises RelayUnreachable or RelayRefused, and then nothing has changed.
         """
         space = await joining.create_space(self._thread, name, relay=relay, token=token, schemas=schemas)
-        return await self._entered(space)
+        info = await self._entered(space)
+        with suppress(ConnectionFailed):
+            # So that who joins next has the record types, even if this device does not sync for a while.
+            await self._syncs[space].sync(patient=False)
+        return info
 
     async def invite(
         self, space: str | None = None, *, role: str = "field", expires_s: float = 7 * DAY_S

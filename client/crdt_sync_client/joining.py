@@ -27,13 +27,13 @@ from crdt_sync.errors import (
     RemoteError,
 )
 from crdt_sync.ids import SpaceId
-from crdt_sync.protocol.frames import Appended, AppendRefused, Deliver, RowKind, Welcome
+from crdt_sync.protocol.frames import Appended, AppendRefused, Deliver, FromRelay, RowKind, Welcome
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync.schemas.model import RecordSchema
 
 from .database_thread import DatabaseThread
 from .relay_connection import AGENT, RelayConnection, check_relay_url
-from .sync_loop import APPEND_TRIES, append_refusal
+from .sync_loop import APPEND_TRIES, STALE_HEAD, append_refusal
 
 logger = logging.getLogger("crdt_sync.client")
 
@@ -119,18 +119,16 @@ async def _append_join(
             return
         await thread.run(lambda: engine.abandon_space(space))
         tries += 1
-        if len(entries) == len(log) and connection.session.cursor >= connection.session.head:
+        if answer.code != STALE_HEAD or tries == APPEND_TRIES:
             raise append_refusal(answer, connection.url)
-        if tries == APPEND_TRIES:
-            raise append_refusal(answer, connection.url)
+        while len(entries) == len(log):
+            _take(await connection.next_frame(), entries)
 
 
 async def _read_log(connection: RelayConnection, entries: list[bytes]) -> None:
     """Receive the membership log to its end. The connection as an invite's bearer carries nothing else."""
     while connection.session.cursor < connection.session.head:
-        frame = await connection.next_frame()
-        if isinstance(frame, Deliver):
-            _take(frame, entries)
+        _take(await connection.next_frame(), entries)
 
 
 async def _answer(connection: RelayConnection, entries: list[bytes]) -> Appended | AppendRefused:
@@ -138,11 +136,12 @@ async def _answer(connection: RelayConnection, entries: list[bytes]) -> Appended
         frame = await connection.next_frame()
         if isinstance(frame, Appended | AppendRefused):
             return frame
-        if isinstance(frame, Deliver):
-            _take(frame, entries)
+        _take(frame, entries)
 
 
-def _take(frame: Deliver, entries: list[bytes]) -> None:
+def _take(frame: FromRelay, entries: list[bytes]) -> None:
+    if not isinstance(frame, Deliver):
+        return
     entries.extend(row.payload for row in frame.rows if row.kind is RowKind.MEMBERSHIP)
     if sum(map(len, entries)) > MAX_LOG_BYTES:
         raise RelayRefused("the membership log is larger than this device takes", close_code=4413)

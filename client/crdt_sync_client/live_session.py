@@ -72,6 +72,8 @@ class LiveSession:
         self.received = 0
         """Envelopes the engine took in this session."""
         self.acknowledged = 0
+        self.membership_batches = 0
+        """Batches that changed the membership log."""
         self.error: Exception | None = None
         self._thread = thread
         self._space = space
@@ -253,6 +255,7 @@ class LiveSession:
             await self._store(batch)
         for received in batch.received:
             self.received += received.envelopes
+            self.membership_batches += received.members_changed
             self._publish(received.changes)
             if received.quarantined:
                 logger.warning("%d envelopes were put aside", len(received.quarantined))

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from crdt_sync.errors import (
@@ -39,8 +39,12 @@ from .status import SyncState
 
 logger = logging.getLogger("crdt_sync.client")
 
-APPEND_TRIES: Final = 5
-"""Each lost race means that another admin's entry went in; five in a row do not happen to people."""
+APPEND_TRIES: Final = 10
+"""Each lost race means that another admin's entry went in; ten in a row do not happen to people."""
+STALE_HEAD: Final = "stale_head"
+"""The relay's code for an entry that does not follow the newest one."""
+ROW_TIMEOUT_S: Final = 5.0
+"""How long a membership entry that the relay has may take to reach a connected device."""
 MAX_REBIRTHS: Final = 3
 """How often one attempt begins a new incarnation before it counts as failed."""
 
@@ -73,6 +77,7 @@ class SpaceSync:
         self._holds = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._appending = asyncio.Lock()
         self._first = (0, 0)
 
     # What the device asks
@@ -149,22 +154,24 @@ class SpaceSync:
 
         When another entry was appended meanwhile, the log is received first and the entry made again.
         """
-        tries = 0
-        async with self.held():
-            while True:
+        async with self.held(), self._appending:
+            for tries_left in reversed(range(APPEND_TRIES)):
                 session = await self.live(patient=False)
                 await self.signal.until(lambda s=session: s.caught_up or not s.live)  # type: ignore[misc]
-                if not session.live:
-                    continue
+                seen = session.membership_batches
                 entry, made = await self._thread.run(make)
                 answer = await session.append(entry)
                 if isinstance(answer, Appended):
                     return made
-                tries += 1
-                if answer.code != BadMembership.code or tries == APPEND_TRIES:
+                if answer.code != STALE_HEAD or not tries_left:
                     raise append_refusal(answer, session.connection.url)
-                # Most likely another admin's entry came first: it is on its way to us.
-                await session.connection.round_trip()
+                # Another admin's entry came first: it is here, or on its way to us.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ROW_TIMEOUT_S):
+                        await self.signal.until(
+                            lambda s=session, n=seen: s.membership_batches != n or not s.live  # type: ignore[misc]
+                        )
+        raise AssertionError("unreachable")
 
     def push_soon(self) -> None:
         """Something was written that no session was given yet."""

@@ -1,0 +1,172 @@
+"""The public surface of the library, the shipped schemas, and the keychain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keyring
+import keyring.backend
+import pytest
+
+import crdt_sync_client
+from crdt_sync.errors import NoKey, SchemaError, UnknownType
+from crdt_sync_client import keychain
+from crdt_sync_client.shipped import find_schema, shipped_types
+
+PUBLIC = {
+    "AddElement",
+    "Alternative",
+    "Change",
+    "ConflictEntry",
+    "Device",
+    "ImportReport",
+    "ImportRow",
+    "Increment",
+    "Member",
+    "OutboxItem",
+    "Record",
+    "RemoveElement",
+    "SpaceInfo",
+    "SpaceStatus",
+    "Status",
+    "SyncReport",
+    "Watch",
+    "WriteResult",
+    "find_schema",
+    "read_csv",
+    "shipped_types",
+}
+DEVICE = {
+    "add_schema",
+    "close",
+    "conflict",
+    "conflicts",
+    "connect",
+    "content_hash",
+    "count",
+    "create",
+    "create_space",
+    "delete",
+    "disconnect",
+    "get",
+    "import_rows",
+    "invite",
+    "join",
+    "members",
+    "open",
+    "outbox",
+    "query",
+    "resolve",
+    "restore",
+    "retry_failed",
+    "schema",
+    "schemas",
+    "spaces",
+    "status",
+    "sync",
+    "update",
+    "watch",
+}
+
+
+def test_the_library_exports_what_it_promises_and_nothing_else() -> None:
+    assert set(crdt_sync_client.__all__) == PUBLIC == set(dir(crdt_sync_client))
+    for name in PUBLIC:
+        assert getattr(crdt_sync_client, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Gadget'"):
+        _ = crdt_sync_client.Gadget
+
+
+def test_a_device_offers_what_it_promises_and_nothing_else() -> None:
+    public = {name for name in vars(crdt_sync_client.Device) if not name.startswith("_")}
+    assert public == DEVICE
+
+
+def test_everything_public_says_what_it_is() -> None:
+    undocumented = [name for name in PUBLIC if not getattr(crdt_sync_client, name).__doc__]
+    methods = vars(crdt_sync_client.Device)
+    undocumented += [name for name in DEVICE - {"open"} if not methods[name].__doc__]
+    assert not undocumented
+
+
+def test_a_shipped_type_is_found_by_name_and_a_file_by_path(tmp_path: Path) -> None:
+    assert "work_order" in shipped_types()
+    shipped = find_schema("work_order")
+    assert shipped.type == "work_order"
+    own = tmp_path / "own.yaml"
+    own.write_text(shipped.text, encoding="utf-8")
+    assert find_schema(str(own)).fields.keys() == shipped.fields.keys()
+
+
+def test_what_is_no_schema_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(UnknownType) as near:
+        find_schema("work_ordr")
+    assert near.value.hint == "did you mean work_order?"
+    with pytest.raises(UnknownType, match="no schema file or record type"):
+        find_schema(str(tmp_path / "missing.yaml"))
+    binary = tmp_path / "photo.yaml"
+    binary.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UnknownType, match="not UTF-8"):
+        find_schema(str(binary))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("x-type: thing\nproperties: {a: {type: strng}}\n", encoding="utf-8")
+    with pytest.raises(SchemaError, match=r"broken\.yaml:2:"):
+        find_schema(str(broken))
+
+
+class Keychain(keyring.backend.KeyringBackend):
+    """A keychain in memory; `full` refuses to take more."""
+
+    priority = 1  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: dict[tuple[str, str], str] = {}
+        self.full = False
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.entries.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        if self.full:
+            raise keyring.errors.PasswordSetError("full")
+        self.entries[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        if (service, username) not in self.entries:
+            raise keyring.errors.PasswordDeleteError("none")
+        del self.entries[service, username]
+
+
+@pytest.fixture
+def chain() -> object:
+    before = keyring.get_keyring()
+    chain = Keychain()
+    keyring.set_keyring(chain)
+    yield chain
+    keyring.set_keyring(before)
+
+
+def test_a_stores_key_is_kept_under_its_salt(chain: Keychain) -> None:
+    salt, key = bytes(16), bytes(range(32))
+    assert keychain.available()
+    assert keychain.load_key(salt) is None
+    keychain.save_key(salt, key)
+    assert chain.entries == {("crdt-sync", salt.hex()): key.hex()}
+    assert keychain.load_key(salt) == key
+    assert keychain.load_key(b"x" * 16) is None
+    keychain.forget_key(salt)
+    keychain.forget_key(salt)
+    assert keychain.load_key(salt) is None
+
+
+def test_a_keychain_that_fails_says_what_to_do_and_shows_no_key(chain: Keychain) -> None:
+    salt, key = bytes(16), b"K" * 32
+    chain.full = True
+    with pytest.raises(NoKey) as refused:
+        keychain.save_key(salt, key)
+    assert "passphrase" in refused.value.hint
+    assert key.hex() not in str(refused.value)
+    chain.entries["crdt-sync", salt.hex()] = "abcd"
+    with pytest.raises(NoKey, match="damaged"):
+        keychain.load_key(salt)
