@@ -68,6 +68,16 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "delay_ms": Argument("number", required=False),
             "jitter_ms": Argument("number", required=False),
             "kbit_per_s": Argument("number", required=False),
+            "corruption": Argument("number", required=False),
+        },
+    ),
+    "mischief": ActionSpec(
+        "a hostile relay doubles, swaps and replays messages; shares of all messages",
+        {
+            "duplicate": Argument("number", required=False),
+            "reorder": Argument("number", required=False),
+            "replay": Argument("number", required=False),
+            "for_s": _FOR,
         },
     ),
     # Nodes
@@ -86,6 +96,8 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     "restore_backup": ActionSpec("put the last copy in place; what came after is gone", {"node": _NODE}),
     "wipe": ActionSpec("the relay loses its storage", {"node": _NODE}),
     "disk_full": ActionSpec("no room left", {"node": _NODE, "for_s": _FOR}),
+    # Made by a workload: one random valid operation, drawn from a stream of its own
+    "work": ActionSpec("something that people do", {"device": _DEVICE, "draw": Argument("number")}),
     # Places kept
     "revoke": ActionSpec("remove a device from the space", {"device": _DEVICE, "of": _DEVICE}, _LATER),
     "checkout": ActionSpec("take a lease on a record", {"device": _DEVICE, "record": _RECORD}, _LATER),

@@ -15,7 +15,7 @@ from crdt_sync.protocol.frames import Deliver, FromRelay
 from crdt_sync.records.document import RecordDocument
 from crdt_sync.records.writes import Write
 from crdt_sync_client.engine import Engine
-from crdt_sync_client.engine.model import Operation, WriteResult
+from crdt_sync_client.engine.model import Operation, ResolveOp, WriteResult
 from crdt_sync_client.incoming_batch import IncomingBatch
 from crdt_sync_client.store.connection import Database
 from crdt_sync_sim.device_sync import DeviceSync, device_is_sound
@@ -73,7 +73,6 @@ class DeviceNode(Node):
             return
         self.world.note("start", self.name, f"{self.engine.author.incarnation}")
         if hasattr(self, "space"):
-            self.oracle.device_started(self)
             self.sync = DeviceSync(self)
             self.sync.connect()
 
@@ -102,7 +101,7 @@ class DeviceNode(Node):
         """Do it; None when the device cannot now, or its disk would not."""
         if not self.ready:
             return None
-        names = [name for name in (self.oracle.named(op) for op in operations) if name is not None]
+        names = [name for name in map(self._record_of, operations) if name is not None]
         before = {name: self.visible(name) for name in names}
         try:
             results = self.engine.write(operations)
@@ -120,6 +119,16 @@ class DeviceNode(Node):
             self.oracle.wrote(self, name, before.get(name, frozenset()), self.visible(name))
         self.sync.push_soon()
         return results
+
+    def _record_of(self, operation: Operation) -> RecordName | None:
+        """The record an operation is about, None when it will only be known afterwards."""
+        if isinstance(operation, ResolveOp):
+            try:
+                conflict = self.engine.conflict(operation.conflict)
+            except CrdtSyncError:
+                return None
+            return conflict.type, conflict.record
+        return None if operation.id is None else (operation.type, operation.id)
 
     def _note_result(self, operation: Operation, result: WriteResult | CrdtSyncError) -> None:
         kind = type(operation).__name__

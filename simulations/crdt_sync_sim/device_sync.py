@@ -136,6 +136,8 @@ class DeviceSync:
     def _drop(self, code: int) -> None:
         self._attempt += 1
         self._welcomed = False
+        self._inbox.clear()
+        self._inbox_bytes = 0
         end, self._end = self._end, None
         if end is not None:
             end.close(code)

@@ -148,6 +148,8 @@ class Network:
         self.world = world
         self.tally = Tally()
         self.mischief = Mischief()
+        self.tap: Callable[[str, str, bytes], object] | None = None
+        """Sees (sender, receiver, message) of everything that is sent."""
         self._default = profile or LinkProfile()
         self._profiles: dict[tuple[str, str], LinkProfile] = {}
         self._cuts: dict[tuple[str, str], int] = {}
@@ -314,6 +316,8 @@ class Connection:
         tally.messages += 1
         tally.bytes += size_bytes
         tally.by_node[sender.node] = tally.by_node.get(sender.node, 0) + size_bytes
+        if self.network.tap is not None:
+            self.network.tap(sender.node, sender.peer, message)
         self._in_flight_bytes += len(message)
         tally.peak_in_flight_bytes = max(tally.peak_in_flight_bytes, self._in_flight_bytes)
         for copy, extra_us in self._with_mischief(sender, message):

@@ -13,13 +13,13 @@ device is alive.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crdt_sync.hlc import Hlc
 from crdt_sync.ids import Author, RecordId
 from crdt_sync.records.writes import Write
-from crdt_sync_client.engine.model import CreateOp, DeleteOp, Operation, RestoreOp, UpdateOp
 
 if TYPE_CHECKING:
     from crdt_sync_sim.device_node import DeviceNode
@@ -41,26 +41,18 @@ class Promise:
     device: str
     at_us: int
 
+    def __str__(self) -> str:
+        return f"{'.'.join(self.write.path)} written on {self.device} at {self.at_us / 1e6:.3f} s"
+
 
 @dataclass(slots=True)
 class Oracle:
     """See the module."""
 
-    promises: dict[WriteId, Promise] = field(default_factory=dict)
+    promises: dict[RecordName, dict[WriteId, Promise]] = field(default_factory=dict)
     removed: dict[WriteId, str] = field(default_factory=dict)
     """Removed by an operation that had seen it; the device that did."""
     excused: set[WriteId] = field(default_factory=set)
-    conflict_records: dict[str, RecordName] = field(default_factory=dict)
-
-    def named(self, operation: Operation) -> RecordName | None:
-        """The record an operation is about, None when it will only be known afterwards."""
-        match operation:
-            case UpdateOp() | DeleteOp() | RestoreOp():
-                return operation.type, operation.id
-            case CreateOp() if operation.id is not None:
-                return operation.type, operation.id
-            case _:
-                return None
 
     def wrote(
         self, device: DeviceNode, record: RecordName, before: frozenset[Write], after: frozenset[Write]
@@ -68,27 +60,27 @@ class Oracle:
         """A device acknowledged an operation on a record that looked like this before and after."""
         for write in after - before:
             # Also what an operation added that was durable in a crash, before anyone was told.
-            self.promises.setdefault(
-                write_id(write), Promise(record, write, device.name, device.world.now_us)
-            )
+            kept = self.promises.setdefault(record, {})
+            kept.setdefault(write_id(write), Promise(record, write, device.name, device.world.now_us))
         for write in before - after:
             self.removed.setdefault(write_id(write), device.name)
 
-    def device_started(self, device: DeviceNode) -> None:
-        """A device is back: of its own promises, those its disk lost are found at the end, not here."""
+    def restored(self, device: str, records: Iterable[RecordName], since_us: int) -> None:
+        """A device's disk was replaced by a copy of then; `records` had work that no relay had taken."""
+        for record in records:
+            for id, promise in self.promises.get(record, {}).items():
+                if promise.device == device and promise.at_us >= since_us:
+                    self.excused.add(id)
 
-    def restored(self, device: DeviceNode, unsent: set[WriteId]) -> None:
-        """A device's disk was replaced by an old copy; `unsent` is what only that disk had."""
-        self.excused |= unsent
+    @property
+    def count(self) -> int:
+        return sum(len(kept) for kept in self.promises.values())
 
     def missing(self, record: RecordName, visible: frozenset[Write]) -> list[Promise]:
         """Promises about a record that a device with these visible writes does not keep."""
         have = {write_id(write) for write in visible}
         return [
             promise
-            for id, promise in self.promises.items()
-            if promise.record == record
-            and id not in have
-            and id not in self.removed
-            and id not in self.excused
+            for id, promise in self.promises.get(record, {}).items()
+            if id not in have and id not in self.removed and id not in self.excused
         ]

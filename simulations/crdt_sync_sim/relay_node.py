@@ -18,7 +18,7 @@ from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.frames import Bye, ConfirmSnapshot, Deliver, Frame, FromDevice, Got, encode
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync.protocol.relay_session import RelaySession, bye_of
-from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Send
+from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.live import FRAME_BYTES, FRAME_ROWS, LiveLog
 from crdt_sync_server.storage import sqlite
@@ -47,6 +47,8 @@ class Link:
         self.session = session
         self.peer = Peer(session.nonce)
         self.cursor = 0
+        self.waiting = 0
+        """Frames of it that wait for a commit."""
         self._relay = relay
         self._end = end
         self._live: LiveLog[Link] | None = None
@@ -104,7 +106,8 @@ class Link:
         data = frame.data
         if not data:
             self._silent_rows += frame.rows
-            if self._told_caught_up and self._silent_rows < SILENT_ROWS:
+            busy = self.waiting > 0 or self.cursor < live.head
+            if self._told_caught_up and busy and self._silent_rows < SILENT_ROWS:
                 return b""
             data = encode(Deliver([], self.cursor, self.cursor == live.head))
         return self._delivering(data, self.cursor == live.head)
@@ -213,6 +216,7 @@ class RelayNode(Node):
         elif isinstance(frame, Got | ConfirmSnapshot):
             link.pump()
         else:
+            link.waiting += 1
             self._arrived(link.peer, frame)
 
     def _closed(self, link: Link, end: Endpoint) -> None:
@@ -241,10 +245,15 @@ class RelayNode(Node):
         batch, self._waiting = list(self._waiting), deque()
         effects = self.engine.process(batch, self.clock.now_ms())
         self.commits += 1
-        self.later(self.world.streams["storage"].randint(*SPREAD_US), lambda: self._spread(effects))
+        delay_us = self.world.streams["storage"].randint(*SPREAD_US)
+        self.later(delay_us, lambda: self._spread(batch, effects))
 
-    def _spread(self, effects: list[Effect]) -> None:
+    def _spread(self, batch: list[Arrival], effects: list[Effect]) -> None:
         self._committing = False
+        for arrival in batch:
+            committed = self._links.get(arrival.peer)
+            if committed is not None and arrival.frame is not None:
+                committed.waiting -= 1
         for effect in effects:
             if isinstance(effect, Grown):
                 live = self._live.get(effect.space)
@@ -252,6 +261,11 @@ class RelayNode(Node):
                     live.grow(effect.rows)
                     for link in list(live.readers):
                         link.pump()
+                continue
+            if isinstance(effect, Replaced):
+                live = self._live.get(effect.space)
+                if live is not None:
+                    live.replace(effect.row)
                 continue
             found = self._links.get(effect.peer)
             if found is not None:

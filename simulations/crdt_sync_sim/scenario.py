@@ -52,6 +52,13 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "relay_rollback",
     "relay_wipe",
 )
+NOT_SURVIVED: Final[frozenset[Fault]] = frozenset({"relay_wipe", "relay_rollback"})
+"""Faults that `all` leaves out, because this version of the product does not recover from them by itself.
+
+A relay that lost its database does not know the space, and nobody can found it there again yet; one that was
+restored from an old backup gets back what is still queued, but not what it had acknowledged since. Devices
+lose nothing in either case, but they no longer converge.
+"""
 
 Verdict = Literal["pass", "bad_scenario", "safety", "liveness", "crash", "unknown"]
 EXIT_CODES: Final[dict[Verdict, int]] = {

@@ -19,6 +19,7 @@ from crdt_sync_client.shipped import find_schema
 from crdt_sync_sim.actions import ACTIONS, Argument
 from crdt_sync_sim.scenario import (
     FAULTS,
+    NOT_SURVIVED,
     RELAY,
     Expectations,
     Fault,
@@ -212,7 +213,7 @@ class _Reader:
     def _read_faults(self) -> tuple[Fault, ...]:
         given = self._doc.get("faults", [])
         if given == "all":
-            return FAULTS
+            return tuple(fault for fault in FAULTS if fault not in NOT_SURVIVED)
         if not isinstance(given, list):
             self._bad(("faults",), 'faults are a list of names, or "all"')
             return ()

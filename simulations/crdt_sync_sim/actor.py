@@ -1,0 +1,192 @@
+"""Acts out the events of a plan on the nodes of a world. One method per action, named after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crdt_sync.errors import CrdtSyncError
+from crdt_sync.ids import RecordId
+from crdt_sync_client.engine.model import CreateOp, DeleteOp, Operation, ResolveOp, RestoreOp, UpdateOp
+from crdt_sync_sim.device_node import DeviceNode
+from crdt_sync_sim.network import Mischief, between
+from crdt_sync_sim.node import Node
+from crdt_sync_sim.relay_node import RelayNode
+from crdt_sync_sim.scenario import RELAY, Scheduled
+from crdt_sync_sim.work import DEFAULT_MIX, draw_operation
+from crdt_sync_sim.world import Streams, seconds
+
+if TYPE_CHECKING:
+    from crdt_sync_sim.run import Simulation
+
+PAGE_ROOM_BYTES = 8_192
+"""What a disk still has when it counts as full: the file system's last blocks."""
+
+
+class Actor:
+    """See the module."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._sim = simulation
+        self._world = simulation.world
+        self._network = simulation.network
+        self.delivered: dict[str, int] = {}
+        """Faults that really happened, by action."""
+        self.refusals: list[tuple[Scheduled, CrdtSyncError]] = []
+        """Written events that the product refused."""
+
+    def act(self, event: Scheduled) -> None:
+        """Do what the event says, now."""
+        self._world.note("event", "", str(event))
+        arguments = {name.rstrip("_"): value for name, value in event.arguments.items()}
+        method: Callable[[Scheduled, Mapping[str, Any]], None] = getattr(self, f"_{event.action}")
+        method(event, arguments)
+        if event.action not in ("work", "edit", "create", "delete", "restore", "resolve"):
+            self.delivered[event.action] = self.delivered.get(event.action, 0) + 1
+
+    def _node(self, name: str) -> Node:
+        return self._sim.relay if name == RELAY else self._sim.devices[name]
+
+    def _after(self, arguments: Mapping[str, Any], action: Callable[[], object]) -> None:
+        if "for_s" in arguments:
+            self._world.after(seconds(arguments["for_s"]), action)
+
+    # Work
+
+    def _work(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        device = self._sim.devices[arguments["device"]]
+        if not device.ready:
+            return
+        chance = Streams(self._sim.seed)[f"work/{arguments['draw']}"]
+        workload = self._sim.scenario.workload
+        mix = dict(workload.mix) if workload is not None else DEFAULT_MIX
+        operation = draw_operation(device, chance, mix)
+        if operation is not None:
+            device.write([operation])
+
+    def _edit(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        record_type, id = self._name(arguments)
+        self._write(event, arguments, UpdateOp(record_type, id, arguments["set"]))
+
+    def _create(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        record_type, id = self._sim.name_record(arguments["record"], arguments["type"])
+        self._write(event, arguments, CreateOp(record_type, arguments["set"], id))
+
+    def _delete(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._write(event, arguments, DeleteOp(*self._name(arguments)))
+
+    def _restore(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._write(event, arguments, RestoreOp(*self._name(arguments)))
+
+    def _resolve(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        device, (record_type, id) = self._device(arguments), self._name(arguments)
+        path = tuple(arguments["field"].split("."))
+        for conflict in device.engine.conflicts(open_only=True, type=record_type, record=id):
+            if conflict.path == path:
+                choice = (
+                    {"value": arguments["value"]} if "value" in arguments else {"keep": arguments["keep"]}
+                )
+                self._write(event, arguments, ResolveOp(conflict.id, **choice))
+
+    def _write(self, event: Scheduled, arguments: Mapping[str, Any], operation: Operation) -> None:
+        results = self._device(arguments).write([operation])
+        if results is not None and isinstance(results[0], CrdtSyncError):
+            self.refusals.append((event, results[0]))
+
+    def _device(self, arguments: Mapping[str, Any]) -> DeviceNode:
+        return self._sim.devices[arguments["device"]]
+
+    def _name(self, arguments: Mapping[str, Any]) -> tuple[str, RecordId]:
+        return self._sim.records[arguments["record"]]
+
+    # Network
+
+    def _partition(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._cut_for(between(arguments["groups"]), arguments)
+
+    def _cut(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._cut_for([(arguments["from"], arguments["to"])], arguments)
+
+    def _offline(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._cut_for(between([[arguments["device"]], [RELAY]]), arguments)
+
+    def _cut_for(self, pairs: Sequence[tuple[str, str]], arguments: Mapping[str, Any]) -> None:
+        self._network.cut(pairs)
+        self._after(arguments, lambda: self._mend(pairs))
+
+    def _mend(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._world.note("mend", "", " ".join(f"{one}>{other}" for one, other in pairs))
+        self._network.mend(pairs)
+
+    def _heal(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._network.mend_all()
+
+    def _link(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        name = arguments["device"]
+        changes: dict[str, float] = {}
+        for given, property_name, factor in (
+            ("loss", "loss", 1.0),
+            ("corruption", "corruption", 1.0),
+            ("delay_ms", "delay_us", 1000),
+            ("jitter_ms", "jitter_us", 1000),
+            ("kbit_per_s", "bytes_per_s", 125),
+        ):
+            if given in arguments:
+                value = arguments[given] * factor
+                changes[property_name] = value if factor == 1.0 else int(value)
+        self._network.adjust([(name, RELAY), (RELAY, name)], **changes)
+
+    def _mischief(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        kinds = {name: value for name, value in arguments.items() if name != "for_s"}
+        self._network.mischief = Mischief(**kinds)
+        self._after(arguments, lambda: setattr(self._network, "mischief", Mischief()))
+
+    # Nodes
+
+    def _crash(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        node = self._node(arguments["node"])
+        node.crash()
+        self._start_again(node, arguments)
+
+    def _power_cut(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        node = self._node(arguments["node"])
+        node.cut_power()
+        self._start_again(node, arguments)
+
+    def _start_again(self, node: Node, arguments: Mapping[str, Any]) -> None:
+        life = node.life
+
+        def start() -> None:
+            if not node.up and node.life == life:
+                node.start()
+
+        self._world.after(seconds(arguments.get("for_s", 1.0)), start)
+
+    def _pause(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._node(arguments["node"]).pause(seconds(arguments.get("for_s", 1.0)))
+
+    def _clock(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        node = self._node(arguments["node"])
+        node.clock.set(round(arguments.get("offset_s", 0) * 1000), arguments.get("drift_ppm", 0.0))
+
+    def _backup(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        node = self._node(arguments["node"])
+        if node.up:
+            node.take_backup()
+            self._sim.backup_taken(node)
+
+    def _restore_backup(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        node = self._node(arguments["node"])
+        if node.backup is not None and node.up:
+            self._sim.before_restore(node)
+            node.restore_backup()
+
+    def _wipe(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        relay = self._node(arguments["node"])
+        assert isinstance(relay, RelayNode), "only the relay is wiped; a device that lost its store is new"
+        relay.wipe()
+
+    def _disk_full(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        storage = self._node(arguments["node"]).storage
+        storage.set_capacity(storage.size_bytes + PAGE_ROOM_BYTES)
+        self._after(arguments, lambda: storage.set_capacity(None))

@@ -1,0 +1,244 @@
+"""What must always hold (DESIGN section 10), asked of a world at its end.
+
+Each check returns violations, with a number that names the rule. 4, checkouts, has its place here and
+nothing to look at yet. Checks that change what they look at (replaying frames) come last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from crdt_sync.errors import CrdtSyncError
+from crdt_sync.protocol.frames import Hello, Mode, Push, auth_message, decode_from_device
+from crdt_sync.protocol.limits import DEFAULT_LIMITS, PROTOCOL_VERSION
+from crdt_sync_server.compaction import LONG_TAIL
+from crdt_sync_server.effects import Arrival, Close, Grown, Peer
+from crdt_sync_server.storage.port import SpaceKey
+from crdt_sync_sim.device_node import DeviceNode
+from crdt_sync_sim.oracle import RecordName
+from crdt_sync_sim.work import CANARY
+
+if TYPE_CHECKING:
+    from crdt_sync_sim.run import Simulation
+
+FRAMES_IN_WINDOW: Final = 2
+"""A window may be passed by one frame, and answers travel beside it."""
+MAX_WAITING_PER_DEVICE: Final = 600
+"""Frames at the relay that wait for a commit: answers and pushes of one device are bounded by its window."""
+SETTLED_TAIL: Final = LONG_TAIL + 64
+"""Longer tails than this are compacted without waiting for quiet; one push may come on top."""
+MIN_NAME_CHARS: Final = 8
+"""Shorter field names could be in ciphertext by chance: 8 bytes are there once in 10**13 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule broken. `rule` is the number in DESIGN section 10; 0 is the scenario's own expectation."""
+
+    rule: int
+    message: str
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"[{self.rule}] {self.message}", *(f"      {line}" for line in self.details)]
+        return "\n".join(lines)
+
+    @property
+    def kind(self) -> str:
+        """The kind of failure, for minimising: which rule, without names and numbers."""
+        return f"{self.rule}:{re.sub(r'[0-9a-f-]{8,}|[0-9]+', '#', self.message)}"
+
+
+def check_all(sim: Simulation) -> list[Violation]:
+    """Every check, in order. Assumes that the network is whole and that all nodes run."""
+    found = [*same_content(sim), *nothing_lost(sim), *nothing_readable(sim), *bounded(sim)]
+    if not found:
+        found += replay_changes_nothing(sim)
+    return found
+
+
+# 1
+
+
+def same_content(sim: Simulation) -> Iterator[Violation]:
+    """Same envelopes, so same content, same open conflicts, same chosen values, on every device."""
+    devices = list(sim.devices.values())
+    first = devices[0]
+    names = first.record_names()
+    for other in devices[1:]:
+        theirs = other.record_names()
+        if names != theirs:
+            only = [f"only on {first.name}: {name}" for name in names if name not in theirs]
+            only += [f"only on {other.name}: {name}" for name in theirs if name not in names]
+            yield Violation(1, f"{first.name} and {other.name} have different records", tuple(only[:10]))
+        for name in names:
+            if name in theirs:
+                yield from _same_record(first, other, name)
+    yield from _same_conflicts(devices)
+
+
+def _same_record(one: DeviceNode, other: DeviceNode, name: RecordName) -> Iterator[Violation]:
+    same_hash = one.engine.content_hash(*name) == other.engine.content_hash(*name)
+    mine, theirs = _shown(one, name), _shown(other, name)
+    if same_hash and mine == theirs:
+        return
+    details = [
+        f"{key}: {one.name} has {mine.get(key)!r}, {other.name} has {theirs.get(key)!r}"
+        for key in sorted({*mine, *theirs})
+        if mine.get(key) != theirs.get(key)
+    ]
+    if not same_hash:
+        details += _write_difference(one, other, name)
+    yield Violation(1, f"{name[0]} {name[1]} differs between {one.name} and {other.name}", tuple(details))
+
+
+def _shown(device: DeviceNode, name: RecordName) -> dict[str, Any]:
+    """What an app sees of a record, without what is each device's own."""
+    if name[0].startswith("_"):
+        return {}
+    record = device.engine.get(*name, deleted=True)
+    if record is None:
+        return {"(record)": "not shown"}
+    return {
+        **record.values,
+        "(deleted)": record.deleted,
+        "(conflicts)": sorted(record.conflicts),
+        "(provisional)": sorted(record.provisional),
+    }
+
+
+def _write_difference(one: DeviceNode, other: DeviceNode, name: RecordName) -> list[str]:
+    mine, theirs = one.visible(name), other.visible(name)
+    lines = [f"only {one.name} shows {'.'.join(write.path)} by {write.author}" for write in mine - theirs]
+    return lines + [
+        f"only {other.name} shows {'.'.join(write.path)} by {write.author}" for write in theirs - mine
+    ]
+
+
+def _same_conflicts(devices: list[DeviceNode]) -> Iterator[Violation]:
+    first, *others = devices
+    mine = {conflict.id: conflict for conflict in first.engine.conflicts(open_only=True)}
+    for other in others:
+        theirs = {conflict.id: conflict for conflict in other.engine.conflicts(open_only=True)}
+        different = sorted({*mine} ^ {*theirs})
+        if different:
+            details = tuple(
+                f"{id[:8]} {(mine.get(id) or theirs[id]).field} only on"
+                f" {first.name if id in mine else other.name}"
+                for id in different[:10]
+            )
+            yield Violation(1, f"{first.name} and {other.name} have different open conflicts", details)
+
+
+# 2
+
+
+def nothing_lost(sim: Simulation) -> Iterator[Violation]:
+    """No write that was acknowledged to the app is missing."""
+    for device in sim.devices.values():
+        for name in sim.oracle.promises:
+            lost = sim.oracle.missing(name, device.visible(name))
+            if lost:
+                details = tuple(str(promise) for promise in lost[:10])
+                yield Violation(2, f"{device.name} lacks acknowledged writes of {name[0]} {name[1]}", details)
+
+
+# 3
+
+
+def nothing_readable(sim: Simulation) -> Iterator[Violation]:
+    """No plaintext, field name or key byte at the relay: not in frames, tables, files, logs or errors."""
+    if sim.leaks:
+        yield Violation(3, "readable bytes went over the network", tuple(sorted(sim.leaks)[:10]))
+    stored = b"".join(sim.relay.storage.image().values())
+    found = sorted({what for what, secret in secrets_of(sim) if secret in stored})
+    if found:
+        yield Violation(3, "readable bytes are in the relay's database", tuple(found[:10]))
+
+
+def secrets_of(sim: Simulation) -> Iterator[tuple[str, bytes]]:
+    """(what it is, its bytes) of everything that the relay must not see."""
+    yield "text of a record", CANARY.encode()
+    for schema in sim.scenario.schemas.values():
+        for name in schema.fields:
+            if len(name) >= MIN_NAME_CHARS:
+                yield f"field name {name}", name.encode()
+    for device in sim.devices.values():
+        replica = device.engine._replica
+        yield f"signing and HPKE keys of {device.name}", replica.keys.to_bytes()
+        keys = replica.space(device.space).keys
+        yield "the space's id key", keys._id_key
+        for epoch, key in keys.epochs.items():
+            yield f"the space's key of epoch {epoch}", key
+
+
+# 5
+
+
+def replay_changes_nothing(sim: Simulation) -> Iterator[Violation]:
+    """Frames of the run, once more: to the devices' engines and, as pushes, to the relay's."""
+    chance = sim.world.streams["replay"]
+    for device in sim.devices.values():
+        before = _digest(device)
+        for rows, cursor in chance.sample(device.batches, min(len(device.batches), 8)):
+            # Refusing them is as good as taking no notice.
+            try:
+                device.engine.receive(device.space, rows, max(cursor, device.sync.cursor))
+            except CrdtSyncError:
+                continue
+        if _digest(device) != before:
+            yield Violation(5, f"rows received again changed {device.name}")
+    yield from _replayed_pushes(sim)
+
+
+def _replayed_pushes(sim: Simulation) -> Iterator[Violation]:
+    engine, now_ms = sim.relay.engine, sim.relay.clock.now_ms()
+    for name, frames in sim.pushes.items():
+        device = sim.devices[name]
+        start = device.engine.session_start(device.space)
+        peer = Peer(bytes(32))
+        signature = start.sign(auth_message(
+            nonce=peer.nonce, relay_id=engine.relay_id, space=device.space, party=start.device,
+            incarnation=start.incarnation, mode=Mode.DEVICE,
+        ))  # fmt: skip
+        hello = Hello(
+            PROTOCOL_VERSION, Mode.DEVICE, device.space, start.device, start.incarnation, 0, engine.relay_id,
+            "replay", signature,
+        )  # fmt: skip
+        engine.process([Arrival(peer, hello)], now_ms)
+        for data in frames:
+            frame = decode_from_device(data)
+            assert isinstance(frame, Push)
+            effects = engine.process([Arrival(peer, frame)], now_ms)
+            if any(isinstance(effect, Grown) for effect in effects):
+                yield Violation(5, f"a push of {name}, sent again, made the log grow")
+            if any(isinstance(effect, Close) for effect in effects):
+                break
+        engine.process([Arrival(peer, None)], now_ms)
+
+
+def _digest(device: DeviceNode) -> list[tuple[RecordName, bytes]]:
+    return [(name, device.engine.content_hash(*name)) for name in device.record_names()]
+
+
+# 6
+
+
+def bounded(sim: Simulation) -> Iterator[Violation]:
+    """Queues and the relay's log stay within their declared bounds."""
+    limit = DEFAULT_LIMITS.window_bytes + FRAMES_IN_WINDOW * DEFAULT_LIMITS.max_frame_bytes
+    in_flight = sim.network.tally.peak_in_flight_bytes
+    if in_flight > limit:
+        yield Violation(6, f"{in_flight} bytes were on their way on one connection; at most {limit} may be")
+    waiting_limit = MAX_WAITING_PER_DEVICE * len(sim.devices)
+    if sim.relay.peak_waiting > waiting_limit:
+        yield Violation(
+            6, f"{sim.relay.peak_waiting} frames waited for a commit; at most {waiting_limit} may"
+        )
+    space = next(iter(sim.devices.values())).space
+    key = sim.relay.log_storage.find_space(space)
+    for record, length in sim.relay.log_storage.long_tails(key or SpaceKey(0), SETTLED_TAIL):
+        yield Violation(6, f"record {record.hex()} has {length} updates that no snapshot covers")

@@ -1,0 +1,205 @@
+"""From a scenario and a seed to the list of everything that will happen.
+
+The plan is made before the run and is all there is: written events, the workload's operations and the faults
+drawn for this seed. What an operation does depends on what the device sees then, but on nothing that another
+event drew: each has a stream of its own. So events can be left out without changing the others, which is what
+lets a failing run be minimised and replayed from its case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+from crdt_sync.roles import Role
+from crdt_sync_sim.scenario import RELAY, Fault, Scenario, Scheduled
+from crdt_sync_sim.world import Streams
+
+YEAR_S: Final = 365 * 86_400
+FAULT_SHARE: Final = 0.4
+"""With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
+
+
+def drawn_faults(scenario: Scenario, seed: int) -> tuple[Fault, ...]:
+    """The faults that are on in this run."""
+    if not scenario.swarm:
+        return scenario.faults
+    chance = Streams(seed)["swarm"]
+    return tuple(fault for fault in scenario.faults if chance.random() < FAULT_SHARE)
+
+
+def plan(scenario: Scenario, seed: int) -> tuple[Scheduled, ...]:
+    """Everything that will happen, in order of time."""
+    streams = Streams(seed)
+    events = [*scenario.events, *_work(scenario, streams["workload"])]
+    for fault in drawn_faults(scenario, seed):
+        events += _FAULTS[fault](scenario, streams[f"faults/{fault}"])
+    return tuple(sorted(events, key=lambda event: event.at_s))
+
+
+def _work(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    work = scenario.workload
+    if work is None:
+        return []
+    writers = [name for name, role in scenario.devices.items() if role is not Role.READER]
+    devices = list(work.devices or writers)
+    return [
+        _event(chance.uniform(0, scenario.duration_s), "work", device=chance.choice(devices), draw=number)
+        for number in range(work.writes)
+    ]
+
+
+def _event(at_s: float, action: str, **arguments: Any) -> Scheduled:
+    return Scheduled(round(at_s, 6), action, arguments)
+
+
+def _times(scenario: Scenario, chance: Random, at_most: int) -> list[float]:
+    return sorted(chance.uniform(0, scenario.duration_s * 0.9) for _ in range(chance.randint(1, at_most)))
+
+
+def _length(scenario: Scenario, chance: Random, low_s: float = 1.0) -> float:
+    """Mostly short, sometimes a third of the story."""
+    return round(min(low_s + chance.expovariate(10 / scenario.duration_s), scenario.duration_s / 3), 3)
+
+
+def _devices(scenario: Scenario, chance: Random) -> list[str]:
+    names = list(scenario.devices)
+    return chance.sample(names, chance.randint(1, len(names)))
+
+
+def _loss(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    return [
+        _event(0, "link", device=name, loss=round(chance.uniform(0.01, 0.3), 3))
+        for name in _devices(scenario, chance)
+    ]
+
+
+def _slow(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    return [
+        _event(
+            0, "link", device=name, kbit_per_s=chance.choice([9.6, 64, 384]),
+            delay_ms=chance.randint(100, 1500), jitter_ms=chance.randint(0, 800),
+        )
+        for name in _devices(scenario, chance)
+    ]  # fmt: skip
+
+
+def _partitions(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    events = []
+    for at_s in _times(scenario, chance, 5):
+        groups: list[list[str]] = [[RELAY], *([] for _ in range(chance.randint(1, 3)))]
+        for name in scenario.devices:
+            chance.choice(groups).append(name)
+        events.append(
+            _event(at_s, "partition", groups=[g for g in groups if g], for_s=_length(scenario, chance))
+        )
+    return events
+
+
+def _one_way(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    events = []
+    for at_s in _times(scenario, chance, 4):
+        ends = [chance.choice(list(scenario.devices)), RELAY]
+        chance.shuffle(ends)
+        events.append(
+            Scheduled(at_s, "cut", {"from": ends[0], "to": ends[1], "for_s": _length(scenario, chance)})
+        )
+    return events
+
+
+def _on_devices(action: str, at_most: int) -> Callable[[Scenario, Random], list[Scheduled]]:
+    def make(scenario: Scenario, chance: Random) -> list[Scheduled]:
+        return [
+            _event(
+                at_s, action, node=chance.choice(list(scenario.devices)), for_s=_length(scenario, chance, 0.1)
+            )
+            for at_s in _times(scenario, chance, at_most)
+        ]
+
+    return make
+
+
+def _on_relay(action: str, at_most: int) -> Callable[[Scenario, Random], list[Scheduled]]:
+    def make(scenario: Scenario, chance: Random) -> list[Scheduled]:
+        return [
+            _event(at_s, action, node=RELAY, for_s=min(_length(scenario, chance, 0.1), 60))
+            for at_s in _times(scenario, chance, at_most)
+        ]
+
+    return make
+
+
+def _clocks(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    events = []
+    for at_s in _times(scenario, chance, 4):
+        size_s = chance.choice([1, 60, 3_600, 86_400, YEAR_S])
+        events.append(
+            _event(
+                at_s, "clock", node=chance.choice(list(scenario.devices)),
+                offset_s=round(chance.uniform(-5, 5) * size_s, 3), drift_ppm=chance.randint(-200, 200),
+            )
+        )  # fmt: skip
+    return events
+
+
+def _mischief(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    return [
+        _event(
+            at_s, "mischief", duplicate=round(chance.uniform(0, 0.3), 3),
+            reorder=round(chance.uniform(0, 0.3), 3), replay=round(chance.uniform(0, 0.3), 3),
+            for_s=_length(scenario, chance),
+        )
+        for at_s in _times(scenario, chance, 3)
+    ]  # fmt: skip
+
+
+def _corruption(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    return [
+        _event(0, "link", device=name, corruption=round(chance.uniform(0.001, 0.1), 4))
+        for name in _devices(scenario, chance)
+    ]
+
+
+def _disk_full(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    return [
+        _event(
+            at_s, "disk_full", node=chance.choice([*scenario.devices, RELAY]), for_s=_length(scenario, chance)
+        )
+        for at_s in _times(scenario, chance, 3)
+    ]
+
+
+def _backups(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    name = chance.choice(list(scenario.devices))
+    first, second = sorted(chance.uniform(0, scenario.duration_s) for _ in range(2))
+    return [_event(first, "backup", node=name), _event(second, "restore_backup", node=name)]
+
+
+def _relay_rollback(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    first, second = sorted(chance.uniform(0, scenario.duration_s) for _ in range(2))
+    return [_event(first, "backup", node=RELAY), _event(second, "restore_backup", node=RELAY)]
+
+
+def _relay_wipe(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    return [_event(chance.uniform(0, scenario.duration_s), "wipe", node=RELAY)]
+
+
+_FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
+    "loss": _loss,
+    "slow": _slow,
+    "partitions": _partitions,
+    "one_way": _one_way,
+    "crashes": _on_devices("crash", 6),
+    "power_cuts": _on_devices("power_cut", 6),
+    "pauses": _on_devices("pause", 4),
+    "clocks": _clocks,
+    "relay_crashes": _on_relay("crash", 4),
+    "relay_power_cuts": _on_relay("power_cut", 4),
+    "mischief": _mischief,
+    "corruption": _corruption,
+    "disk_full": _disk_full,
+    "backups": _backups,
+    "relay_rollback": _relay_rollback,
+    "relay_wipe": _relay_wipe,
+}

@@ -1,0 +1,141 @@
+"""Random but valid work: what people might do with the records a device shows them.
+
+Values are made from the schema. Texts carry `CANARY`, so that one leaking in the clear anywhere is seen.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final
+
+from crdt_sync.ids import RecordId
+from crdt_sync.records.changes import AddElement, Increment, RemoveElement
+from crdt_sync.schemas.model import FieldSpec, RecordSchema
+from crdt_sync_client.engine.model import (
+    CreateOp,
+    DeleteOp,
+    Operation,
+    Record,
+    ResolveOp,
+    RestoreOp,
+    UpdateOp,
+)
+from crdt_sync_sim.device_node import DeviceNode
+
+CANARY: Final = "Zq7kCanary"
+_ROW_KEYS: Final = ("A", "B", "C")
+_ELEMENTS: Final = ("red", "green", "blue", "urgent")
+DEFAULT_MIX: Final = {"create": 2, "update": 14, "delete": 1, "restore": 1, "resolve": 2}
+
+
+def draw_operation(device: DeviceNode, chance: Random, mix: dict[str, int]) -> Operation | None:
+    """One operation that fits what the device shows now; None when there is nothing to do of that kind."""
+    kinds = [kind for kind, weight in mix.items() if weight]
+    kind = chance.choices(kinds, [mix[kind] for kind in kinds])[0]
+    if kind == "resolve":
+        return _resolve(device, chance)
+    schema = _schema(device, chance)
+    if schema is None:
+        return None
+    if kind == "create":
+        return CreateOp(schema.type, _values(schema, chance))
+    records = device.engine.query(schema.type, deleted=kind == "restore")
+    records = [record for record in records if record.deleted == (kind == "restore")]
+    if not records:
+        return CreateOp(schema.type, _values(schema, chance)) if kind == "update" else None
+    # A few records get most of the work, as in life; that is where conflicts are.
+    record = records[min(int(chance.expovariate(0.5)), len(records) - 1)]
+    match kind:
+        case "delete":
+            return DeleteOp(schema.type, record.id)
+        case "restore":
+            return RestoreOp(schema.type, record.id)
+        case _:
+            return UpdateOp(schema.type, record.id, _changes(schema, record, chance))
+
+
+def _schema(device: DeviceNode, chance: Random) -> RecordSchema | None:
+    schemas = device.engine.schemas()
+    names = sorted(name for name in schemas if not name.startswith("_"))
+    return schemas[chance.choice(names)] if names else None
+
+
+def _resolve(device: DeviceNode, chance: Random) -> Operation | None:
+    conflicts = device.engine.conflicts(open_only=True)
+    if not conflicts:
+        return None
+    conflict = chance.choice(conflicts)
+    return ResolveOp(conflict.id, alternative=chance.randrange(len(conflict.alternatives)))
+
+
+def _values(schema: RecordSchema, chance: Random) -> dict[str, Any]:
+    values = {name: draw_value(schema.fields[name], chance) for name in schema.required}
+    for name, spec in schema.fields.items():
+        if name not in values and spec.shape == "value" and not spec.transitions and chance.random() < 0.3:
+            values[name] = draw_value(spec, chance)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _changes(schema: RecordSchema, record: Record, chance: Random) -> dict[Any, Any]:
+    changes: dict[Any, Any] = {}
+    for name in chance.sample(list(schema.fields), min(len(schema.fields), chance.choice([1, 1, 1, 2, 4]))):
+        spec = schema.fields[name]
+        change = _change(spec, record, chance)
+        if change is not None:
+            changes.update(change)
+    return changes or {schema.required[0]: draw_value(schema.fields[schema.required[0]], chance)}
+
+
+def _change(spec: FieldSpec, record: Record, chance: Random) -> dict[Any, Any] | None:
+    name = spec.name
+    match spec.shape:
+        case "counter":
+            return {name: Increment(chance.choice([1, 2, -1, 5]))}
+        case "set":
+            element = chance.choice(_ELEMENTS)
+            return {name: AddElement(element) if chance.random() < 0.6 else RemoveElement(element)}
+        case "rows":
+            key = chance.choice(_ROW_KEYS)
+            rows = record.values.get(name) or {}
+            if key in rows and chance.random() < 0.2:
+                return {name: {key: None}}
+            assert spec.row is not None
+            subfield = chance.choice(sorted(spec.row))
+            return {(name, key, subfield): draw_value(spec.row[subfield], chance)}
+        case _:
+            if spec.transitions is not None:
+                after = spec.transitions.get(str(record.values.get(name)), ())
+                return {name: chance.choice(after)} if after else None
+            return {name: draw_value(spec, chance)}
+
+
+def draw_value(spec: FieldSpec, chance: Random) -> Any:
+    """A value that the field takes, found by trying what its kind suggests; None where nothing fits."""
+    for candidate in _candidates(spec, chance):
+        try:
+            return spec.check(candidate, spec.name)
+        except Exception:  # noqa: S112 - the next candidate may fit
+            continue
+    return spec.default
+
+
+def _candidates(spec: FieldSpec, chance: Random) -> list[Any]:
+    if enum := spec.json_schema.get("enum"):
+        return [chance.choice(enum)]
+    number = chance.randrange(1000)
+    if spec.is_bytes:
+        return [chance.randbytes(chance.choice([10, 200, 2000]))]
+    kinds: dict[str, list[Any]] = {
+        "string": [
+            f"{CANARY} {number}",
+            f"2026-01-{number % 28 + 1:02d}",
+            f"2026-01-{number % 28 + 1:02d}T08:00:00Z",
+            str(RecordId(f"00000000-0000-4000-8000-{number:012d}")), "x", f"{CANARY} {'long ' * 20}",
+        ],
+        "integer": [number, number % 10, 1],
+        "number": [round(number / 10, 1), number % 10, 1],
+        "boolean": [chance.random() < 0.5],
+        "array": [[], [number]],
+        "object": [{}, {"a": number}],
+    }  # fmt: skip
+    return [value for kind in spec.types for value in kinds.get(kind, [])]
