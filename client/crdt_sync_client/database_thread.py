@@ -10,8 +10,9 @@ partials, so that no log can hold a value.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import aiosqlite
 
@@ -46,6 +47,14 @@ class DatabaseThread(aiosqlite.Connection):
         super().__init__(cast("Callable[[], sqlite3.Connection]", open_store), iter_chunk_size=64)
         # A program that forgot to close its device still ends; what it was told is durable is durable.
         self._thread.daemon = True
+
+    async def _connect(self) -> Self:
+        try:
+            return cast(Self, await super()._connect())
+        except BaseException:
+            # aiosqlite has told its thread to stop but does not wait: it would answer a loop that is closed.
+            await asyncio.to_thread(self._thread.join)
+            raise
 
     @property
     def store(self) -> OpenStore:

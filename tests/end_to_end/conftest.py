@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keyring
+import keyring.backend
 import pytest
 from click.testing import CliRunner
 
@@ -78,7 +79,7 @@ class Answer:
 
 def crdt_sync(*args: str | Path, code: int = 0, stdin: str | None = None, **env: str | None) -> Answer:
     """Run a command in this process; the exit code is checked, so a test says what it expects."""
-    variables = {"CRDT_SYNC_PASSPHRASE": PASSPHRASE, "CRDT_SYNC_STORE": None, "CRDT_SYNC_TOKEN": None, **env}
+    variables = {"CRDT_SYNC_PASSPHRASE": None, "CRDT_SYNC_STORE": None, "CRDT_SYNC_TOKEN": None, **env}
     result = CliRunner().invoke(
         cli, [str(arg) for arg in args], prog_name="crdt-sync", input=stdin, env=variables
     )
@@ -128,7 +129,7 @@ def make_pair(folder: Path, relay: RelayProcess) -> Pair:
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory, relay: RelayProcess) -> Pair:
+def pair(tmp_path_factory: pytest.TempPathFactory, relay: RelayProcess, keychain: MemoryKeychain) -> Pair:
     """Shared: each test makes records of its own in it."""
     return make_pair(tmp_path_factory.mktemp("pair"), relay)
 
@@ -141,12 +142,35 @@ def run() -> Callable[..., Answer]:
 
 @pytest.fixture(scope="session")
 def passphrase() -> str:
-    """Of every store in these tests."""
+    """For the stores that a process of its own opens."""
     return PASSPHRASE
 
 
-@pytest.fixture(autouse=True)
-def _no_keychain(monkeypatch: pytest.MonkeyPatch) -> None:
+class MemoryKeychain(keyring.backend.KeyringBackend):
+    """Stands in for the keychain of the machine. A key out of it opens a store at once, where deriving one
+    from a passphrase takes a quarter of a second, as it should."""
+
+    priority = 1
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.entries: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.entries.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.entries[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.entries[service, username]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keychain() -> Iterator[MemoryKeychain]:
     """Tests never touch the keychain of the machine they run on."""
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
-    os.environ.setdefault("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    before = keyring.get_keyring()
+    chosen = MemoryKeychain()
+    keyring.set_keyring(chosen)
+    yield chosen
+    keyring.set_keyring(before)

@@ -162,9 +162,20 @@ def test_spaces_and_members_are_listed(pair: Any, run: Run) -> None:
     assert "work_order" in {schema["type"] for schema in types}
 
 
-async def test_watch_prints_changes_until_it_is_stopped(pair: Any, run: Run, passphrase: str) -> None:
+async def test_watch_prints_changes_until_it_is_stopped(
+    pair: Any, run: Run, passphrase: str, tmp_path: Path
+) -> None:
     record = await asyncio.to_thread(pair.create, "title=Watched")
-    command = ("-m", "crdt_sync_client.cli", "sync", "--watch", "--json", "--store", str(pair.tablet))
+    store = tmp_path / "watcher.db"
+
+    def prepare() -> None:
+        link = run("invite", "--store", pair.office, "--role", "reader", "--json").json["link"]
+        run("init", "--store", store, "--name", "Watcher", CRDT_SYNC_PASSPHRASE=passphrase)
+        run("join", link, "--store", store, CRDT_SYNC_PASSPHRASE=passphrase)
+        run("sync", "--store", store, CRDT_SYNC_PASSPHRASE=passphrase)
+
+    await asyncio.to_thread(prepare)
+    command = ("-m", "crdt_sync_client.cli", "sync", "--watch", "--json", "--store", str(store))
     watching = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,

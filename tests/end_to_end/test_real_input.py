@@ -26,6 +26,8 @@ FOLDER: Final = Path(
 )
 FILE: Final = FOLDER / "excavators-cleaned.csv"
 ROWS: Final = 5_485
+SPOILT: Final = (3_454, "cost")
+"""Line and field: a comma too many (`won,t swing`) put PM01 in the cost column. Reported, not guessed at."""
 EDITS: Final = 200
 MAPS: Final = (
     "title=OriginalShorttext",
@@ -45,7 +47,7 @@ async def test_thousands_of_real_work_orders_converge(
     run: Run, relay: Any, passphrase: str, tmp_path: Path
 ) -> None:
     store = tmp_path / "office.db"
-    await asyncio.to_thread(import_at_the_command_line, run, relay, store)
+    await asyncio.to_thread(import_at_the_command_line, run, relay, store, passphrase)
     async with (
         await Device.open(store, passphrase=passphrase) as office,
         await Device.create(tmp_path / "tablet.db", name="Tablet", passphrase=passphrase) as tablet,
@@ -67,7 +69,7 @@ async def test_thousands_of_real_work_orders_converge(
 
         office_has, tablet_has = await content(office), await content(tablet)
         assert office_has == tablet_has
-        assert len(office_has) == ROWS
+        assert len(office_has) == ROWS - 1
         conflicts = {entry.id for entry in await office.conflicts(open_only=True)}
         assert conflicts == {entry.id for entry in await tablet.conflicts(open_only=True)}
         for values, open_conflicts in office_has.values():
@@ -77,18 +79,20 @@ async def test_thousands_of_real_work_orders_converge(
         assert len(conflicts) == sum(len(found) for _, found in office_has.values())
 
 
-def import_at_the_command_line(run: Run, relay: Any, store: Path) -> None:
-    run("init", "--store", store, "--name", "Office")
+def import_at_the_command_line(run: Run, relay: Any, store: Path, passphrase: str) -> None:
+    run("init", "--store", store, "--name", "Office", CRDT_SYNC_PASSPHRASE=passphrase)
     create = ("space", "create", "Excavators", "--store", store, "--schema", "work_order")
-    run(*create, "--relay", relay.url, "--token", relay.setup_token)
-    report = run("import", "work_order", FILE, "--store", store, "--map", *MAPS, "--json").json
-    assert report == {"imported": ROWS, "failed": []}
+    run(*create, "--relay", relay.url, "--token", relay.setup_token, CRDT_SYNC_PASSPHRASE=passphrase)
+    command = ("import", "work_order", FILE, "--store", store, "--map", *MAPS, "--json")
+    report = run(*command, CRDT_SYNC_PASSPHRASE=passphrase, code=8).json
+    assert report["imported"] == ROWS - 1
+    assert [(row["line"], row["field"]) for row in report["failed"]] == [SPOILT]
 
 
 async def edit(device: Device, chance: random.Random) -> None:
     """200 work orders at random: a status, a diagnosis, a part and a tag."""
     for record in chance.sample(sorted(await device.query("work_order"), key=lambda r: r.id), EDITS):
-        changes = {
+        changes: dict[str | tuple[str, ...], Any] = {
             "root_cause": f"as {device.name} sees it",
             "tags": [device.name],
             "parts_used": {f"P{chance.randrange(50)}": {"qty": chance.randrange(1, 9)}},
@@ -104,4 +108,7 @@ async def content(device: Device) -> dict[str, tuple[dict[str, Any], tuple[str, 
 
 def titles_in_the_file() -> list[str]:
     with FILE.open(newline="", encoding="utf-8") as file:
-        return [row["OriginalShorttext"].strip() for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    assert len(rows) == ROWS
+    # Line 1 has the names, so row n stands in line n + 2.
+    return [row["OriginalShorttext"].strip() for n, row in enumerate(rows) if n + 2 != SPOILT[0]]

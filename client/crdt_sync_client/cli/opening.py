@@ -134,7 +134,7 @@ def read_secret_file(path: Path, option: str) -> str:
 
 
 def _prompt(*, confirm: bool) -> str:
-    if not sys.stdin.isatty():
+    if not at_a_terminal():
         raise NoKey(
             "no passphrase was given, and the keychain has no key for this store",
             hint=f"use --passphrase-file FILE or the environment variable {PASSPHRASE_VARIABLE}",
@@ -142,6 +142,11 @@ def _prompt(*, confirm: bool) -> str:
     text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
     assert isinstance(text, str)
     return text
+
+
+def at_a_terminal() -> bool:
+    """Whether a person could answer a question."""
+    return sys.stdin.isatty()
 
 
 def _keychain_available() -> bool:

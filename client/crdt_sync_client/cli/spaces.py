@@ -26,6 +26,19 @@ def command_space() -> None:
     """
 
 
+def _relay_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise click.BadParameter(f"{value!r} is no relay's address; write ws://HOST:PORT or wss://HOST")
+    return value
+
+
 @command_space.command(
     name="create",
     examples=(
@@ -37,7 +50,11 @@ def command_space() -> None:
 @click.argument("name")
 @store_options
 @click.option(
-    "--relay", required=True, metavar="URL", help="Address of the relay: ws://HOST:PORT or wss://HOST."
+    "--relay",
+    callback=_relay_url,
+    required=True,
+    metavar="URL",
+    help="Address of the relay: ws://HOST:PORT or wss://HOST.",
 )
 @click.option(
     "--token",
