@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -13,11 +12,6 @@ T = TypeVar("T")
 
 class DatabaseThread(aiosqlite.Connection):
     """aiosqlite's connection, made to run whole pieces of work on its thread, one after the other."""
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection itself, for use on the thread only."""
-        return self._conn
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` on the thread and give its result. Pass closures: aiosqlite logs what it is given."""

@@ -84,4 +84,12 @@ class Grown:
     rows: tuple[LiveRow, ...]
 
 
-Effect: TypeAlias = Send | Admit | Created | Close | Grown
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A snapshot has taken the place of a row. Comes after the `Grown` of the same commit."""
+
+    space: SpaceId
+    row: Row
+
+
+Effect: TypeAlias = Send | Admit | Created | Close | Grown | Replaced

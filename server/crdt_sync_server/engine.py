@@ -46,6 +46,7 @@ from crdt_sync.protocol.frames import (
     Push,
     PushSnapshot,
     Refuse,
+    Row,
     RowKind,
     SnapshotResult,
     Welcome,
@@ -54,9 +55,9 @@ from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_REASON_CHARS, Limits
 from crdt_sync.protocol.relay_session import bye_of
 from crdt_sync_server.checking import Checked, check_envelopes
-from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Send
+from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.signatures import Claim, verify_here
-from crdt_sync_server.snapshots import Accepted
+from crdt_sync_server.snapshots import Accepted, Rejected
 from crdt_sync_server.spaces import Space, travelling
 from crdt_sync_server.storage.port import Page, Storage
 
@@ -67,7 +68,7 @@ MAX_RESTING_SPACES: Final = 64
 _NO_HASH: Final = bytes(32)
 
 
-class WrongToken(CrdtSyncError):
+class WrongToken(UnknownMember):
     """Creating a space needs the relay's setup token."""
 
     code = "wrong_token"
@@ -80,6 +81,7 @@ class _Batch:
         self.now_ms = now_ms
         self.effects: list[Effect] = []
         self.touched: dict[SpaceId, Space] = {}
+        self.replaced: list[Replaced] = []
         self.acks: dict[tuple[Peer, Incarnation], int] = {}
 
     def refuse(self, peer: Peer, envelope: Envelope, error: CrdtSyncError) -> None:
@@ -140,6 +142,7 @@ class RelayEngine:
                     rows = space.finish()
                     if rows:
                         batch.effects.append(Grown(space.id, rows))
+                batch.effects += batch.replaced
         except BaseException:
             for space_id in batch.touched:
                 self._spaces.pop(space_id, None)
@@ -225,7 +228,10 @@ class RelayEngine:
         except CrdtSyncError as exc:
             code, reason = exc.code, exc.message[:MAX_REASON_CHARS]
         else:
-            code, reason = ("stored", "") if isinstance(verdict, Accepted) else verdict
+            code, reason = verdict if isinstance(verdict, Rejected) else ("stored", "")
+            if isinstance(verdict, Accepted):
+                row = Row(verdict.sequence, RowKind.SNAPSHOT, envelope.raw)
+                batch.replaced.append(Replaced(space.id, row))
         space.planner.answered(peer, record, batch.now_ms)
         batch.effects.append(Send(peer, SnapshotResult(record, code, reason)))
 

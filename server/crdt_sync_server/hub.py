@@ -21,7 +21,7 @@ from crdt_sync.protocol.limits import DEFAULT_LIMITS, SUBPROTOCOL, Limits
 from crdt_sync.protocol.relay_session import RelaySession
 from crdt_sync_server.connection import Connection, Message, Receive, SendMessage
 from crdt_sync_server.database_thread import DatabaseThread
-from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Send
+from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.live import LiveLog
 from crdt_sync_server.storage.port import Page, Storage
@@ -188,6 +188,11 @@ class Hub:
                     live.grow(effect.rows)
                     for reader in live.readers:
                         reader.wake()
+                continue
+            if isinstance(effect, Replaced):
+                live = self._live.get(effect.space)
+                if live is not None:
+                    live.replace(effect.row)
                 continue
             connection = self._connections.get(effect.peer)
             if connection is not None:

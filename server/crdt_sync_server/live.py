@@ -5,8 +5,9 @@ readers within it are served from memory, readers behind it from the database. N
 so a slow one costs nothing but its cursor. A frame is encoded once for all readers at the same cursor; only
 an author whose own rows are in it gets one of his own, without them.
 
-Rows in the ring stay there when a snapshot prunes them in the log: to deliver a covered update is harmless,
-the snapshot says nothing else.
+A snapshot takes its place in the ring as it does in the log: a reader who came here from the database may
+have passed rows that were pruned already, and has to meet the snapshot in their stead. The other rows it
+covers stay in the ring; to deliver a covered update is harmless.
 """
 
 from __future__ import annotations
@@ -62,8 +63,20 @@ class LiveLog(Generic[ReaderT]):
             self._rows.append(live)
             self._bytes += len(live.row.payload)
             self.head = live.row.sequence
+        self._shrink()
+
+    def _shrink(self) -> None:
         while len(self._rows) > RING_ROWS or self._bytes > RING_BYTES:
             self._bytes -= len(self._rows.popleft().row.payload)
+
+    def replace(self, row: Row) -> None:
+        """A snapshot has taken the place of a row."""
+        index = row.sequence - self.start - 1
+        if index >= 0:
+            self._bytes += len(row.payload) - len(self._rows[index].row.payload)
+            self._rows[index] = LiveRow(row, None)
+            self._frames.clear()
+            self._shrink()
 
     def next_frame(self, cursor: int, author: Author) -> LiveFrame:
         """What `author` gets next behind `cursor`, which lies between `start` and `head`."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -82,12 +84,13 @@ def serve(data: Path, host: str, port: int, announce: Callable[[Listening], None
     """Run a relay until it is told to stop. Raises DataDirError or PortTaken before anything is served."""
     sys.setswitchinterval(_SWITCH_S)
     data_dir = DataDir.open(data)
-    listener = _listen(host, port)
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(data_dir, listener, host, announce))
-    finally:
-        listener.close()
+    with (
+        contextlib.closing(connect_storage(data_dir.database, os.urandom)) as database,
+        contextlib.closing(_listen(host, port)) as listener,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        gc.freeze()  # modules and code live as long as the process: collections need not look at them
+        runner.run(_serve(data_dir, database, listener, host, announce))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -122,13 +125,17 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    data_dir: DataDir, listener: socket.socket, host: str, announce: Callable[[Listening], None]
+    data_dir: DataDir,
+    database: sqlite3.Connection,
+    listener: socket.socket,
+    host: str,
+    announce: Callable[[Listening], None],
 ) -> None:
-    thread = DatabaseThread(lambda: connect_storage(data_dir.database, os.urandom), iter_chunk_size=64)
+    storage = SqliteStorage(database)
+    thread = DatabaseThread(lambda: database, iter_chunk_size=64)
     await thread
     verify = TwoThreads()
     try:
-        storage = await thread.run(lambda: SqliteStorage(thread.connection))
         engine = RelayEngine(storage, token_is_right=data_dir.token_is_right, verify=verify)
         hub = Hub(engine, storage, thread, entropy=os.urandom)
         token = data_dir.first_token(os.urandom)

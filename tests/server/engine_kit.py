@@ -18,7 +18,7 @@ from crdt_sync.protocol.frames import (
     Row,
     SnapshotResult,
 )
-from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Send
+from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 from tests.server.relay_kit import TestDevice, TestSpace
@@ -78,7 +78,13 @@ class Relay:
         return self.answers(peer, Push(list(envelopes)))
 
     def snapshot(self, peer: Peer, envelope: bytes) -> str:
-        return self.answer(peer, PushSnapshot(envelope), SnapshotResult).code
+        """The relay's verdict; `replaced` is then the row it took the place of, if it did."""
+        effects = self.do((peer, PushSnapshot(envelope)))
+        self.replaced = [effect.row for effect in effects if isinstance(effect, Replaced)]
+        (result,) = _told(effects, peer)
+        assert isinstance(result, SnapshotResult), result
+        assert (result.code == "stored") == bool(self.replaced)
+        return result.code
 
     def rows(self, peer: Peer, after: int = 0, max_rows: int = 10_000) -> list[Row]:
         return self.engine.read(peer, after, max_rows=max_rows, max_bytes=2**30).rows
@@ -95,7 +101,7 @@ class Relay:
 def _told(effects: Sequence[Effect], peer: Peer) -> list[Frame]:
     frames: list[Frame] = []
     for effect in effects:
-        if isinstance(effect, Grown) or effect.peer is not peer:
+        if isinstance(effect, Grown | Replaced) or effect.peer is not peer:
             continue
         match effect:
             case Send() | Created():

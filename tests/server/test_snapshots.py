@@ -218,6 +218,8 @@ class World:
         if merged:
             raw = self.writers[writer].snapshot(record(of), merged, unmerged)
             self.engine.snapshot(self.peers[writer], raw)
+            for row in self.engine.replaced:
+                self.live.replace(row)
 
     def read(self, index: int, max_rows: int, live: bool) -> bool:
         reader = self.readers[index]

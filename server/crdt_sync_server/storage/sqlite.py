@@ -87,7 +87,7 @@ def _last(space: SpaceKey) -> int:
 
 
 class SqliteStorage:
-    """See the module. Use `connect_storage` to make the connection, on the thread that will use it."""
+    """See the module. `connect_storage` makes the connection; it may be handed to another thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
