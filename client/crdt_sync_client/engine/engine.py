@@ -33,8 +33,9 @@ from crdt_sync_client.engine.model import (
     Welcomed,
     WriteResult,
 )
-from crdt_sync_client.engine.receiving import ReceivedBatch, take_entry
-from crdt_sync_client.engine.replica import Replica, VerifyMany, verify_one_by_one
+from crdt_sync_client.engine.receiving import ReceivedBatch, collector_paused, take_entry
+from crdt_sync_client.engine.replica import Replica
+from crdt_sync_client.engine.verifying import VerifyMany, verify_on_two_threads
 from crdt_sync_client.store.connection import Database
 
 
@@ -80,7 +81,7 @@ class Engine:
         """Set up a new, empty store in `db`. `clock` gives Unix milliseconds."""
         with _closing_on_error(db):
             Replica.initialise(db, name=name, entropy=entropy)
-            return cls(Replica(db, clock=clock, entropy=entropy))
+            return cls(Replica(db, clock=clock, entropy=entropy, verify_many=verify_on_two_threads))
 
     @classmethod
     def open(
@@ -95,7 +96,7 @@ class Engine:
         with _closing_on_error(db):
             Replica.check(db)
             return cls(
-                Replica(db, clock=clock, entropy=entropy, verify_many=verify_many or verify_one_by_one)
+                Replica(db, clock=clock, entropy=entropy, verify_many=verify_many or verify_on_two_threads)
             )
 
     def close(self) -> None:
@@ -284,7 +285,7 @@ class Engine:
         """
         found = self._replica.space(space)
         batch = ReceivedBatch(self._replica, found)
-        with self._replica.transaction(durable=False):
+        with collector_paused(len(rows)), self._replica.transaction(durable=False):
             received = batch.run(rows, cursor)
         for author in batch.forked:
             sending.fork(self._replica, found, author)

@@ -7,41 +7,25 @@ memory is read again, so that the two agree whatever happened.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from crdt_sync.crypto.device_keys import DeviceKeys
-from crdt_sync.crypto.envelope import Envelope
-from crdt_sync.errors import BadSignature, UnknownSpace
+from crdt_sync.errors import UnknownSpace
 from crdt_sync.hlc import Hlc, HybridClock
 from crdt_sync.ids import Author, Entropy, Incarnation, SpaceId, new_incarnation
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine.open_records import OpenRecords
 from crdt_sync_client.engine.space import Space
+from crdt_sync_client.engine.verifying import VerifyMany, verify_one_by_one
 from crdt_sync_client.store.connection import Database
 from crdt_sync_client.store.tables import check_tables, create_tables
-
-VerifyMany = Callable[[Sequence[tuple[Envelope, bytes]]], list[bool]]
-"""Given (envelope, public signing key) pairs, whether each signature is good. May use threads."""
 
 CLEAN: Final = 1
 IN_USE: Final = 0
 
 _SPACE_COLUMNS: Final = "no, id, name, relay_url, stage, keys, pending_entry, cursor, relay_seen"
-
-
-def verify_one_by_one(pairs: Sequence[tuple[Envelope, bytes]]) -> list[bool]:
-    """The plain `VerifyMany`."""
-    return [_verifies(envelope, sign_public) for envelope, sign_public in pairs]
-
-
-def _verifies(envelope: Envelope, sign_public: bytes) -> bool:
-    try:
-        envelope.verify(sign_public)
-    except BadSignature:
-        return False
-    return True
 
 
 class Replica:
