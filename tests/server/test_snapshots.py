@@ -256,7 +256,7 @@ SNAPSHOT = st.tuples(
 READ = st.tuples(st.just("read"), st.integers(0, 1), st.integers(1, 4), st.booleans())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(PUSH, PUSH, SNAPSHOT, READ), max_size=60))
 def test_readers_miss_nothing_however_the_log_is_pruned_underneath_them(
     steps: list[tuple[object, ...]],

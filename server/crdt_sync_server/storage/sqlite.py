@@ -255,7 +255,8 @@ class SqliteStorage:
         return Page(rows, max(after, self.head(space)), True)
 
     def tidy(self) -> None:
-        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        # As a script, because it has to be stepped once per page: execute() steps once.
+        self._db.executescript(f"PRAGMA incremental_vacuum({_CHECKPOINT_PAGES})")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:

@@ -1,0 +1,195 @@
+"""The storage port: what every adapter keeps. There is one so far; another is added to `ADAPTERS`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from crdt_sync.crypto.chain import ChainHead
+from crdt_sync.ids import Author, DeviceId, Incarnation, SpaceId
+from crdt_sync.protocol.frames import RowKind
+from crdt_sync_server.storage.port import AuthorKey, DataDirError, NewUpdate, SpaceKey, Storage
+from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
+from tests.server.relay_kit import record
+
+SPACE, OTHER = SpaceId(b"s" * 16), SpaceId(b"o" * 16)
+ALICE, BOB = (Author(DeviceId(name * 16), Incarnation(1)) for name in (b"a", b"b"))
+HEAD = ChainHead(1, b"h" * 32)
+R1, R2 = record(1), record(2)
+Opener = Callable[[Path], Storage]
+
+
+def _sqlite(directory: Path) -> Storage:
+    return SqliteStorage(connect_storage(directory / "relay.sqlite3", os.urandom))
+
+
+ADAPTERS = [pytest.param(_sqlite, id="sqlite")]
+
+
+@pytest.fixture(params=ADAPTERS)
+def opener(request: pytest.FixtureRequest) -> Opener:
+    chosen: Opener = request.param
+    return chosen
+
+
+@pytest.fixture
+def storage(opener: Opener, tmp_path: Path) -> Iterator[Storage]:
+    opened = opener(tmp_path)
+    yield opened
+    opened.close()
+
+
+def filled(storage: Storage) -> tuple[SpaceKey, AuthorKey, AuthorKey]:
+    """A space with one entry and five updates: a1 b2 a3 (R1), a4 (R2), b5 (R1), at 2 to 6."""
+    with storage.transaction():
+        space = storage.add_space(SPACE)
+        storage.append_membership(space, 1, b"genesis")
+        alice, bob = storage.add_author(space, ALICE, HEAD), storage.add_author(space, BOB, HEAD)
+        updates = [(alice, 1, R1), (bob, 1, R1), (alice, 2, R1), (alice, 3, R2), (bob, 2, R1)]
+        storage.append_updates(
+            space, 2, [NewUpdate(*update, b"update %d" % at) for at, update in enumerate(updates, 2)]
+        )
+    return space, alice, bob
+
+
+def sequences(storage: Storage, space: SpaceKey, after: int = 0) -> list[int]:
+    return [row.sequence for row in storage.read(space, after, max_rows=99, max_bytes=9999).rows]
+
+
+def test_it_is_one_life_of_a_relay(opener: Opener, tmp_path: Path) -> None:
+    first = opener(tmp_path)
+    relay_id = first.relay_id
+    first.close()
+    again = opener(tmp_path)
+    assert again.relay_id == relay_id
+    again.close()
+
+
+def test_spaces_are_found_and_kept_apart(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+    with storage.transaction():
+        other = storage.add_space(OTHER)
+    assert (storage.find_space(SPACE), storage.find_space(OTHER)) == (space, other)
+    assert storage.find_space(SpaceId(bytes(16))) is None
+    assert (storage.head(space), storage.head(other)) == (6, 0)
+    assert storage.membership(space) == [b"genesis"]
+    assert storage.membership(other) == []
+    assert storage.tail(other, R1) == []
+    assert sequences(storage, other) == []
+
+
+def test_rows_come_in_order_from_any_cursor(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+    assert sequences(storage, space) == [1, 2, 3, 4, 5, 6]
+    assert sequences(storage, space, 4) == [5, 6]
+    page = storage.read(space, 6, max_rows=9, max_bytes=9)
+    assert (page.rows, page.cursor, page.at_end) == ([], 6, True)
+
+
+def test_pages_are_bounded_and_never_empty_before_the_end(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+    page = storage.read(space, 0, max_rows=4, max_bytes=999)
+    assert ([row.sequence for row in page.rows], page.cursor, page.at_end) == ([1, 2, 3, 4], 4, False)
+    page = storage.read(space, 0, max_rows=9, max_bytes=1)
+    assert ([row.sequence for row in page.rows], page.cursor, page.at_end) == ([1], 1, False)
+    page = storage.read(space, 4, max_rows=2, max_bytes=999)
+    assert (page.cursor, page.at_end) == (6, True)
+
+
+def test_one_author_or_all_kinds_but_one_can_be_left_out(storage: Storage) -> None:
+    space, alice, _ = filled(storage)
+    page = storage.read(space, 0, max_rows=9, max_bytes=999, without=alice)
+    assert ([row.sequence for row in page.rows], page.cursor) == ([1, 3, 6], 6)
+    page = storage.read(space, 0, max_rows=9, max_bytes=999, only=RowKind.MEMBERSHIP)
+    assert ([row.payload for row in page.rows], page.cursor, page.at_end) == ([b"genesis"], 6, True)
+
+
+def test_chains(storage: Storage) -> None:
+    space, alice, _ = filled(storage)
+    later = ChainHead(9, b"l" * 32)
+    with storage.transaction():
+        storage.set_chain_head(alice, later)
+    assert storage.author(space, ALICE) == (alice, later)
+    assert storage.author(space, Author(ALICE.device, Incarnation(2))) is None
+    assert storage.update_hash(alice, 3) is not None
+    assert storage.update_hash(alice, 4) is None
+
+
+def test_tails(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+    tail = [(2, ALICE, 1), (3, BOB, 1), (4, ALICE, 2), (6, BOB, 2)]
+    assert storage.tail(space, R1) == tail
+    assert storage.tail_length(space, R1) == 4
+    assert storage.long_tails(space, 2) == [(R1, 4)]
+    assert sorted(storage.long_tails(space, 1)) == [(R1, 4), (R2, 1)]
+
+
+def test_a_snapshot_stands_in_place_of_rows(storage: Storage) -> None:
+    space, alice, _ = filled(storage)
+    with storage.transaction():
+        storage.replace_by_snapshot(space, R1, 4, b"first", [2, 3, 4])
+    assert sequences(storage, space) == [1, 4, 5, 6]
+    assert storage.snapshot(space, R1) == (4, b"first")
+    assert storage.update_hash(alice, 1) is None
+    assert storage.superseded(space, R1) is None
+    with storage.transaction():
+        storage.replace_by_snapshot(space, R1, 6, b"second", [6])
+    assert sequences(storage, space) == [1, 5, 6]
+    assert storage.superseded(space, R1) == (4, b"first")
+    assert storage.head(space) == 6
+    assert storage.snapshot(space, R2) is None
+
+
+def test_a_transaction_that_fails_leaves_nothing(storage: Storage) -> None:
+    space, alice, _ = filled(storage)
+
+    def fail() -> None:
+        with storage.transaction():
+            storage.append_updates(space, 7, [NewUpdate(alice, 4, R1, b"x")])
+            raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        fail()
+    assert storage.head(space) == 6
+
+
+def test_what_was_pruned_is_given_back(opener: Opener, tmp_path: Path) -> None:
+    storage = opener(tmp_path)
+    space, alice, _ = filled(storage)
+    with storage.transaction():
+        storage.append_updates(space, 7, [NewUpdate(alice, n, R1, bytes(5_000)) for n in range(4, 204)])
+    storage.tidy()
+    full = sum(file.stat().st_size for file in tmp_path.iterdir())
+    with storage.transaction():
+        storage.replace_by_snapshot(space, R1, 206, b"all", [row.sequence for row in storage.tail(space, R1)])
+    storage.tidy()
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < full / 10
+    storage.close()
+
+
+# SQLite alone
+
+
+def test_a_database_that_is_open_cannot_be_opened_again(tmp_path: Path) -> None:
+    first = _sqlite(tmp_path)
+    with pytest.raises(DataDirError, match="in use by another process"):
+        _sqlite(tmp_path)
+    first.close()
+    _sqlite(tmp_path).close()
+
+
+def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
+    connection = connect_storage(tmp_path / "relay.sqlite3", os.urandom)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_an_update_stands_once_in_a_chain(storage: Storage) -> None:
+    space, alice, _ = filled(storage)
+    with pytest.raises(sqlite3.IntegrityError), storage.transaction():
+        storage.append_updates(space, 7, [NewUpdate(alice, 3, R1, b"x")])
