@@ -131,7 +131,7 @@ def sample_work_order(number: int) -> dict[str, Any]:
         "tags": ["hydraulics", "boom"],
         "tasks": {"1": {"title": "Isolate and release pressure", "done": True}},
         "parts_used": {"HOSE-34": {"qty": 1}, "ORING-12": {"qty": 2}},
-        "labor_records": {"L1": {"technician": f"technician-{number % 20}", "hours": 3.5}},
+        "labor_records": {"L1": {"worker": f"technician-{number % 20}", "hours": 3.5}},
         "completion_notes": "Hose chafed through at the clamp; clamp rubber replaced as well.",
         "root_cause": "Missing clamp rubber",
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def database_file(data: Path) -> Path:
     """The one database file in a relay's data folder."""
-    (found,) = sorted(data.glob("*.db"))
+    (found,) = data.glob("*.sqlite3")
     return found
 
 
