@@ -1,4 +1,4 @@
-"""Three devices, one relay that can read nothing, and a day without a network. About ten seconds.
+"""Three devices, one relay that can read nothing, and a day without a network. A few seconds.
 
     make demo
 
@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 from rich import box
 from rich.console import Console
@@ -39,7 +40,9 @@ SHORTEST_SECRET: Final = 5
 LIVE_EDITS: Final = 40
 SHOWN: Final = ("status", "scheduled_start", "meter_reading", "parts_used", "tags", "completion_notes")
 
-ORDERS: Final[tuple[dict[str, Any], ...]] = (
+Values = dict[str | tuple[str, ...], Any]
+
+ORDERS: Final[tuple[Values, ...]] = (
     {
         "title": "Boom cylinder seal weeps",
         "asset_id": "EX-RH120-3",
@@ -61,7 +64,7 @@ ORDERS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Oil sample 500 hours", "asset_id": "EX-RH120-4", "cost": 42},
 )
 
-OFFLINE: Final[dict[str, dict[str, Any]]] = {
+OFFLINE: Final[dict[str, Values]] = {
     "Office": {"scheduled_start": "2026-03-05", "status": "on_hold", "tags": ["hydraulics", "warranty"]},
     "Tablet Ana": {
         "scheduled_start": "2026-03-03",
@@ -73,21 +76,34 @@ OFFLINE: Final[dict[str, dict[str, Any]]] = {
     "Tablet Ben": {
         "status": "completed",
         "parts_used": {"HOSE-37": {"qty": 1}, "SEAL-12": {"qty": 3}},
-        "completion_notes": "Hose was cut as well, replaced it",
+        "completion_notes": "Hose was cut too, replaced it",
     },
 }
 DECISION: Final = "Rod seal and cut hose replaced, holds pressure"
 
 WHY: Final = {
-    "status": "register: the latest; a supervisor's before it",
-    "scheduled_start": "server_wins: the office plans",
-    "meter_reading": "client_wins: who stood there knows",
-    "parts_used": "rows: both, each field by its own rule",
-    "tags": "set: everyone's are kept",
-    "completion_notes": "manual: a person decides",
+    "status": "register: the latest",
+    "scheduled_start": "server_wins: the office",
+    "meter_reading": "client_wins: the field",
+    "parts_used": "rows: united",
+    "tags": "set: united",
+    "completion_notes": "manual: a person",
 }
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+
+class Lines:
+    """Standard output without the blanks with which tables fill up their lines in a pipe."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(re.sub(r"[ ]+$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=PIPE_COLUMNS, file=cast(IO[str], Lines()))
 
 
 @dataclass
@@ -119,7 +135,7 @@ def main() -> int:
             proved = asyncio.run(asyncio.wait_for(play(Path(folder), relay), timeout=60))
         finally:
             relay.process.terminate()
-            relay.process.wait(timeout=10)
+            relay.process.communicate(timeout=10)
     return 0 if proved else 1
 
 
@@ -171,7 +187,7 @@ async def meet(devices: Mapping[str, Device], relay: Relay, figures: Figures) ->
         await devices[name].sync(timeout_s=20)
     figures.first_sync_s = (time.perf_counter() - began) / 2
     table = plain_table()
-    table.add_row("relay", f"{relay.url}  a process of its own; stores envelopes, holds no key")
+    table.add_row("relay", f"{relay.url}  its own process; holds no key")
     table.add_row("Office", f"made the space “{SPACE}” and {len(ORDERS)} work orders")
     table.add_row("Tablet Ana", "technician, joined with a one-time link")
     table.add_row("Tablet Ben", "technician, joined with a one-time link")
@@ -196,7 +212,7 @@ async def work_apart(devices: Mapping[str, Device]) -> str:
     table = plain_table()
     for name, changes in OFFLINE.items():
         for index, (path, value) in enumerate(changes.items()):
-            table.add_row(name if index == 0 else "", path, brief(value))
+            table.add_row(name if index == 0 else "", str(path), brief(value))
     console.print(table)
     waiting = [f"{name} {(await device.status()).pending}" for name, device in devices.items()]
     console.print(Text("  waiting to be sent: " + ", ".join(waiting) + " records", style="dim"))
@@ -236,23 +252,22 @@ async def decide(devices: Mapping[str, Device], order: str) -> None:
     for _ in range(2):
         for device in devices.values():
             await device.sync(timeout_s=20)
-    console.print(
-        Text.assemble("  Office decides: ", (DECISION, "green"), ". Nobody's text was lost on the way.")
-    )
+    console.print(Text.assemble("  Office decides: ", (DECISION, "green"), ". No text was lost."))
 
 
 def side_by_side(conflict: ConflictEntry) -> Table:
+    """The versions as columns, oldest first."""
     table = Table(box=box.ROUNDED, title=f"{conflict.field}: written at the same time", title_justify="left")
     table.add_column("")
-    for version in conflict.alternatives:
+    winner = conflict.alternatives[conflict.winner]
+    versions = sorted(conflict.alternatives, key=lambda version: version.at_ms)
+    for version in versions:
         table.add_column(version.device_name)
-    clock = [
-        time.strftime("%H:%M:%S", time.localtime(version.at_ms / 1000)) for version in conflict.alternatives
-    ]
-    table.add_row("value", *(Text(str(version.value), style="yellow") for version in conflict.alternatives))
-    table.add_row("role", *(version.role.text for version in conflict.alternatives))
+    clock = [time.strftime("%H:%M:%S", time.localtime(version.at_ms / 1000)) for version in versions]
+    table.add_row("value", *(Text(str(version.value), style="yellow") for version in versions))
+    table.add_row("role", *(version.role.text for version in versions))
     table.add_row("at", *clock)
-    marks = ["shown until decided" if index == conflict.winner else "" for index in range(len(clock))]
+    marks = ["shown until decided" if version is winner else "" for version in versions]
     table.add_row("", *(Text(mark, style="dim") for mark in marks))
     return table
 
@@ -359,7 +374,7 @@ def show_figures(devices: Mapping[str, Device], relay: Relay, figures: Figures) 
         "three devices merge", f"{figures.merge_s * 1000:,.0f} ms, {figures.envelopes} envelopes sent"
     )
     table.add_row(
-        "edit to other screen",
+        "edit to other device",
         f"{statistics.median(live):.1f} ms median, {live[-1]:.1f} ms worst of {len(live)}, stored first",
     )
     table.add_row("relay's files", f"{stored / 1024:,.0f} KiB, all of it ciphertext and bookkeeping")

@@ -11,12 +11,12 @@ from crdt_sync.errors import ConflictNotFound
 
 from .command import Group, Target, store_options
 from .failures import UsageProblem
-from .output import Output, console, iso_time, local_time, new_table, show, to_json
+from .output import Output, iso_time, local_time, new_table, print_rich, show, to_json
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from crdt_sync_client import ConflictEntry, Device
+    from crdt_sync_client import Alternative, ConflictEntry, Device
 
 _SHORTEST: Final = 4
 """Fewest characters of a conflict's id that stand for the whole of it."""
@@ -131,12 +131,13 @@ def conflicts_resolve(
             schema = await device.schema(conflict.type)
             choice["value"] = schema.parse_assignment(f"{conflict.field}={value}")[1]
         elif keep_version is not None:
-            if keep_version > len(conflict.alternatives):
+            numbered = versions(conflict)
+            if keep_version > len(numbered):
                 raise UsageProblem(
                     f"there is no version {keep_version}",
-                    hint=f"this conflict has {len(conflict.alternatives)}; `conflicts show` numbers them",
+                    hint=f"this conflict has {len(numbered)}; `conflicts show` numbers them",
                 )
-            choice["alternative"] = keep_version - 1
+            choice["alternative"] = numbered[keep_version - 1][0]
         else:
             choice["keep"] = keep
         written = await device.resolve(conflict.id, field=field, **choice)
@@ -167,6 +168,11 @@ async def find_conflict(device: Device, wanted: str) -> ConflictEntry:
     )
 
 
+def versions(conflict: ConflictEntry) -> list[tuple[int, Alternative]]:
+    """The versions as people number them, from 1: oldest first. With each its index in `alternatives`."""
+    return sorted(enumerate(conflict.alternatives), key=lambda entry: (entry[1].at_ms, entry[0]))
+
+
 def conflict_json(conflict: ConflictEntry) -> dict[str, Any]:
     """A conflict for programs. Times are ISO 8601 in UTC; `chosen` marks the version in use."""
     closed = conflict.state == "closed"
@@ -189,7 +195,7 @@ def conflict_json(conflict: ConflictEntry) -> dict[str, Any]:
                 "mine": version.mine,
                 "chosen": index == conflict.winner,
             }
-            for index, version in enumerate(conflict.alternatives)
+            for index, version in versions(conflict)
         ],
         "resolved_at": iso_time(conflict.closed_at_ms),
         "resolved_by": conflict.resolver_name,
@@ -203,21 +209,20 @@ def print_conflict(conflict: ConflictEntry) -> None:
 
     table = new_table(show_lines=False)
     table.add_column("", style="bold")
-    for number, version in enumerate(conflict.alternatives, start=1):
+    for number, (_, version) in enumerate(versions(conflict), start=1):
         who = f"{version.device_name} (this device)" if version.mine else version.device_name
         table.add_column(Text(f"{number}. {show(who)}"), overflow="fold")
     for label, cells in _rows(conflict):
         table.add_row(label, *cells)
-    out = console()
-    out.print(Text(f"{conflict.field} of {conflict.type} {conflict.record}", style="bold"))
-    out.print(Text(_explanation(conflict), style="dim"))
-    out.print(table)
+    print_rich(Text(f"{conflict.field} of {conflict.type} {conflict.record}", style="bold"))
+    print_rich(Text(_explanation(conflict), style="dim"))
+    print_rich(table)
     if conflict.state == "closed":
         by = f" by {show(conflict.resolver_name)}" if conflict.resolver_name else ""
-        out.print(Text(f"Resolved{by}: {show(conflict.resolution)}", style="green"))
+        print_rich(Text(f"Resolved{by}: {show(conflict.resolution)}", style="green"))
     elif conflict.state == "open":
-        out.print(
-            Text(f"crdt-sync conflicts resolve {conflict.id} --field {conflict.field} --keep mine|theirs")
+        print_rich(
+            Text(f"crdt-sync conflicts resolve {conflict.id[:8]} --field {conflict.field} --keep mine|theirs")
         )
 
 
@@ -225,15 +230,12 @@ def _rows(conflict: ConflictEntry) -> Iterable[tuple[str, list[Text]]]:
     from rich.text import Text
 
     in_use = "provisional" if conflict.state == "open" else "chosen"
-    versions = conflict.alternatives
-    yield (
-        "value",
-        [Text(show(v.value), style="bold" if i == conflict.winner else "") for i, v in enumerate(versions)],
-    )
-    yield "role", [Text(v.role.text) for v in versions]
-    yield "written", [Text(local_time(v.at_ms)) for v in versions]
+    shown = [(version, index == conflict.winner) for index, version in versions(conflict)]
+    yield "value", [Text(show(version.value), style="bold" if wins else "") for version, wins in shown]
+    yield "role", [Text(version.role.text) for version, _ in shown]
+    yield "written", [Text(local_time(version.at_ms)) for version, _ in shown]
     if conflict.state != "closed":
-        yield "", [Text(in_use if i == conflict.winner else "", style="green") for i in range(len(versions))]
+        yield "", [Text(in_use if wins else "", style="green") for _, wins in shown]
 
 
 def _explanation(conflict: ConflictEntry) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 _PIPE_WIDTH: Final = 4096
@@ -54,7 +54,7 @@ class Output:
             table.add_column(column, overflow="fold")
         for row in filled:
             table.add_row(*row)
-        console().print(table)
+        print_rich(table)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -64,6 +64,17 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PIPE_WIDTH
     return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def print_rich(*parts: RenderableType) -> None:
+    """Print what rich can draw on standard output; in a pipe without the blanks that fill up its lines."""
+    out = console()
+    if out.is_terminal:
+        out.print(*parts)
+        return
+    with out.capture() as drawn:
+        out.print(*parts)
+    click.echo("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()), nl=False)
 
 
 def new_table(**options: Any) -> Table:
@@ -87,7 +98,7 @@ def _visible(char: str) -> str:
 
 def show(value: Any) -> str:
     """A field's value for people: text as it is, the rest as JSON, nothing as a dash."""
-    if value is None:
+    if value is None or value in ([], {}):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -11,7 +11,7 @@ from crdt_sync.errors import RecordNotFound
 
 from .command import Command, Target, space_option, store_options
 from .failures import UsageProblem
-from .output import Output, console, new_table, show
+from .output import Output, new_table, print_rich, show
 
 if TYPE_CHECKING:
     from crdt_sync.schemas.model import RecordSchema
@@ -307,11 +307,10 @@ def _print_record(record: Record, schema: RecordSchema) -> None:
         if path in provisional:
             text.append("  provisional, in conflict", style="yellow")
         table.add_row(Text(path), text)
-    out = console()
-    out.print(Text(f"{record.type} {record.id}", style="bold"), Text(record.sync_state, style="dim"))
-    out.print(table)
+    print_rich(Text(f"{record.type} {record.id}", style="bold"), Text(record.sync_state, style="dim"))
+    print_rich(table)
     for conflict in record.conflicts:
-        out.print(Text(f"conflict {conflict}: crdt-sync conflicts show {conflict}", style="yellow"))
+        print_rich(Text(f"in conflict: crdt-sync conflicts show {conflict[:8]}", style="yellow"))
 
 
 def _flat(values: Mapping[str, Any], schema: RecordSchema) -> Iterable[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import Group, Target, json_option, store_options
-from .output import Output, console, new_table
+from .output import Output, new_table, print_rich
 
 if TYPE_CHECKING:
     from crdt_sync.schemas.model import FieldSpec
@@ -45,7 +45,7 @@ def schema_check(out: Output, file: str) -> None:
         for sub, inner in (spec.row or {}).items():
             table.add_row(f"  .KEY.{sub}", _types(inner), inner.rule.name)
     out.say(f"{file} is good: type {schema.type}, version {schema.version}.")
-    console().print(table)
+    print_rich(table)
 
 
 @command_schema.command(name="ls", examples=("crdt-sync schema ls --store office.db",))
