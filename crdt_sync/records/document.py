@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import pycrdt
 from pycrdt import Array, Doc
@@ -30,10 +30,13 @@ from crdt_sync.ids import Author
 from crdt_sync.records.update_format import ParsedUpdate, parse_update
 from crdt_sync.records.writes import DocWrites, Path, Write, read_write
 
-EMPTY_UPDATE = b"\0\0"
+EMPTY_UPDATE: Final = b"\0\0"
 """The update that changes nothing."""
 
-_READ_ONLY_CLIENT = 1
+MAX_UNREAD: Final = 64
+"""Updates taken in before they are looked at; the only use of waiting is to look at several at once."""
+
+_READ_ONLY_CLIENT: Final = 1
 """Client id of a document opened without an author. It never stands in a document."""
 
 
@@ -52,7 +55,7 @@ class _Lane:
 class RecordDocument:
     """One record. Belongs to the thread it was made in."""
 
-    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes")
+    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes", "_unread")
 
     def __init__(self, state: bytes | None = None, *, author: Author | None = None) -> None:
         """`state` is what `state()` gave; without `author` the document cannot be edited."""
@@ -62,8 +65,10 @@ class RecordDocument:
         self._by_path: Mapping[Path, tuple[Write, ...]] | None = None
         self._fresh = True
         """Whether `_lanes` shows what the document holds."""
+        self._unread: list[bytes] = []
+        """Updates taken in since `_lanes` was read."""
         self._held: list[bytes] = []
-        """Updates that may not show in full yet."""
+        """Updates that do not show in full yet."""
         if state is not None:
             self.apply(state)
 
@@ -76,9 +81,11 @@ class RecordDocument:
         # A whole document without anything pending comes out as long as it went in; only then need it
         # not be looked into to see what it still waits for.
         if not (was_empty and len(self._doc.get_update()) == len(update)):
-            self._held.append(update)
+            self._unread.append(update)
         self._fresh = False
         self._by_path = None
+        if len(self._unread) >= MAX_UNREAD:
+            self._read()
 
     def writes(self) -> DocWrites:
         """The visible writes per path, each in canonical order. The same mapping until a change."""
@@ -129,8 +136,7 @@ class RecordDocument:
 
     def state(self) -> bytes:
         """The whole document as one update, with what is still pending in it."""
-        if self._held:
-            self._read()
+        self._read()
         state: bytes = self._doc.get_update()
         return merge_updates([state, *self._held]) if self._held else state
 
@@ -171,19 +177,20 @@ class RecordDocument:
                     writes.append(decoded.get(clock) or read_write(raw, author))
                 self._lanes[author] = _Lane(author, clocks, writes, blocks.end)
             self._fresh = True
-            if self._held:
+            if self._held or self._unread:
                 self._release(parsed)
         return self._lanes
 
     def _release(self, state: ParsedUpdate) -> None:
-        """Let go of the held updates that show in full by now."""
+        """Let go of the updates that show in full by now."""
         ends = {blocks.client: blocks.end for blocks in state.blocks}
         waiting = [
             update
-            for update in self._held
+            for update in (*self._held, *self._unread)
             if any(ends.get(client, 0) < clock for client, clock in parse_update(update).needs())
         ]
         self._held = [merge_updates(waiting)] if len(waiting) > 1 else waiting
+        self._unread.clear()
 
     def _places(
         self, lanes: Mapping[Author, _Lane], remove: Iterable[Write]

@@ -28,6 +28,7 @@ from crdt_sync.rules.counter import Counter
 from crdt_sync.rules.deletion import context_of, is_gone
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
 from crdt_sync.schemas.transitions import check_transition
+from crdt_sync.schemas.values import MAX_INT, MIN_INT
 
 Tick: TypeAlias = Callable[[], Hlc]
 """Gives the time of the next write, each later than the one before."""
@@ -209,7 +210,10 @@ class Planner:
         else:
             amount = cast(Any, spec.check(value, field)) - shown
         if amount or (not visible and path not in self._values):
-            self._values[path] = mine + amount
+            total = mine + amount
+            if isinstance(total, int) and not MIN_INT <= total <= MAX_INT:
+                raise ValidationError(field, "would count beyond 64 bits")
+            self._values[path] = total
             self._totals.add(path)
 
     # Rows -------------------------------------------------------------------------------------------

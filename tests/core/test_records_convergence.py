@@ -1,0 +1,144 @@
+"""Any number of devices, any interleaving, any delivery: the same content, conflicts and values."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crdt_sync.records.changes import AddElement, Increment, RemoveElement
+from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.view import view
+from crdt_sync.schemas.model import RecordSchema
+from tests.core.record_replicas import DELETE_WINS, EDIT_WINS, RECORD_ID, Replica, check_state, meet
+
+VALUES = st.sampled_from(["a", "b", "draft", "done"])
+KEYS = st.sampled_from(["A", "B"])
+CHANGES: st.SearchStrategy[tuple[Any, Any]] = st.one_of(
+    st.tuples(st.sampled_from(["status", "phase", "owner"]), VALUES),
+    st.tuples(st.sampled_from(["actual"]), VALUES | st.none()),
+    st.tuples(st.sampled_from(["planned", "cause"]), VALUES | st.sampled_from([1, True, 1.0, None])),
+    st.tuples(st.sampled_from(["tags", "banned"]), st.builds(AddElement, VALUES)),
+    st.tuples(st.sampled_from(["tags", "banned"]), st.builds(RemoveElement, VALUES)),
+    st.tuples(st.just("tags"), st.lists(VALUES, max_size=2)),
+    st.tuples(st.just("hours"), st.builds(Increment, st.sampled_from([1, 2, -1, 0.5]))),
+    st.tuples(st.tuples(st.just("parts"), KEYS, st.just("qty")), st.integers(0, 3)),
+    st.tuples(st.tuples(st.just("parts"), KEYS, st.just("note")), VALUES),
+    st.tuples(st.tuples(st.just("parts"), KEYS, st.just("labels")), st.builds(AddElement, VALUES)),
+    st.tuples(st.tuples(st.just("parts"), KEYS, st.just("used")), st.builds(Increment, st.integers(1, 2))),
+    st.tuples(st.tuples(st.just("parts"), KEYS), st.none() | st.just({})),
+    st.tuples(st.tuples(st.just("crew"), KEYS, st.just("task")), VALUES),
+    st.tuples(st.tuples(st.just("crew"), KEYS), st.none()),
+)
+STEPS = st.one_of(
+    st.tuples(st.just("set"), CHANGES),
+    st.tuples(st.just("set"), CHANGES),
+    st.tuples(st.sampled_from(["delete", "restore", "create"]), st.none()),
+    st.tuples(st.just("meet"), st.integers(0, 4)),
+)
+
+
+def play(schema: RecordSchema, count: int, steps: list[Any], shuffle: random.Random) -> list[Replica]:
+    """Devices act in turn and now and then take some of another's updates, in any order, some twice."""
+    replicas = [Replica(number, schema) for number in range(count)]
+    replicas[0].create({"status": "draft"})
+    for replica in replicas[1:]:
+        replica.take(replicas[0].updates)
+    for place, drift, (action, argument) in steps:
+        replica = replicas[place % count]
+        replica.now_ms += drift
+        if action == "meet":
+            other = replicas[argument % count]
+            if other is not replica:
+                some = shuffle.sample(other.updates, shuffle.randint(0, len(other.updates)))
+                replica.take(some + some[:1])
+        elif action == "set":
+            replica.attempt("set", dict([argument]))
+        else:
+            replica.attempt(action)
+    return replicas
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("schema", [EDIT_WINS, DELETE_WINS], ids=["edit_wins", "delete_wins"])
+@settings(max_examples=120, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 4), st.integers(-(10**9), 10**9), STEPS), max_size=30),
+    seed=st.integers(0, 2**32),
+)
+def test_replicas_converge(schema: RecordSchema, count: int, steps: list[Any], seed: int) -> None:
+    shuffle = random.Random(seed)
+    replicas = play(schema, count, steps, shuffle)
+    everything = [update for replica in replicas for update in replica.updates]
+    for replica in replicas:
+        replica.take(shuffle.sample(everything, len(everything)))
+        replica.take(shuffle.choices(everything, k=3))
+    first = replicas[0]
+    for replica in replicas[1:]:
+        assert replica.doc.content_hash() == first.doc.content_hash()
+        assert replica.view() == first.view()
+        assert list(replica.view().values) == list(first.view().values)
+    assert not any(replica.doc.pending for replica in replicas)
+    check_state(first)
+
+    # Somebody who gets it all as one merged update, and somebody who closes and opens between pieces.
+    mixed = shuffle.sample(everything, len(everything))
+    at_once = RecordDocument(merge_updates(mixed))
+    assert at_once.content_hash() == first.doc.content_hash()
+    state = None
+    for start in range(0, len(mixed), 3):
+        doc = RecordDocument(state)
+        doc.apply(merge_updates(mixed[start : start + 3]))
+        state = doc.state()
+    doc = RecordDocument(state)
+    assert doc.content_hash() == first.doc.content_hash()
+    assert view(schema, schema.type, RECORD_ID, doc.writes()) == first.view()
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 4), st.integers(-(10**9), 10**9), STEPS), max_size=25),
+    count=st.sampled_from([2, 3, 5]),
+)
+def test_sequential_edits_never_conflict_whatever_the_clocks_say(steps: list[Any], count: int) -> None:
+    replicas = [Replica(number) for number in range(count)]
+    replicas[0].create({"status": "draft"})
+    for replica in replicas[1:]:
+        replica.take(replicas[0].updates)
+    for place, drift, (action, argument) in steps:
+        replica = replicas[place % count]
+        replica.now_ms += drift
+        before = len(replica.updates)
+        if action == "set":
+            replica.attempt("set", dict([argument]))
+        elif action != "meet":
+            replica.attempt(action)
+        for other in replicas:
+            if other is not replica:
+                other.take(replica.updates[before:])
+            assert other.view().conflicts == ()
+            assert all(
+                len(writes) == 1
+                for path, writes in other.doc.writes().items()
+                if path[-1] not in ("hours", "used")
+            )  # every author keeps a total of its own
+
+
+def test_ten_thousand_overwrites_by_five_devices_stay_under_2_kib() -> None:
+    replicas = [Replica(number) for number in range(5)]
+    replicas[0].create({"status": "draft"})
+    sent = [0] * 5
+    for step in range(10_000):
+        if not step % 10:
+            for replica in replicas:
+                for other in replicas:
+                    if other is not replica:
+                        replica.take(other.updates[sent[other.number] :])
+            sent = [len(replica.updates) for replica in replicas]
+        replicas[step % 5].set({"status": f"value {step}"})
+    meet(*replicas)
+    assert {len(replica.doc.state()) < 2048 for replica in replicas} == {True}
+    assert len({replica.doc.content_hash() for replica in replicas}) == 1
