@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.protocol.frames import Hello, Mode, Push, auth_message, decode_from_device
+from crdt_sync.protocol.frames import Hello, Mode, auth_message
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, PROTOCOL_VERSION
 from crdt_sync_server.compaction import LONG_TAIL
 from crdt_sync_server.effects import Arrival, Close, Grown, Peer
@@ -196,7 +196,7 @@ def replay_changes_nothing(sim: Simulation) -> Iterator[Violation]:
 
 def _replayed_pushes(sim: Simulation) -> Iterator[Violation]:
     engine, now_ms = sim.relay.engine, sim.relay.clock.now_ms()
-    for name, frames in sim.pushes.items():
+    for name, frames in sim.relay.taken.items():
         device = sim.devices[name]
         start = device.engine.session_start(device.space)
         peer = Peer(bytes(32))
@@ -209,9 +209,7 @@ def _replayed_pushes(sim: Simulation) -> Iterator[Violation]:
             "replay", signature,
         )  # fmt: skip
         engine.process([Arrival(peer, hello)], now_ms)
-        for data in frames:
-            frame = decode_from_device(data)
-            assert isinstance(frame, Push)
+        for frame in frames:
             effects = engine.process([Arrival(peer, frame)], now_ms)
             if any(isinstance(effect, Grown) for effect in effects):
                 yield Violation(5, f"a push of {name}, sent again, made the log grow")

@@ -54,7 +54,7 @@ class DeviceSync:
         self._rebirths = 0
         self._end: Endpoint | None = None
         self._session = DeviceSession()
-        self._window = PushWindow(*self._session.push_budget)
+        self._window = PushWindow(*self._session.push_budget, self._now_s)
         self._bye: Bye | None = None
         self._welcomed = False
         self._inbox: deque[tuple[FromRelay, int]] = deque()
@@ -76,6 +76,9 @@ class DeviceSync:
             and not self._applying
             and self._window.idle
         )
+
+    def _now_s(self) -> float:
+        return self._world.now_s
 
     # Connecting
 
@@ -225,7 +228,7 @@ class DeviceSync:
         self._rebirths = 0
         self._welcomed = True
         self.cursor = frame.cursor
-        self._window = PushWindow(*self._session.push_budget)
+        self._window = PushWindow(*self._session.push_budget, self._now_s)
         self._push_soon()
 
     # Batches
@@ -308,6 +311,7 @@ class DeviceSync:
             self._pushing = True
             attempt = self._attempt
             delay_us = self._world.streams["storage"].randint(*PUSH_US)
+            delay_us = max(delay_us, seconds(self._window.pause_s) + 1)
             self._device.later(delay_us, lambda: self._push(attempt))
 
     def _push(self, attempt: int) -> None:
@@ -329,6 +333,7 @@ class DeviceSync:
             if envelopes and self._end is not None:
                 self._world.note("push", device.name, f"{len(envelopes)}")
                 self._end.send(self._session.push(envelopes))
+        self._push_soon()
         if self.idle:
             self._backoff.reset()
 

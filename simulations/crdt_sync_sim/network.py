@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from crdt_sync_sim.world import Timer, World, seconds
 
@@ -292,6 +292,15 @@ class Network:
         return [c for c in self._connections.values() if {c.client.node, c.server.node} == ends]
 
 
+class _Segment(NamedTuple):
+    """A message, or with None a close, in its place in what one end sent."""
+
+    number: int
+    message: bytes | None
+    code: int
+    mischief: bool
+
+
 class Connection:
     """Two ends and, per direction, an ordered queue of what is in flight."""
 
@@ -302,7 +311,8 @@ class Connection:
         self.server = server
         client.connection = server.connection = self
         self._last_arrival_us = {client: 0, server: 0}
-        self._held: dict[Endpoint, list[tuple[bytes | None, int]]] = {client: [], server: []}
+        self._held: dict[Endpoint, list[_Segment]] = {client: [], server: []}
+        self._sent = 0
         self._history: dict[Endpoint, list[bytes]] = {client: [], server: []}
         self._in_flight_bytes = 0
         self._keepalive: Timer | None = None
@@ -321,13 +331,13 @@ class Connection:
         self._in_flight_bytes += len(message)
         tally.peak_in_flight_bytes = max(tally.peak_in_flight_bytes, self._in_flight_bytes)
         for copy, extra_us in self._with_mischief(sender, message):
-            self._queue(sender, copy, 0, extra_us)
+            self._queue(sender, self._segment(copy, 0, mischief=extra_us > 0), extra_us)
 
     def transmit_close(self, sender: Endpoint, code: int) -> None:
         self.network.world.note("close", sender.node, f"{sender.peer} {code}")
         if not self._other(sender).open:
             self._end()
-        self._queue(sender, None, code, 0)
+        self._queue(sender, self._segment(None, code), 0)
 
     def vanished(self, end: Endpoint) -> None:
         self._held[end].clear()
@@ -349,8 +359,15 @@ class Connection:
             self._keepalive = None
         sender = self.client if self.client.node == pair[0] else self.server
         held, self._held[sender] = self._held[sender], []
-        for message, code in held:
-            self._schedule(sender, message, code, self.network.stream.randrange(RETRANSMIT_US * 8))
+        # What was in flight when the cut came is older than what was sent into it.
+        held.sort(key=lambda segment: segment.number)
+        resume_us = self.network.stream.randrange(RETRANSMIT_US * 8)
+        for segment in held:
+            self._schedule(sender, segment, resume_us)
+
+    def _segment(self, message: bytes | None, code: int, *, mischief: bool = False) -> _Segment:
+        self._sent += 1
+        return _Segment(self._sent, message, code, mischief)
 
     def _with_mischief(self, sender: Endpoint, message: bytes) -> list[tuple[bytes, int]]:
         mischief = self.network.mischief
@@ -372,26 +389,26 @@ class Connection:
         del history[:-8]
         return copies
 
-    def _queue(self, sender: Endpoint, message: bytes | None, code: int, extra_us: int) -> None:
+    def _queue(self, sender: Endpoint, segment: _Segment, extra_us: int) -> None:
         if self.network.is_cut(sender.node, sender.peer):
-            self._held[sender].append((message, code))
+            self._held[sender].append(segment)
         else:
-            self._schedule(sender, message, code, extra_us)
+            self._schedule(sender, segment, extra_us)
 
-    def _schedule(self, sender: Endpoint, message: bytes | None, code: int, extra_us: int) -> None:
+    def _schedule(self, sender: Endpoint, segment: _Segment, extra_us: int) -> None:
         pair = (sender.node, sender.peer)
-        arrival_us = self.network.arrival_us(pair, HEADER_BYTES + len(message or b"")) + extra_us
-        if extra_us == 0 or message is None:
-            # In order: never before what was sent earlier. Mischief (extra_us) is what breaks this rule.
+        arrival_us = self.network.arrival_us(pair, HEADER_BYTES + len(segment.message or b"")) + extra_us
+        if not segment.mischief:
+            # Never before what was sent earlier.
             arrival_us = max(arrival_us, self._last_arrival_us[sender])
             self._last_arrival_us[sender] = arrival_us
-        self.network.world.at(arrival_us, lambda: self._arrive(sender, message, code))
+        self.network.world.at(arrival_us, lambda: self._arrive(sender, segment))
 
-    def _arrive(self, sender: Endpoint, message: bytes | None, code: int) -> None:
+    def _arrive(self, sender: Endpoint, segment: _Segment) -> None:
         if self.network.is_cut(sender.node, sender.peer):
-            self._held[sender].append((message, code))
+            self._held[sender].append(segment)
             return
-        receiver = self._other(sender)
+        receiver, message, code = self._other(sender), segment.message, segment.code
         if message is None:
             self._end()
             receiver.deliver_close(code)

@@ -15,7 +15,17 @@ from typing import Final, cast
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import SpaceId
-from crdt_sync.protocol.frames import Bye, ConfirmSnapshot, Deliver, Frame, FromDevice, Got, encode
+from crdt_sync.protocol.frames import (
+    Bye,
+    ConfirmSnapshot,
+    Deliver,
+    Frame,
+    FromDevice,
+    Got,
+    Push,
+    Refuse,
+    encode,
+)
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync.protocol.relay_session import RelaySession, bye_of
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
@@ -37,6 +47,7 @@ SILENT_ROWS: Final = 512
 """As in `crdt_sync_server.connection`."""
 NEW_DATABASE: Final = ("PRAGMA page_size=2048", "PRAGMA auto_vacuum=INCREMENTAL")
 """As in `crdt_sync_server.storage.sqlite.connect_storage`."""
+KEPT_PUSHES: Final = 6
 MAX_RETRY_START_US: Final = seconds(5)
 
 
@@ -139,6 +150,8 @@ class RelayNode(Node):
         super().__init__(RELAY, world, network, storage)
         self.engine: RelayEngine
         self.log_storage: SqliteStorage
+        self.taken: dict[str, list[Push]] = {}
+        """Pushes that were acknowledged whole, a few per device, to be sent again at the end."""
         self.peak_waiting = 0
         self.commits = 0
         self._links: dict[Peer, Link] = {}
@@ -254,6 +267,7 @@ class RelayNode(Node):
             committed = self._links.get(arrival.peer)
             if committed is not None and arrival.frame is not None:
                 committed.waiting -= 1
+        self._keep_some(batch, effects)
         for effect in effects:
             if isinstance(effect, Grown):
                 live = self._live.get(effect.space)
@@ -273,6 +287,16 @@ class RelayNode(Node):
         if self._waiting and not self._committing:
             self._committing = True
             self.later(self.world.streams["storage"].randint(*COMMIT_US), self._commit)
+
+    def _keep_some(self, batch: list[Arrival], effects: list[Effect]) -> None:
+        refused = {e.peer for e in effects if isinstance(e, Send) and isinstance(e.frame, Refuse)}
+        refused |= {e.peer for e in effects if isinstance(e, Close)}
+        for peer, frame in batch:
+            link = self._links.get(peer)
+            if link is not None and isinstance(frame, Push) and peer not in refused:
+                kept = self.taken.setdefault(link.node, [])
+                if len(kept) < KEPT_PUSHES:
+                    kept.append(frame)
 
     def _do_effect(self, link: Link, effect: Send | Admit | Created | Close) -> None:
         match effect:

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import RecordId, new_record_id
-from crdt_sync.protocol.frames import Push, decode_from_device
 from crdt_sync_client.engine.model import CreateOp
 from crdt_sync_sim.actor import Actor
 from crdt_sync_sim.checks import Violation, check_all
@@ -38,7 +37,6 @@ POLL_US: Final = seconds(0.2)
 PROLOGUE_S: Final = 120
 QUIET_S: Final = 5.0
 """After convergence the world runs on this long, so that compaction and stragglers show what they do."""
-KEPT_PUSHES: Final = 6
 
 
 class ScenarioCannotBegin(Exception):
@@ -132,7 +130,6 @@ class Simulation:
         self.records: dict[str, RecordName] = {}
         self.actor = Actor(self)
         self.leaks: set[str] = set()
-        self.pushes: dict[str, list[bytes]] = {}
         self.story_us = 0
         self.healed_us = 0
         self._backups: dict[str, int] = {}
@@ -152,10 +149,6 @@ class Simulation:
     def _see(self, sender: str, receiver: str, message: bytes) -> None:
         if CANARY.encode() in message:
             self.leaks.add(f"text of a record from {sender} to {receiver}")
-        if receiver == RELAY and message[1:2] == b"\x07" and message[:1] == b"\x92":
-            kept = self.pushes.setdefault(sender, [])
-            if len(kept) < KEPT_PUSHES and isinstance(decode_from_device(message), Push):
-                kept.append(message)
 
     # The story
 
