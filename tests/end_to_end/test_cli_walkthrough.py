@@ -78,6 +78,22 @@ def test_a_conflict_can_be_decided_with_a_value_of_its_own(pair: Any, run: Run) 
     assert pair.get(pair.office, record)["completion_notes"] == "Seal and hose"
 
 
+def test_versions_are_numbered_oldest_first(pair: Any, run: Run) -> None:
+    # Both ways round, so that in one of them the order of writing is not the order of the devices' ids.
+    for first, second in ((pair.office, pair.tablet), (pair.tablet, pair.office)):
+        record = pair.create("title=Numbered")
+        run("set", "work_order", record, "root_cause=first", "--store", first)
+        run("set", "work_order", record, "root_cause=second", "--store", second)
+        pair.sync()
+        (conflict,) = pair.get(pair.office, record)["_sync"]["conflicts"]
+        shown = run("conflicts", "show", conflict, "--store", pair.office, "--json").json
+        assert [version["value"] for version in shown["alternatives"]] == ["first", "second"]
+        resolve = ("conflicts", "resolve", conflict, "--store", pair.office, "--keep-version")
+        run(*resolve, "3", code=2)
+        run(*resolve, "1")
+        assert pair.get(pair.office, record)["root_cause"] == "first"
+
+
 def test_ls_filters_by_typed_values_and_counts_nothing_twice(pair: Any, run: Run) -> None:
     first = pair.create("title=Where one", "asset_id=WHERE", "cost=5")
     second = pair.create("title=Where two", "asset_id=WHERE", "cost=7")
