@@ -9,6 +9,7 @@ only one that sends, so nothing a slow device does can hold up anybody else.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -30,6 +31,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 SendMessage: TypeAlias = Callable[[Message], Awaitable[None]]
 
+log: Final = logging.getLogger("crdt_sync_server")
+
 BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """What one connection may have waiting for a commit before it is not read from any more."""
 MAX_ANSWERS: Final = 256
@@ -39,6 +42,11 @@ SILENT_ROWS: Final = 512
 
 At rest it is told at once: only then can it know that it has everything and say so to its user.
 """
+
+
+def internal_error() -> Bye:
+    """The last word when it is our fault."""
+    return Bye(CloseCode.INTERNAL, "internal", "the relay could not do its work; connect again")
 
 
 class Connection:
@@ -102,6 +110,11 @@ class Connection:
         """There is something to send, perhaps."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the end of this connection is decided."""
+        return self._bye is not None
 
     @property
     def space(self) -> SpaceId | None:
@@ -179,6 +192,9 @@ class Connection:
                 await self._send({"type": "websocket.send", "bytes": data})
         except OSError:
             return  # the connection is gone; the reader is told so too
+        except Exception as exc:
+            log.error("a connection could not be served (%s)", type(exc).__name__)
+            await self._send_bye(internal_error())
 
     def _may_deliver(self) -> bool:
         if self._live is None or not self.session.window_open:

@@ -19,7 +19,7 @@ from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Bye, ConfirmSnapshot, FromDevice, Got
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, SUBPROTOCOL, Limits
 from crdt_sync.protocol.relay_session import RelaySession
-from crdt_sync_server.connection import Connection, Message, Receive, SendMessage
+from crdt_sync_server.connection import Connection, Message, Receive, SendMessage, internal_error
 from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.engine import RelayEngine
@@ -159,8 +159,13 @@ class Hub:
             self._work.clear()
             while self._waiting:
                 batch = self._next_batch()
-                arrivals = [waiting.arrival for waiting in batch]
-                self._spread(await self._process(arrivals))
+                try:
+                    self._spread(await self._process([waiting.arrival for waiting in batch]))
+                except Exception as exc:
+                    # Whoever was part of it cannot know what became of it; connecting again tells.
+                    log.error("a batch could not be handled (%s)", type(exc).__name__)
+                    for waiting in batch:
+                        waiting.connection.close(internal_error())
                 for waiting in batch:
                     if waiting.size_bytes:
                         waiting.connection.committed(waiting.size_bytes)
@@ -199,6 +204,8 @@ class Hub:
                 self._do(connection, effect)
 
     def _do(self, connection: Connection, effect: Send | Admit | Created | Close) -> None:
+        if connection.closing and not isinstance(effect, Send):
+            return  # it sent something bad while its hello was being checked
         match effect:
             case Send():
                 connection.answer(effect.frame)

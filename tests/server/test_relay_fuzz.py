@@ -153,6 +153,23 @@ def test_a_member_can_send_anything(target: tuple[RelayProcess, TestSpace], mess
     asyncio.run(example())
 
 
+@settings(FUZZ, max_examples=40)
+@given(messages=MESSAGES)
+def test_a_member_can_send_anything_before_it_is_welcome(
+    target: tuple[RelayProcess, TestSpace], messages: list[bytes]
+) -> None:
+    relay, space = target
+
+    async def example() -> None:
+        async with raw_client(relay.url) as client:
+            device = TestDevice(space, space.founder.keys, incarnation=4)
+            await client.send(device.hello(client.challenge.nonce, client.challenge.relay_id))
+            await outcome(client, messages)
+        await still_serves(relay, space)
+
+    asyncio.run(example())
+
+
 async def test_the_fuzzed_relay_still_takes_updates(target: tuple[RelayProcess, TestSpace]) -> None:
     relay, space = target
     device = TestDevice(space, space.founder.keys, incarnation=3)
