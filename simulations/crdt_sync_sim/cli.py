@@ -33,7 +33,7 @@ def scenario_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "scenarios"
 
 
-class SeedRange(click.ParamType):
+class SeedRange(click.ParamType[range]):
     """`A..B`, both included."""
 
     name = "A..B"

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import RecordId, SpaceId
 from crdt_sync.protocol.frames import Deliver, FromRelay
-from crdt_sync.records.document import RecordDocument
 from crdt_sync.records.writes import Write
 from crdt_sync_client.engine import Engine
 from crdt_sync_client.engine.model import Operation, ResolveOp, WriteResult
@@ -23,6 +22,7 @@ from crdt_sync_sim.network import Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import Oracle, RecordName
 from crdt_sync_sim.storage import Storage
+from crdt_sync_sim.verifying import Verifier
 from crdt_sync_sim.world import World, seconds
 
 RETRY_START_US = seconds(5)
@@ -85,6 +85,7 @@ class DeviceNode(Node):
                 database, name=self.name, clock=self.clock.now_ms, entropy=self._entropy
             )
             self._created = True
+        self.engine._replica.verify_many = self.world.memory.setdefault("verify", Verifier())
 
     def on_stop(self) -> None:
         # The connection belongs to a dead process; its storage lets go of it.
@@ -140,22 +141,14 @@ class DeviceNode(Node):
             self.tally.refused += 1
             self.world.note("write_refused", self.name, f"{kind} {result.code}")
 
-    def document(self, name: RecordName) -> RecordDocument | None:
-        """The record's document as it is in the store."""
-        assert self._database is not None
-        record_type, id = name
-        state = self._database.value(
-            "SELECT state FROM documents JOIN records ON record = no WHERE type = ? AND id = ?",
-            (record_type, id),
-        )
-        return None if state is None else RecordDocument(state)
-
     def visible(self, name: RecordName) -> frozenset[Write]:
-        """The record's visible writes."""
-        document = self.document(name)
-        if document is None:
+        """The record's visible writes, as the store has them."""
+        replica = self.engine._replica
+        space = replica.space(self.space)
+        record = replica.records.find(space, space.keys.opaque_id(*name), replica.author)
+        if record is None:
             return frozenset()
-        return frozenset(write for writes in document.writes().values() for write in writes)
+        return frozenset(write for writes in record.doc.writes().values() for write in writes)
 
     def record_names(self) -> list[RecordName]:
         assert self._database is not None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from crdt_sync_sim.network import Endpoint, Network
 from crdt_sync_sim.storage import Storage
-from crdt_sync_sim.world import Action, World
+from crdt_sync_sim.world import Action, Timer, World
 
 
 class NodeClock:
@@ -49,10 +49,10 @@ class Node:
 
     # Time as this process sees it
 
-    def later(self, delay_us: int, action: Action) -> None:
+    def later(self, delay_us: int, action: Action) -> Timer:
         """Do it in this life, that much later, or not at all."""
         life = self.life
-        self.world.after(delay_us, lambda: self._do(life, action))
+        return self.world.after(delay_us, lambda: self._do(life, action))
 
     def _do(self, life: int, action: Action) -> None:
         if life != self.life or not self.up:

@@ -37,12 +37,17 @@ from crdt_sync_sim.network import Endpoint, Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.scenario import RELAY
 from crdt_sync_sim.storage import Connection, Storage
-from crdt_sync_sim.world import World, seconds
+from crdt_sync_sim.verifying import Verifier
+from crdt_sync_sim.world import Timer, World, seconds
 
 COMMIT_US: Final = (300, 3_000)
 """How long frames wait for a commit: an fsync on flash."""
 SPREAD_US: Final = (0, 500)
 TICK_US: Final = seconds(0.5)
+BUSY_US: Final = seconds(10)
+QUIET_TICK_US: Final = seconds(30)
+"""After `BUSY_US` without a frame, ticks come this far apart: only long time-outs can be due then, and a
+simulated week would be a million ticks."""
 SILENT_ROWS: Final = 512
 """As in `crdt_sync_server.connection`."""
 NEW_DATABASE: Final = ("PRAGMA page_size=2048", "PRAGMA auto_vacuum=INCREMENTAL")
@@ -158,6 +163,8 @@ class RelayNode(Node):
         self._live: dict[SpaceId, LiveLog[Link]] = {}
         self._waiting: deque[Arrival] = deque()
         self._committing = False
+        self._last_frame_us = 0
+        self._next_tick: Timer | None = None
         self._entropy = world.streams.entropy("crypto/relay")
 
     # Lives
@@ -173,7 +180,7 @@ class RelayNode(Node):
             return
         self.world.note("start", self.name)
         self.network.listen(self.name, self._accept)
-        self.later(TICK_US, self._tick)
+        self._next_tick = self.later(TICK_US, self._tick)
 
     def _open(self) -> None:
         connection = self.storage.connect()
@@ -182,7 +189,8 @@ class RelayNode(Node):
             sqlite._make_tables(_dbapi(connection), self._entropy)
             connection.execute("COMMIT")
         self.log_storage = SqliteStorage(_dbapi(connection))
-        self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True)
+        verify = self.world.memory.setdefault("verify", Verifier())
+        self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True, verify=verify)
 
     def on_stop(self) -> None:
         self.network.unlisten(self.name)
@@ -190,6 +198,7 @@ class RelayNode(Node):
         self._live.clear()
         self._waiting.clear()
         self._committing = False
+        self._next_tick = None
 
     def wipe(self) -> None:
         """The operator lost everything."""
@@ -248,6 +257,10 @@ class RelayNode(Node):
     # Commits
 
     def _arrived(self, peer: Peer, frame: FromDevice | None) -> None:
+        if self.world.now_us - self._last_frame_us > BUSY_US and self._next_tick is not None:
+            self._next_tick.cancel()
+            self._next_tick = self.later(TICK_US, self._tick)
+        self._last_frame_us = self.world.now_us
         self._waiting.append(Arrival(peer, frame))
         self.peak_waiting = max(self.peak_waiting, len(self._waiting))
         if not self._committing:
@@ -315,7 +328,8 @@ class RelayNode(Node):
         try:
             self._spread_now(self.engine.tick(self.clock.now_ms()))
         finally:
-            self.later(TICK_US, self._tick)
+            quiet = self.world.now_us - self._last_frame_us > BUSY_US
+            self._next_tick = self.later(QUIET_TICK_US if quiet else TICK_US, self._tick)
 
     def _spread_now(self, effects: list[Effect]) -> None:
         for effect in effects:
