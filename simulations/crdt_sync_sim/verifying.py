@@ -2,6 +2,7 @@
 
 Whether a signature is good depends on the bytes of the envelope and the key alone, so the answer of the first
 device is the answer of all. Nothing is skipped: every different (bytes, key) is really verified.
+"""
 
 from __future__ import annotations
 
