@@ -312,7 +312,7 @@ class Planner:
         adds: list[tuple[Path, Value]] = []
         for path, value in self._values.items():
             visible = self._visible(path)
-            if path not in self._forced and _stands(visible, value):
+            if path not in self._forced and path not in self._totals and _stands(visible, value):
                 continue
             if path in self._totals:
                 _take(remove, (write for write in visible if write.author == self._author))

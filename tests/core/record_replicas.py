@@ -124,9 +124,10 @@ class Replica:
     def attempt(self, action: str, *arguments: Any) -> Edit:
         """The action, or nothing where the product would refuse it."""
         try:
-            return getattr(self, action)(*arguments)
+            edit: Edit = getattr(self, action)(*arguments)
         except CrdtSyncError:
             return Edit()
+        return edit
 
 
 def meet(*replicas: Replica) -> None:
