@@ -14,6 +14,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from crdt_sync.schemas import RecordSchema
 from crdt_sync_client import Device, find_schema
 
 START_TIMEOUT_S = 20.0
+REST_TIMEOUT_S = 180.0
 
 
 @dataclass(slots=True)
@@ -45,6 +47,19 @@ class Relay:
     def rss_mb(self) -> float:
         """Resident memory of the process now, in MiB."""
         return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
+
+    async def at_rest(self) -> None:
+        """Wait until the relay has asked for the snapshots it wants and got them.
+
+        It asks when a record has been idle for two seconds, so: until it has used next to no CPU for a
+        while, four seconds at least. Some device has to be connected meanwhile.
+        """
+        started, quiet = time.monotonic(), 0
+        while quiet < 4 or time.monotonic() - started < 4:
+            before = self.cpu_s()
+            await asyncio.sleep(0.5)
+            quiet = quiet + 1 if self.cpu_s() - before < 0.02 else 0
+            assert time.monotonic() - started < REST_TIMEOUT_S, "the relay does not come to rest"
 
     async def stop(self) -> None:
         """SIGTERM, then wait: the relay closes its database cleanly."""

@@ -1,4 +1,4 @@
-"""Looks into a relay's database from outside, read-only: for figures, never for the product."""
+"""Looks into the database of a relay that was stopped: for figures, never for the product."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def database_file(data: Path) -> Path:
 
 
 def log_rows(data: Path) -> int:
-    """Rows in all logs now: updates, current snapshots and membership entries."""
+    """Rows in all logs: updates, current snapshots and membership entries."""
     uri = f"file:{database_file(data)}?mode=ro"
     with sqlite3.connect(uri, uri=True) as connection:
         (count,) = connection.execute("SELECT count(*) FROM log").fetchone()

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import random
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -243,8 +244,34 @@ def test_bytes_that_are_no_payload_give_the_typed_error(raw: bytes) -> None:
         assert Payload.decode(raw).encode() == raw
 
 
+RECORD = RecordId("0" * 8 + "-0000-4000-8000-" + "0" * 12)
+
+
+def test_long_payloads_of_prose_are_deflated_and_short_ones_are_not() -> None:
+    prose = Payload("work_order", RECORD, 1, b"replace the hydraulic hose " * 100)
+    assert len(prose.encode()) < len(prose.update) // 5
+    assert Payload.decode(prose.encode()) == prose
+    noise = Payload("work_order", RECORD, 1, random.Random(1).randbytes(2_000))
+    assert len(noise.encode()) < 2_100
+    assert Payload.decode(noise.encode()) == noise
+    assert Payload("work_order", RECORD, 1, b"x" * 100).encode()[0] == 0
+
+
+def test_a_payload_that_inflates_without_end_is_refused() -> None:
+    bomb = b"\1" + zlib.compress(bytes(64 * 2**20))
+    with pytest.raises(BadUpdate, match="does not inflate to at most 2,097,152 bytes"):
+        Payload.decode(bomb)
+
+
+@pytest.mark.parametrize("tail", [b"", b"x"])
+def test_a_deflated_payload_ends_where_it_says(tail: bytes) -> None:
+    whole = Payload("work_order", RECORD, 1, b"a" * 1_000).encode()
+    with pytest.raises(BadUpdate, match="nothing else"):
+        Payload.decode(whole + b"x" if tail else whole[:-3])
+
+
 def test_a_payloads_repr_shows_no_contents() -> None:
-    payload = Payload("work_order", RecordId("0" * 8 + "-0000-4000-8000-" + "0" * 12), 1, b"leaking pump")
+    payload = Payload("work_order", RECORD, 1, b"leaking pump")
     assert "leaking" not in repr(payload)
 
 
