@@ -131,11 +131,13 @@ def test_operations_of_one_call_see_each_other_and_make_one_change(world: World)
 def test_more_records_in_one_call_than_are_kept_open(world: World) -> None:
     device = world.office
     ids = [device.create({"title": f"Job {n}"}) for n in range(300)]
-    ops = [UpdateOp("job", id, {"count": n}) for n in (1, 2) for id in ids]
+    ops = [
+        UpdateOp("job", id, {name: value}) for name, value in (("count", 2), ("status", "busy")) for id in ids
+    ]
     assert len(device.write(*ops)) == 600
     assert {device.values(id)["count"] for id in ids} == {2}
     device.reopen()
-    assert device.engine.count("job", {"count": 2}) == 300
+    assert device.engine.count("job", {"count": 2, "status": "busy"}) == 300
 
 
 def test_an_equal_value_is_not_a_write(world: World) -> None:
