@@ -52,7 +52,7 @@ class Planner:
         self._totals: set[Path] = set()
         """Counters among the values: only the own total is replaced."""
         self._fresh: list[Path] = [()] if fresh and doc_writes else []
-        self._new_rows: dict[Path, FieldSpec] = {}
+        self._new_rows: set[Path] = set()
         self._alive: dict[Path, tuple[Write, ...]] = {}
         """Rows (and the record) that are written under and stand, with the deletion marks they outlived."""
 
@@ -201,12 +201,9 @@ class Planner:
         mine: Any = self._values.get(path, rule.total(own))
         shown: Any = rule.total(others) + mine
         if isinstance(value, Increment):
-            # Adding what is no number is refused by the check of the sum, in the field's own words.
-            amount = value.amount
-            number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
-            if number and isinstance(amount, float) and amount.is_integer() and "number" not in spec.types:
-                amount = int(amount)
-            spec.check(shown + amount if number else amount, field)
+            amount: Any = spec.check(value.amount, field)
+            if amount is None:
+                raise ValidationError(field, "cannot count by null")
         else:
             amount = cast(Any, spec.check(value, field)) - shown
         if amount or (not visible and path not in self._values):
@@ -248,7 +245,7 @@ class Planner:
         if under and not is_gone(row_rule(cast(Rows, spec.rule)), marks, under):
             self._alive[row] = marks
             return
-        self._new_rows[row] = spec
+        self._new_rows.add(row)
         self._values.pop((*row, DELETED), None)
         if under or marks:
             self._fresh.append(row)
@@ -257,7 +254,7 @@ class Planner:
         depth = len(row)
         for path in [path for path in self._values if path[:depth] == row]:
             del self._values[path]
-        self._new_rows.pop(row, None)
+        self._new_rows.discard(row)
         self._alive.pop(row, None)
         marks = self._visible((*row, DELETED))
         under = list(self._under(row))
@@ -293,7 +290,7 @@ class Planner:
 
         `mark` is written when the record has no single-value field of its own that would last.
         """
-        self._complete_rows()
+        self._mark_rows()
         if mark is not None and not self._lasts(()):
             self.write(mark, True)
         remove: dict[int, Write] = {}
@@ -329,17 +326,9 @@ class Planner:
         add = [Write(path, value, tick(), role, self._author) for path, value in adds]
         return list(remove.values()), add, resolves
 
-    def _complete_rows(self) -> None:
-        """New rows get their defaults, and a mark if nothing else would last; nothing required may miss."""
-        for row, spec in self._new_rows.items():
-            for name, sub in (spec.row or {}).items():
-                path = (*row, name)
-                if any(each[: len(path)] == path for each in self._values):
-                    continue
-                if sub.default is not None:
-                    self._assign_field(sub, path, sub.default)
-                elif sub.required:
-                    raise ValidationError(".".join(path), "is required in a new row")
+    def _mark_rows(self) -> None:
+        """A new row in which nothing else would last gets a mark."""
+        for row in sorted(self._new_rows):
             if not self._lasts(row):
                 self.write((*row, ROW_MARK), True)
 
