@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from crdt_sync.crypto.envelope import Header
@@ -66,7 +67,7 @@ class LiveSession:
         signal: Signal,
     ) -> None:
         self.connection = connection
-        self.window = PushWindow(*connection.session.push_budget)
+        self.window = PushWindow(*connection.session.push_budget, asyncio.get_running_loop().time)
         self.cursor = cursor
         """Everything up to here is in the store, or is our own."""
         self.received = 0
@@ -118,7 +119,7 @@ class LiveSession:
         if envelopes and self.live:
             self._send(self.connection.session.push(envelopes))
         if self.window.wants:
-            self._to_push.set()
+            self._to_push.set()  # at once, or when the pause is over
         self._signal.notify()
 
     async def append(self, entry: bytes) -> Appended | AppendRefused:
@@ -134,7 +135,7 @@ class LiveSession:
         """Stop serving. The first reason given is the one that counts."""
         if self._ended.is_set():
             return
-        self.error = error
+        self.error = self.error or error
         self._ended.set()
         for event in (self._arrived, self._room, self._to_send, self._to_push):
             event.set()
@@ -170,6 +171,8 @@ class LiveSession:
         try:
             await work
         except RemoteError as exc:
+            # Kept before the closing, whose echo would otherwise count as the reason.
+            self.error = self.error or exc
             await self.connection.refuse(exc)
             self.end(exc)
         except Exception as exc:  # whatever it is, it ends the session, not the device
@@ -202,7 +205,10 @@ class LiveSession:
                 self.pushed(await self._thread.run(self.next_push()))
             self._to_push.clear()
             if self.live:
-                await self._to_push.wait()
+                pause_s = self.window.pause_s if self.window.wants else None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._to_push.wait()
 
     async def _apply_all(self) -> None:
         while self.live:
@@ -259,9 +265,9 @@ class LiveSession:
             self._publish(received.changes)
             if received.quarantined:
                 logger.warning("%d envelopes were put aside", len(received.quarantined))
-        self.cursor = max(self.cursor, batch.cursor)
         if batch.error is not None:
             raise batch.error
+        self.cursor = max(self.cursor, batch.cursor)
         self._answer(frames)
         for frame in frames:
             if isinstance(frame, CompactRequest):

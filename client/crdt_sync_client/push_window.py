@@ -4,6 +4,10 @@ At most `FLIGHTS` pushes are unacknowledged. While they are, further local write
 waits for one record is merged into one envelope: the busier the link, the fewer and larger the envelopes.
 A device at rest has no flight, so a single write goes out at once.
 
+A device that writes fast would still make an envelope of nearly every write, and each costs the relay and
+every reader a signature check. So a push of many envelopes is followed by a pause in proportion: what
+is written meanwhile is merged. A lone write is followed by a millisecond, which nobody notices.
+
 Asking the engine for the next envelopes takes a hop to its thread, during which nobody else may ask: that
 is what `begin` and `finish` bracket. Whoever comes meanwhile marks the window dirty, and the one who
 finishes asks again.
@@ -12,7 +16,8 @@ finishes asks again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from crdt_sync.crypto.envelope import Header
@@ -23,13 +28,20 @@ MAX_ENVELOPES: Final = 512
 """Per push. Sealing them takes some 25 ms of the store's thread, for which local writes wait."""
 MAX_BYTES: Final = 1024 * 1024
 """Per push, if the relay allows it: a third of a second on a slow mobile link."""
+PAUSE_PER_ENVELOPE_S: Final = 0.001
+"""About what one envelope costs all who handle it, with a handful of readers."""
+MAX_PAUSE_S: Final = 0.1
+"""Below what a person notices."""
 
 
 class PushWindow:
     """See the module. Lives in the event loop."""
 
-    def __init__(self, count: int, size_bytes: int) -> None:
-        """At most that many envelopes and bytes in one push, by the relay's limits."""
+    def __init__(self, count: int, size_bytes: int, clock: Callable[[], float]) -> None:
+        """At most that many envelopes and bytes in one push, by the relay's limits. `clock` gives seconds."""
+        self._clock = clock
+        self._pause_ends_s = 0.0
+        self._hurries = 0
         self.max_count = min(count, MAX_ENVELOPES)
         self.max_bytes = min(size_bytes, MAX_BYTES)
         self._flights: deque[tuple[dict[int, int], int]] = deque()
@@ -42,7 +54,7 @@ class PushWindow:
 
     def begin(self) -> bool:
         """Whether the caller may ask the engine now; it must then call `finish`."""
-        if self._asking or len(self._flights) >= FLIGHTS:
+        if self._asking or len(self._flights) >= FLIGHTS or self.pause_s > 0:
             self._dirty = True
             return False
         self._asking = True
@@ -60,6 +72,7 @@ class PushWindow:
             header = Header.unpack(envelope)
             last[header.incarnation] = header.sequence
         self._flights.append((last, len(envelopes)))
+        self._pause_ends_s = self._clock() + min(len(envelopes) * PAUSE_PER_ENVELOPE_S, MAX_PAUSE_S)
         # There may be more; the next ask that comes back empty says so.
         self._dirty = True
 
@@ -75,9 +88,23 @@ class PushWindow:
         while self._flights and not self._flights[0][0]:
             self.acknowledged += self._flights.popleft()[1]
 
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """No pauses: somebody waits until everything is sent, and merging more would prolong that."""
+        self._hurries += 1
+        try:
+            yield
+        finally:
+            self._hurries -= 1
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the next push may be made."""
+        return 0.0 if self._hurries else max(0.0, self._pause_ends_s - self._clock())
+
     @property
     def wants(self) -> bool:
-        """Whether `begin` would be allowed and useful."""
+        """Whether there is something to ask for and room for it, now or after the pause."""
         return self._dirty and not self._asking and len(self._flights) < FLIGHTS
 
     @property

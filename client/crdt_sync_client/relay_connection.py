@@ -82,7 +82,6 @@ class RelayConnection:
         self.bytes_received = 0
         self.last_frame_bytes = 0
         self._socket = socket
-        self._bye: Bye | None = None
 
     @classmethod
     async def open(cls, url: str) -> RelayConnection:
@@ -112,8 +111,8 @@ class RelayConnection:
             await self.refuse(exc)
             raise
         if isinstance(frame, Bye):
-            self._bye = frame
-            return await self.next_frame()  # the close follows; the session lets nothing else through
+            await self.close()  # whether the relay closes as well is its business
+            raise refusal(frame.code, frame.error, frame.reason, self.url)
         return frame
 
     async def send(self, message: bytes) -> None:
@@ -157,10 +156,7 @@ class RelayConnection:
                 return MalformedFrame("the relay broke the WebSocket protocol")
         code = closed.rcvd.code if closed.rcvd is not None else 1006
         text = closed.rcvd.reason if closed.rcvd is not None else ""
-        error = ""
-        if self._bye is not None:
-            code, text, error = self._bye.code, self._bye.reason, self._bye.error
-        return refusal(code, error, text, self.url)
+        return refusal(code, "", text, self.url)
 
 
 def refusal(close_code: int, error: str, reason: str, url: str) -> CrdtSyncError:

@@ -129,25 +129,26 @@ class SpaceSync:
         """
         async with self.held():
             while True:
-                session = await self.live(patient=patient)
                 before = self.failures
-                try:
-                    await session.connection.round_trip()
-                except CrdtSyncError:
-                    await self.signal.until(lambda s=session: self.session is not s)  # type: ignore[misc]
-                    continue
-                session.push_soon()
-                await self.signal.until(lambda s=session: s.window.idle or not s.live)  # type: ignore[misc]
-                head = session.head
-                await self.signal.until(
-                    lambda s=session, h=head: (s.cursor >= h and s.window.idle) or not s.live  # type: ignore[misc]
-                )
-                if session.live:
+                session = await self.live(patient=patient)
+                if await self._settle(session):
                     await self._note_synced()
                     return
                 await self.signal.until(lambda s=session: self.session is not s)  # type: ignore[misc]
                 if self.failures > before and not patient and self.problem is not None:
                     raise self.problem
+
+    async def _settle(self, session: LiveSession) -> bool:
+        """Wait until the session has nothing to send and nothing to receive; False when it ended before."""
+        with suppress(CrdtSyncError), session.window.hurried():
+            await session.connection.round_trip()
+            session.push_soon()
+            await self.signal.until(lambda: session.window.idle or not session.live)
+            head = session.head
+            await self.signal.until(
+                lambda: (session.cursor >= head and session.window.idle) or not session.live
+            )
+        return session.live
 
     async def append(self, make: Callable[[], tuple[bytes, str]]) -> str:
         """Append the membership entry that `make` builds on the engine's thread; returns what came with it.

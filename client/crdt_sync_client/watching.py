@@ -34,7 +34,7 @@ CAPACITY: Final = 1_024
 class Change:
     """One record changed. `record` is its state afterwards, None when it is no longer there.
 
-    `fields` are the top-level fields that changed, sorted; `origin` says whether this device or another
+    `fields` are the top-level fields that changed; `origin` says whether this device or another
     wrote. For a watcher that fell behind one change stands for several, "remote" if any of them was.
     """
 
@@ -48,7 +48,7 @@ class Change:
 @dataclass(slots=True)
 class _Late:
     origin: Origin
-    fields: set[str]
+    fields: dict[str, None]
 
 
 Read = Callable[[str, RecordId], Awaitable[Record | None]]
@@ -81,7 +81,7 @@ class Watch:
                 key = next(iter(self._late))
                 late = self._late.pop(key)
                 record = await self._hub.read(*key)
-                return Change(key[0], key[1], record, late.origin, tuple(sorted(late.fields)))
+                return Change(key[0], key[1], record, late.origin, tuple(late.fields))
             if self._closed:
                 raise StopAsyncIteration
             self._wake.clear()
@@ -118,9 +118,9 @@ class Watch:
             key = (change.type, change.id)
             late = self._late.get(key)
             if late is None:
-                self._late[key] = _Late(change.origin, set(change.fields))
+                self._late[key] = _Late(change.origin, dict.fromkeys(change.fields))
             else:
-                late.fields.update(change.fields)
+                late.fields.update(dict.fromkeys(change.fields))
                 if change.origin == "remote":
                     late.origin = "remote"
         self._wake.set()

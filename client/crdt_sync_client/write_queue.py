@@ -27,6 +27,8 @@ MAX_OPERATIONS: Final = 1_024
 """In one commit. Bounds how long the first caller waits for the last one's share: some 100 ms."""
 
 _Waiting = tuple[model.Operation, "asyncio.Future[model.WriteResult]"]
+_Open = tuple[LiveSession, Callable[[], list[bytes]]]
+_Done = tuple[list[model.WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]
 
 
 class WriteQueue:
@@ -69,19 +71,10 @@ class WriteQueue:
             self._task = None
 
     async def _commit(self, taken: Sequence[_Waiting]) -> None:
-        engine = self._thread.store.engine
-        ops = [op for op, _ in taken]
         open_sessions = self._begin()
-
-        def work() -> tuple[list[model.WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]:
-            results = engine.write(ops)
-            touched = {r.space for r in results if isinstance(r, model.WriteResult)}
-            sealed = {space: push() for space, (_, push) in open_sessions.items() if space in touched}
-            return results, sealed
-
         sealed: dict[SpaceId, list[bytes]] = {}
         try:
-            results, sealed = await self._thread.run(work)
+            results, sealed = await self._thread.run(self._work(taken, open_sessions))
         except Exception as exc:
             _fail(taken, exc)
             return
@@ -90,7 +83,19 @@ class WriteQueue:
                 session.pushed(sealed.get(space, ()))
         self._settle(taken, results, sealed)
 
-    def _begin(self) -> dict[SpaceId, tuple[LiveSession, Callable[[], list[bytes]]]]:
+    def _work(self, taken: Sequence[_Waiting], open_sessions: Mapping[SpaceId, _Open]) -> Callable[[], _Done]:
+        """What the engine's thread does: write, then seal what that gave for the sessions that have room."""
+        engine = self._thread.store.engine
+        ops = [op for op, _ in taken]
+
+        def work() -> _Done:
+            results = engine.write(ops)
+            touched = {r.space for r in results if isinstance(r, model.WriteResult)}
+            return results, {space: push() for space, (_, push) in open_sessions.items() if space in touched}
+
+        return work
+
+    def _begin(self) -> dict[SpaceId, _Open]:
         """The sessions that may be given something in this commit's hop."""
         begun = {}
         for space, sync in self._syncs().items():

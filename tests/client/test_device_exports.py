@@ -117,10 +117,10 @@ def test_what_is_no_schema_is_refused_with_the_next_step(tmp_path: Path) -> None
 class Keychain(keyring.backend.KeyringBackend):
     """A keychain in memory; `full` refuses to take more."""
 
-    priority = 1  # type: ignore[assignment]
+    priority = 1
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.entries: dict[tuple[str, str], str] = {}
         self.full = False
 

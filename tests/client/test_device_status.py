@@ -74,38 +74,66 @@ def envelope(sequence: int, incarnation: int = 1) -> bytes:
     return header.pack()
 
 
+class Clock:
+    """Every look is a second later, so no pause is felt."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 1
+        return self.now_s
+
+
 def test_at_most_two_pushes_are_on_their_way_and_each_acknowledgement_makes_room() -> None:
-    window = PushWindow(1_000, 10_000_000)
+    window = PushWindow(1_000, 10_000_000, Clock())
     for sequence in range(1, FLIGHTS + 1):
         assert window.begin()
         window.finish([envelope(sequence)])
     assert not window.begin()
-    assert not window.wants
     window.acked(1, 1)
     assert window.wants
     assert window.begin()
     window.finish([])
-    assert not window.idle
     window.acked(1, FLIGHTS)
     assert window.idle
     assert (window.sent, window.acknowledged) == (FLIGHTS, FLIGHTS)
 
 
 def test_a_push_that_holds_two_lives_of_the_device_needs_both_acknowledged() -> None:
-    window = PushWindow(1_000, 10_000_000)
+    window = PushWindow(1_000, 10_000_000, Clock())
     assert window.begin()
     window.finish([envelope(8, incarnation=1), envelope(1, incarnation=2)])
     assert window.begin()
     window.finish([])
     window.acked(2, 1)
-    assert not window.idle
+    assert window.acknowledged == 0
     window.acked(1, 8)
     assert window.idle
 
 
 def test_what_comes_while_the_engine_is_asked_is_asked_for_again() -> None:
-    window = PushWindow(1_000, 10_000_000)
+    window = PushWindow(1_000, 10_000_000, Clock())
     assert window.begin()
     assert not window.begin()
     window.finish([])
     assert window.wants
+
+
+def test_a_large_push_is_followed_by_a_pause_that_ends_early_when_somebody_waits() -> None:
+    now_s = 10.0
+    window = PushWindow(1_000, 10_000_000, lambda: now_s)
+    assert window.begin()
+    window.finish([envelope(sequence) for sequence in range(1, 51)])
+    assert window.pause_s == pytest.approx(0.05)
+    assert window.wants
+    assert not window.begin()
+    with window.hurried():
+        assert window.pause_s == 0
+        assert window.begin()
+        window.finish([])
+    window.mark()
+    assert not window.begin()
+    now_s += 0.05
+    assert window.begin()
+    window.finish([envelope(sequence) for sequence in range(51, 500)])
+    assert window.pause_s == pytest.approx(0.1)

@@ -290,9 +290,9 @@ async def test_without_a_relay_sync_fails_at_once_or_when_its_time_is_up(
     status = await office.status()
     assert (status.state, status.pending) == ("offline", 1)
     await office.connect()
+    sync = next(iter(office._syncs.values()))
     async with asyncio.timeout(PATIENCE_S):
-        while (await office.status()).state != "backoff":
-            await asyncio.sleep(0.01)
+        await sync.signal.until(lambda: sync.failures > 0 and sync.state == "backoff")
     status = await office.status()
     assert status.spaces[0].problem is not None
     assert (status.spaces[0].retry_in_s or 0) > 0
