@@ -10,7 +10,8 @@ does no derivation of its own. The key goes in by the C interface, never as SQL 
 statement cache nor a trace nor an error message can hold it.
 
 Locking. A second opener, in this process or another, gets `StoreInUse` (see `claim`).
-`locking_mode=EXCLUSIVE` keeps the lock from opening to closing, and the WAL index in memory instead of in a shared file.
+`locking_mode=EXCLUSIVE` keeps SQLite's lock from opening to closing, and the WAL index in memory instead
+of in a shared file.
 
 Durability. With WAL and `synchronous=FULL` a commit is on the disk when it returns: for what people
 wrote. `NORMAL` may lose the last commits in a power cut, never the file's integrity: enough for what the
