@@ -68,12 +68,13 @@ class DeviceNode(Node):
             if not device_is_sound(exc):
                 raise
             self.world.note("start_failed", self.name, type(exc).__name__)
+            self._database = None
             self.storage.crash()
             self.later(RETRY_START_US, self.on_start)
             return
         self.world.note("start", self.name, f"{self.engine.author.incarnation}")
+        self.sync = DeviceSync(self)
         if hasattr(self, "space"):
-            self.sync = DeviceSync(self)
             self.sync.connect()
 
     def _open(self) -> None:
@@ -94,7 +95,7 @@ class DeviceNode(Node):
     @property
     def ready(self) -> bool:
         """Up, not paused, and its store open."""
-        return self.up and self._database is not None and self.world.now_us >= self._paused_until_us
+        return self.up and self._database is not None and not self.paused
 
     # The app
 

@@ -50,6 +50,7 @@ class DeviceSync:
         self._device = device
         self._world = device.world
         self._backoff = Backoff(self._world.streams[f"backoff/{device.name}"].random)
+        self._life = device.life
         self._attempt = 0
         self._rebirths = 0
         self._end: Endpoint | None = None
@@ -104,8 +105,15 @@ class DeviceSync:
             self._backoff.reset()
             self.connect()
 
+    def _current(self, attempt: int) -> bool:
+        """Whether that attempt is still the one, of a process that still lives.
+
+        A connection is opened by the network, which does not know about lives.
+        """
+        return attempt == self._attempt and self._life == self._device.life
+
     def _unreachable(self, attempt: int, why: str) -> None:
-        if attempt == self._attempt:
+        if self._current(attempt):
             self._failed(RelayUnreachable(f"the relay cannot be reached: {why}"))
 
     def _check_handshake(self, attempt: int) -> None:
@@ -113,7 +121,7 @@ class DeviceSync:
             self._finish(RelayUnreachable("the relay did not finish the handshake in time"))
 
     def _connected(self, attempt: int, end: Endpoint) -> None:
-        if attempt != self._attempt:
+        if not self._current(attempt):
             end.close()
             return
         device = self._device

@@ -7,6 +7,7 @@ clock would show, right or wrong; the world's time is never shown to the product
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from crdt_sync_sim.network import Endpoint, Network
@@ -45,6 +46,7 @@ class Node:
         self.life = 0
         self.backup: dict[str, bytes] | None = None
         self._paused_until_us = 0
+        self._held: deque[tuple[int, Action]] = deque()
         self._ends: dict[Endpoint, None] = {}
 
     # Time as this process sees it
@@ -57,10 +59,21 @@ class Node:
     def _do(self, life: int, action: Action) -> None:
         if life != self.life or not self.up:
             return
-        if self.world.now_us < self._paused_until_us:
-            self.world.at(self._paused_until_us, lambda: self._do(life, action))
+        if self.paused or self._held:
+            self._held.append((life, action))
         else:
             action()
+
+    @property
+    def paused(self) -> bool:
+        return self.world.now_us < self._paused_until_us
+
+    def _go_on(self) -> None:
+        """The pause is over: what waited happens, in its order."""
+        while self._held and not self.paused:
+            life, action = self._held.popleft()
+            if life == self.life and self.up:
+                action()
 
     def now(self, action: Action) -> None:
         """Do it now, or when the pause is over."""
@@ -105,10 +118,12 @@ class Node:
         """The process stands still; its kernel goes on receiving."""
         self.world.note("pause", self.name, f"{duration_us}")
         self._paused_until_us = max(self._paused_until_us, self.world.now_us + duration_us)
+        self.world.at(self._paused_until_us, self._go_on)
 
     def resume(self) -> None:
-        """End a pause early. What it held back comes at the time it would have ended."""
+        """End a pause early."""
         self._paused_until_us = min(self._paused_until_us, self.world.now_us)
+        self._go_on()
 
     def _stop(self, leave: Callable[[Endpoint], object]) -> None:
         self.up = False
@@ -116,6 +131,8 @@ class Node:
         for end in list(self._ends):
             leave(end)
         self._ends.clear()
+        self._held.clear()
+        self._paused_until_us = 0
         self.on_stop()
 
     def take_backup(self) -> None:
