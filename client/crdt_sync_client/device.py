@@ -469,7 +469,7 @@ class Device:
                 Change(
                     change.type,
                     change.id,
-                    None if change.record.deleted else Record.of(change.record),
+                    None if change.record.deleted else Record.own(change.record),
                     change.origin,
                     change.fields,
                 )

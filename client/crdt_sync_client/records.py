@@ -6,7 +6,7 @@ use. Making one costs about a microsecond.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from crdt_sync.ids import RecordId
@@ -51,6 +51,11 @@ class Record:
             deleted=record.deleted,
         )
 
+    @classmethod
+    def own(cls, record: model.Record) -> Record:
+        """As `of`, with values of its own: an app may change them without changing the engine's."""
+        return replace(cls.of(record), values=_copied(record.values))
+
     def to_json(self) -> dict[str, Any]:
         """`id`, `type`, the fields by name with bytes as base64 text, and `_sync`.
 
@@ -84,6 +89,15 @@ class WriteResult:
     @classmethod
     def of(cls, result: model.WriteResult) -> WriteResult:
         return cls(result.id, result.type, result.resolved, result.state, result.changed)
+
+
+def _copied(value: Any) -> Any:
+    """Lists and dicts anew, at any depth; everything else cannot be changed."""
+    if type(value) is dict:
+        return {key: _copied(part) for key, part in value.items()}
+    if type(value) is list:
+        return [_copied(part) for part in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)

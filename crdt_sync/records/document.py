@@ -55,7 +55,7 @@ class _Lane:
 class RecordDocument:
     """One record. Belongs to the thread it was made in."""
 
-    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes", "_unread")
+    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes", "_touched", "_unread")
 
     def __init__(self, state: bytes | None = None, *, author: Author | None = None) -> None:
         """`state` is what `state()` gave; without `author` the document cannot be edited."""
@@ -69,6 +69,8 @@ class RecordDocument:
         """Updates taken in since `_lanes` was read."""
         self._held: list[bytes] = []
         """Updates that do not show in full yet."""
+        self._touched: set[str] | None = None
+        """First path elements of writes that came or went since they were last taken; None: all."""
         if state is not None:
             self.apply(state)
 
@@ -98,6 +100,15 @@ class RecordDocument:
                     by_path[write.path] = (write,) if others is None else (*others, write)
             self._by_path = MappingProxyType(by_path)
         return self._by_path
+
+    def take_touched(self) -> frozenset[str] | None:
+        """The top-level names under which visible writes changed since the last call; None is all.
+
+        Whoever keeps a view of the record needs to look at nothing else again.
+        """
+        self._read()
+        touched, self._touched = self._touched, set()
+        return None if touched is None else frozenset(touched)
 
     def edit(self, *, remove: Iterable[Write], add: Sequence[Write]) -> bytes:
         """Remove visible writes and append own ones, in one transaction; returns the update to send.
@@ -177,9 +188,24 @@ class RecordDocument:
                     writes.append(decoded.get(clock) or read_write(raw, author))
                 self._lanes[author] = _Lane(author, clocks, writes, blocks.end)
             self._fresh = True
+            self._note_changes(known)
             if self._held or self._unread:
                 self._release(parsed)
         return self._lanes
+
+    def _note_changes(self, before: Mapping[Author, _Lane]) -> None:
+        """Which fields differ between the lanes as they were and as they are."""
+        if self._touched is None:
+            return
+        for author in before.keys() | self._lanes.keys():
+            old, new = before.get(author), self._lanes.get(author)
+            if old is not None and new is not None and old.clocks == new.clocks:
+                continue
+            was = {} if old is None else dict(zip(old.clocks, old.writes, strict=True))
+            now = {} if new is None else dict(zip(new.clocks, new.writes, strict=True))
+            for clock in was.keys() ^ now.keys():
+                write = was.get(clock) or now[clock]
+                self._touched.add(write.path[0])
 
     def _release(self, state: ParsedUpdate) -> None:
         """Let go of the updates that show in full by now."""
@@ -210,9 +236,17 @@ class RecordDocument:
 
     def _note_edit(self, places: list[tuple[_Lane, list[int]]], add: Sequence[Write]) -> None:
         """Bring the lanes to where the edit has brought the document, without reading it again."""
-        self._by_path = None
+        by_path = None if self._by_path is None else dict(self._by_path)
+        touched = self._touched if self._touched is not None else set()
         for lane, indexes in places:
             for index in indexes:
+                write = lane.writes[index]
+                touched.add(write.path[0])
+                if by_path is not None:
+                    left = tuple(each for each in by_path[write.path] if each is not write)
+                    by_path[write.path] = left
+                    if not left:
+                        del by_path[write.path]
                 del lane.writes[index], lane.clocks[index]
         if add:
             author = add[0].author
@@ -221,6 +255,16 @@ class RecordDocument:
             lane.clocks.extend(range(lane.end, lane.end + len(add)))
             lane.writes.extend(add)
             lane.end += len(add)
+        for write in add:
+            touched.add(write.path[0])
+            if by_path is not None:
+                beside = (*by_path.get(write.path, ()), write)
+                by_path[write.path] = beside if len(beside) == 1 else tuple(sorted(beside, key=_canonical))
+        self._by_path = None if by_path is None else MappingProxyType(by_path)
+
+
+def _canonical(write: Write) -> tuple[Author, int]:
+    return (write.author, write.hlc)
 
 
 def merge_updates(updates: Sequence[bytes]) -> bytes:

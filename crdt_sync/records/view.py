@@ -11,7 +11,7 @@ which rule they have is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -39,27 +39,61 @@ class RecordView:
     conflicts: tuple[Conflict, ...]
     provisional: tuple[Path, ...]
     exists: bool
+    field_conflicts: tuple[Conflict, ...]
+    """Those inside fields, also while the record is deleted: what a later view starts from."""
 
 
-def view(schema: RecordSchema, record_type: str, record_id: str, doc_writes: DocWrites) -> RecordView:
-    """What the visible writes of a record amount to under a schema."""
+def view(
+    schema: RecordSchema,
+    record_type: str,
+    record_id: str,
+    doc_writes: DocWrites,
+    *,
+    before: RecordView | None = None,
+    touched: Collection[str] | None = None,
+) -> RecordView:
+    """What the visible writes of a record amount to under a schema.
+
+    With the view from `before` and the top-level names `touched` since, only those are looked at again;
+    what comes out is the same. Values of other fields are then shared between the two views.
+    """
     reader = _Reader(record_type, record_id, doc_writes)
     paths = list(doc_writes)
-    values = reader.fields(schema.fields, (), paths)
+    if before is None or touched is None:
+        values = reader.fields(schema.fields, (), paths)
+    else:
+        specs = {name: spec for name, spec in schema.fields.items() if name in touched}
+        fresh = reader.fields(specs, (), [path for path in paths if path[0] in touched])
+        values = _woven(schema.fields, before.values, fresh, touched)
+        reader.conflicts += [each for each in before.field_conflicts if each.path[0] not in touched]
+    conflicts = sorted(reader.conflicts, key=lambda conflict: conflict.path)
+    field_conflicts = tuple(conflicts)
     marks = doc_writes.get(DELETED_PATH, ())
     exists = len(paths) > (1 if marks else 0)
     deleted = False
     if marks:
         under = list(writes_under(doc_writes, (), paths))
         deleted = is_gone(schema.delete.rule, marks, under)
-        if deleted:
-            reader.conflicts.clear()
-        reader.note_deletion(DELETED_PATH, schema.delete.rule, marks, under)
-    conflicts = reader.conflicts
-    if len(conflicts) > 1:
-        conflicts.sort(key=lambda conflict: conflict.path)
+        met = deletion_conflict(record_type, record_id, DELETED_PATH, schema.delete.rule, marks, under)
+        conflicts = [*([] if met is None else [met]), *([] if deleted else conflicts)]
     provisional = tuple(conflict.path for conflict in conflicts if conflict.kind == "open")
-    return RecordView(values, deleted, tuple(conflicts), provisional, exists)
+    return RecordView(values, deleted, tuple(conflicts), provisional, exists, field_conflicts)
+
+
+def _woven(
+    specs: Mapping[str, FieldSpec],
+    before: Mapping[str, Any],
+    fresh: Mapping[str, Any],
+    touched: Collection[str],
+) -> dict[str, Any]:
+    """The values of both in the order of a view made from nothing: the schema's, then the unknown by name."""
+    kept = {name: value for name, value in before.items() if name not in touched}
+    kept.update(fresh)
+    if len(kept) == len(before) and all(name in before for name in fresh):
+        return {name: kept[name] for name in before}
+    known = {name: kept[name] for name in specs if name in kept}
+    unknown = sorted(name for name in kept if name not in specs)
+    return {**known, **{name: kept[name] for name in unknown}}
 
 
 def writes_under(doc_writes: DocWrites, prefix: Path, paths: Iterable[Path]) -> Iterable[Write]:

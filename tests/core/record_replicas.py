@@ -78,6 +78,7 @@ class Replica:
         self.now_ms = 1_700_000_000_000
         self.updates: list[bytes] = []
         self.made: list[Edit] = []
+        self._seen: RecordView | None = None
 
     def tick(self) -> Hlc:
         return self.clock.tick(self.now_ms)
@@ -114,7 +115,20 @@ class Replica:
             self.doc.apply(update)
 
     def view(self) -> RecordView:
-        return view(self.schema, self.schema.type, RECORD_ID, self.doc.writes())
+        """The view, made anew and also from the last one: they must not differ, not even in order."""
+        fresh = view(self.schema, self.schema.type, RECORD_ID, self.doc.writes())
+        self._seen = view(
+            self.schema,
+            self.schema.type,
+            RECORD_ID,
+            self.doc.writes(),
+            before=self._seen,
+            touched=self.doc.take_touched(),
+        )
+        assert self._seen == fresh
+        assert list(self._seen.values) == list(fresh.values)
+        assert self.doc.writes() == RecordDocument(self.doc.state()).writes()
+        return fresh
 
     @property
     def values(self) -> dict[str, Any]:

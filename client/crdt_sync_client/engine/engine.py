@@ -174,6 +174,23 @@ class Engine:
         """Do the operations in one durable transaction. One that fails stands as its error, alone."""
         return LocalWrites(self._replica).run(ops)
 
+    def write_and_push(
+        self, ops: Sequence[Operation], pushes: Mapping[SpaceId, tuple[int, int]]
+    ) -> tuple[list[WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]:
+        """`write`, and `next_push` for those spaces that were written to, with one durable commit for both.
+
+        `pushes` gives `max_count` and `max_bytes` of each space that is ready to send. What is on its way
+        is worth one wait for the disk, not two.
+        """
+        with self._replica.transaction(durable=True):
+            results = self.write(ops)
+            written = {result.space for result in results if isinstance(result, WriteResult)}
+            return results, {
+                space: self.next_push(space, max_count=count, max_bytes=size_bytes)
+                for space, (count, size_bytes) in pushes.items()
+                if space in written
+            }
+
     def get(
         self, type: str, id: str, *, space: SpaceId | None = None, deleted: bool = False
     ) -> Record | None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from crdt_sync.records.view import RecordView, view
 
 from crdt_sync.ids import OpaqueId, RecordId
+from crdt_sync.records.view import RecordView, view
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine.audit import AuditRows
 from crdt_sync_client.engine.model import Origin, Record, RecordChange, SyncState
@@ -137,7 +137,10 @@ class Materialiser:
         if schema is None:
             return False
         writes = record.doc.writes()
-        seen = view(schema, record.type, record.id, writes)
+        touched = record.doc.take_touched()
+        past = record.seen if record.schema is schema else None
+        seen = view(schema, record.type, record.id, writes, before=past, touched=touched)
+        record.seen, record.schema = seen, schema
         json = _to_json(seen.values).decode() if seen.exists or seen.deleted else None
         standing = _standing(seen)
         before = record.standing
@@ -149,7 +152,10 @@ class Materialiser:
             was_standing = {conflict.id for conflict in before.conflicts}
             self.result.opened += sorted(now_standing - was_standing)
             self.result.closed += sorted(was_standing - now_standing)
-        fields = _changed_fields(record.json, json)
+        if past is not None and touched is not None and record.json is not None and json is not None:
+            fields = _touched_fields(past.values, seen.values, touched)
+        else:
+            fields = _changed_fields(record.json, json)
         record.json, record.deleted, record.standing = json, seen.deleted, standing
         self.result.changes.append(
             RecordChange(
@@ -189,6 +195,16 @@ def _changed_fields(before: str | None, after: str | None) -> tuple[str, ...]:
     return tuple(name for name in {**old, **new} if bytes(old.get(name, b"")) != bytes(new.get(name, b"")))
 
 
+def _touched_fields(before: dict[str, Any], after: dict[str, Any], touched: Iterable[str]) -> tuple[str, ...]:
+    """Those of the touched names whose value reads differently; JSON tells 1 from True and from 1.0."""
+    return tuple(
+        name
+        for name in touched
+        if (name in before) != (name in after)
+        or (name in after and _to_json(before[name]) != _to_json(after[name]))
+    )
+
+
 def sync_state(replica: Replica, no: int, standing: StandingState) -> SyncState:
     """The most telling of a record's states."""
     if any(conflict.kind == "open" for conflict in standing.conflicts):
@@ -199,7 +215,7 @@ def sync_state(replica: Replica, no: int, standing: StandingState) -> SyncState:
 
 
 def snapshot_of(replica: Replica, record: OpenRecord, values: dict[str, Any]) -> Record:
-    """The record as apps see it. `values` is handed over, not shared."""
+    """The record as it is now. `values` is shared with the engine's next view: not to be changed."""
     return make_record(
         replica, record.space, record.type, record.id, record.no, values, record.deleted, record.standing
     )

@@ -109,7 +109,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class RecordChange:
-    """One record that changed in one transaction. `fields` are the top-level names whose value differs."""
+    """One record that changed in one transaction. `fields` are the top-level names whose value differs.
+
+    The record's values are shared with the engine: copy them before handing them to an app.
+    """
 
     space: SpaceId
     type: str

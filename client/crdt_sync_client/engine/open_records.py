@@ -16,6 +16,8 @@ import msgspec
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RecordId
 from crdt_sync.records.document import RecordDocument
+from crdt_sync.records.view import RecordView
+from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -85,6 +87,8 @@ class OpenRecord:
         "json",
         "no",
         "opaque",
+        "schema",
+        "seen",
         "space",
         "standing",
         "stored",
@@ -103,6 +107,9 @@ class OpenRecord:
         self.deleted = False
         self.standing = NOTHING_STANDING
         self.stored = False
+        self.seen: RecordView | None = None
+        """The last view made of `doc`, under `schema`: the next one starts from it."""
+        self.schema: RecordSchema | None = None
 
 
 class OpenRecords:

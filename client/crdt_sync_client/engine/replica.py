@@ -44,6 +44,7 @@ class Replica:
         self.entropy = entropy
         self.verify_many = verify_many
         self.closed = False
+        self._in_transaction = False
         meta = dict(db.rows("SELECT name, value FROM meta"))
         self.name: str = meta["name"]
         self.keys = DeviceKeys.from_bytes(meta["keys"])
@@ -98,13 +99,22 @@ class Replica:
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[None]:
-        """A database transaction that takes memory back too when it fails."""
+        """A database transaction that takes memory back too when it fails.
+
+        Inside another one it is a part of that: it is durable if the outer one is, and undone with it.
+        """
+        if self._in_transaction:
+            yield
+            return
+        self._in_transaction = True
         try:
             with self.db.transaction(durable=durable):
                 yield
         except BaseException:
             self.reload()
             raise
+        finally:
+            self._in_transaction = False
 
     def reload(self) -> None:
         """Read everything kept in memory from the store again."""
