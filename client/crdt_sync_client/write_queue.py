@@ -5,12 +5,13 @@ the commit that holds it. Operations that arrive while a commit runs go with the
 the device, the more of them share an fsync, and a single write never waits for company.
 
 When a space is connected and has room on its way to the relay, its new updates are sealed in the same hop
-to the engine's thread, and go out as soon as the commit is done.
+to the engine's thread and the same commit, and go out as soon as that is done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -23,11 +24,12 @@ from .engine import model
 from .live_session import LiveSession, Publish
 from .sync_loop import SpaceSync
 
+logger = logging.getLogger("crdt_sync.client")
+
 MAX_OPERATIONS: Final = 1_024
 """In one commit. Bounds how long the first caller waits for the last one's share: some 100 ms."""
 
 _Waiting = tuple[model.Operation, "asyncio.Future[model.WriteResult]"]
-_Open = tuple[LiveSession, Callable[[], list[bytes]]]
 _Done = tuple[list[model.WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]
 
 
@@ -71,38 +73,42 @@ class WriteQueue:
             self._task = None
 
     async def _commit(self, taken: Sequence[_Waiting]) -> None:
-        open_sessions = self._begin()
+        ready = self._begin()
         sealed: dict[SpaceId, list[bytes]] = {}
         try:
-            results, sealed = await self._thread.run(self._work(taken, open_sessions))
+            results, sealed = await self._thread.run(self._work(taken, ready))
         except Exception as exc:
             _fail(taken, exc)
             return
         finally:
-            for space, (session, _) in open_sessions.items():
+            for space, session in ready.items():
                 session.pushed(sealed.get(space, ()))
         self._settle(taken, results, sealed)
 
-    def _work(self, taken: Sequence[_Waiting], open_sessions: Mapping[SpaceId, _Open]) -> Callable[[], _Done]:
-        """What the engine's thread does: write, then seal what that gave for the sessions that have room."""
+    def _work(self, taken: Sequence[_Waiting], ready: Mapping[SpaceId, LiveSession]) -> Callable[[], _Done]:
+        """What the engine's thread does: write, and seal what that gave for the sessions that have room."""
         engine = self._thread.store.engine
         ops = [op for op, _ in taken]
+        pushes = {space: (s.window.max_count, s.window.max_bytes) for space, s in ready.items()}
 
         def work() -> _Done:
-            results = engine.write(ops)
-            touched = {r.space for r in results if isinstance(r, model.WriteResult)}
-            return results, {space: push() for space, (_, push) in open_sessions.items() if space in touched}
+            if pushes:
+                try:
+                    return engine.write_and_push(ops, pushes)
+                except Exception:
+                    logger.exception("sealing failed; the write is tried without it")
+            return engine.write(ops), {}
 
         return work
 
-    def _begin(self) -> dict[SpaceId, _Open]:
+    def _begin(self) -> dict[SpaceId, LiveSession]:
         """The sessions that may be given something in this commit's hop."""
-        begun = {}
+        ready = {}
         for space, sync in self._syncs().items():
             session = sync.session
             if session is not None and session.live and session.window.begin():
-                begun[space] = (session, session.next_push())
-        return begun
+                ready[space] = session
+        return ready
 
     def _settle(
         self,
