@@ -17,7 +17,7 @@ from crdt_sync.errors import (
     ValidationError,
 )
 from crdt_sync.records.changes import AddElement, Increment, RemoveElement
-from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.document import RecordDocument
 from crdt_sync.records.writes import Write, check_write
 from crdt_sync.roles import Role
 from crdt_sync.schemas.loader import load_schema
@@ -467,43 +467,3 @@ def test_fields_of_a_newer_schema_are_kept_and_shown() -> None:
     one.take(device.updates)
     assert one.values["status"] == "z"
     assert one.values["tags"] == ["x"]
-
-
-# The document ---------------------------------------------------------------------------------------
-
-
-def test_what_came_too_early_is_kept_and_shows_when_it_can() -> None:
-    one, _ = pair(status="a")
-    one.set({"status": "b"})
-    one.set({"status": "c"})
-    late = Replica(2)
-    late.take([one.updates[2]])
-    assert not late.view().exists
-    assert late.doc.pending
-    state = late.doc.state()
-    reopened = RecordDocument(state)
-    waited = reopened.pending
-    for update in one.updates[:2]:
-        reopened.apply(update)
-    assert (waited, reopened.pending) == (True, False)
-    assert reopened.content_hash() == one.doc.content_hash()
-
-
-def test_a_deletion_that_came_before_its_write_is_kept() -> None:
-    one, other = pair(status="a")
-    other.set({"status": "b"})
-    late = RecordDocument(merge_updates(other.updates))
-    reopened = RecordDocument(late.state())
-    for update in one.updates:
-        reopened.apply(update)
-    assert [write.value for write in reopened.writes()[("status",)]] == ["b"]
-
-
-def test_an_edit_names_what_it_cannot_do() -> None:
-    one, other = pair(status="a")
-    foreign = Write(("status",), "x", one.tick(), Role.FIELD, other.author)
-    with pytest.raises(ValueError, match="document's author"):
-        one.doc.edit(remove=[], add=[foreign])
-    with pytest.raises(ValueError, match="not visible"):
-        one.doc.edit(remove=[foreign], add=[])
-    assert one.doc.edit(remove=[], add=[]) == b"\0\0"

@@ -141,6 +141,7 @@ def test_a_plain_yjs_binary_is_a_value_too() -> None:
         (b"\x00\x01\x05\x01\x01" + number(2**31 - 1), "clock beyond"),
         (b"\xff\xff\xff\xff\x0f", "cut short"),
     ],
+    ids=lambda each: each if isinstance(each, str) else "",
 )  # fmt: skip
 def test_anything_else_is_refused(update: bytes, message: str) -> None:
     assert re.search(message, refused(update)), refused(update)
