@@ -19,18 +19,15 @@ store, ConnectionFailed and RemoteError for the relay, which never touch what is
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, overload
 
 from crdt_sync.errors import (
     ConnectionFailed,
     CrdtSyncError,
-    NoKey,
     RelayUnreachable,
     SyncTimeout,
     UnknownType,
@@ -40,23 +37,20 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 
 from . import joining
-from .database_thread import DatabaseThread, OpenStore
+from .database_thread import DatabaseThread
 from .engine import Engine, model
 from .engine.model import UNSET, ConflictEntry, Keep, OutboxItem
 from .importing import ImportReport, ImportRow, RowImport
 from .records import Member, Record, SpaceInfo, WriteResult
 from .status import SpaceStatus, Status, SyncReport
-from .store.connection import Database
+from .store_opening import StorePath, create_store, open_store, secret_of
 from .sync_loop import SpaceSync
 from .watching import Change, Watch, WatchHub
 from .write_queue import WriteQueue
 
 T = TypeVar("T")
 
-StorePath = str | os.PathLike[str]
 Changes = Mapping[str | tuple[str, ...], Any]
-
-DAY_S = 86_400
 
 
 class _CreateDevice(Protocol):
@@ -91,7 +85,7 @@ class Device:
         self._engine = thread.store.engine
         self.device_id: DeviceId = self._engine.device_id
         self.name: str = self._engine.name
-        self._hub = WatchHub(self._read)
+        self._hub = WatchHub(self.get)
         self._syncs: dict[SpaceId, SpaceSync] = {}
         self._writes = WriteQueue(thread, lambda: self._syncs, self._publish)
         self._connected = False
@@ -107,41 +101,14 @@ class Device:
 
         Raises StoreExists when there is something at `path`.
         """
-        secret = _secret(passphrase, key)
-
-        def open_store() -> OpenStore:
-            salt = os.urandom(16)
-            db = Database.create(path, secret, salt=salt)
-            try:
-                engine = Engine.create(db, name=name, clock=_now_ms, entropy=os.urandom)
-            except BaseException:
-                db.close()
-                for suffix in ("", "-wal", "-shm"):
-                    Path(f"{os.fspath(path)}{suffix}").unlink(missing_ok=True)
-                raise
-            return OpenStore(db, engine)
-
-        thread = DatabaseThread(open_store)
-        await thread
-        return cls(thread, [])
+        return cls(await create_store(path, secret_of(passphrase, key), name=name, now_ms=_now_ms), [])
 
     @classmethod
     async def open(
         cls, path: StorePath, *, passphrase: str | None = None, key: bytes | None = None
     ) -> Device:
         """Open a store. Raises StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew."""
-        secret = _secret(passphrase, key)
-
-        def open_store() -> OpenStore:
-            db = Database.open(path, secret)
-            try:
-                return OpenStore(db, Engine.open(db, clock=_now_ms, entropy=os.urandom))
-            except BaseException:
-                db.close()
-                raise
-
-        thread = DatabaseThread(open_store)
-        await thread
+        thread = await open_store(path, secret_of(passphrase, key), now_ms=_now_ms)
         engine = thread.store.engine
         return cls(thread, await thread.run(lambda: engine.spaces()))
 
@@ -180,7 +147,7 @@ class Device:
         return info
 
     async def invite(
-        self, space: str | None = None, *, role: str = "field", expires_s: float = 7 * DAY_S
+        self, space: str | None = None, *, role: str = "field", expires_s: float = 7 * 86_400
     ) -> str:
         """A link that lets one device in, with that role, until it expires. Admins only; needs the relay."""
         engine = self._engine
@@ -380,16 +347,21 @@ class Device:
         """
         await self._writes.drained()
         started_s = time.monotonic()
-        before = [sync.traffic() for sync in self._syncs.values()]
-        work = asyncio.gather(*(sync.sync(patient=timeout_s is not None) for sync in self._syncs.values()))
+        syncs = list(self._syncs.values())
+        before = [sync.traffic() for sync in syncs]
+        patient = timeout_s is not None
         try:
             async with asyncio.timeout(timeout_s):
-                await work
+                # One space that cannot be reached does not keep the others from being synced.
+                ends = await asyncio.gather(*(s.sync(patient=patient) for s in syncs), return_exceptions=True)
         except TimeoutError:
             raise self._timed_out(timeout_s or 0.0) from None
-        after = [sync.traffic() for sync in self._syncs.values()]
+        for end in ends:
+            if end is not None:
+                raise end
+        after = [sync.traffic() for sync in syncs]
         sent, received, bytes_sent, bytes_received = (
-            sum(new[i] - old[i] for old, new in zip(before, after, strict=False)) for i in range(4)
+            sum(new[i] - old[i] for old, new in zip(before, after, strict=True)) for i in range(4)
         )
         return SyncReport(sent, received, bytes_sent, bytes_received, time.monotonic() - started_s)
 
@@ -443,9 +415,6 @@ class Device:
     async def _write(self, op: model.Operation) -> WriteResult:
         return WriteResult.of(await self._writes.write(op))
 
-    async def _read(self, type: str, id: RecordId) -> Record | None:
-        return await self.get(type, id)
-
     async def _entered(self, space: SpaceId) -> SpaceInfo:
         engine = self._engine
         state = await self._run(lambda: engine.space(space))
@@ -457,9 +426,14 @@ class Device:
     def _add_sync(self, space: SpaceId) -> SpaceSync:
         sync = self._syncs.get(space)
         if sync is None:
-            sync = SpaceSync(self._thread, space, publish=self._publish, now_ms=_now_ms)
+            sync = SpaceSync(
+                self._thread, space, publish=self._publish, now_ms=_now_ms, on_gone=self._drop_sync
+            )
             self._syncs[space] = sync
         return sync
+
+    def _drop_sync(self, space: SpaceId) -> None:
+        self._syncs.pop(space, None)
 
     def _publish(self, changes: Sequence[model.RecordChange]) -> None:
         if not changes or not self._hub.has_watchers:
@@ -516,15 +490,6 @@ def _schema(engine: Engine, type: str, space: SpaceId | None) -> RecordSchema:
         known = ", ".join(sorted(schemas)) or "none yet; sync brings them"
         raise UnknownType(f"this device knows no record type {type!r}", hint=f"the types are: {known}")
     return schemas[type]
-
-
-def _secret(passphrase: str | None, key: bytes | None) -> str | bytes:
-    if (passphrase is None) == (key is None) or passphrase == "" or (key is not None and len(key) != 32):
-        raise NoKey(
-            "a store needs either a passphrase or a key of 32 bytes",
-            hint="give exactly one of passphrase= and key=",
-        )
-    return passphrase if passphrase is not None else key or b""
 
 
 def _now_ms() -> int:

@@ -162,12 +162,17 @@ async def _settled(thread: DatabaseThread, space: SpaceId, error: BaseException)
                 await probe.live(patient=False)
             return True  # the welcome confirmed it
         except RelayRefused:
-            pass
+            pass  # the loop may have forgotten the space already
         except (ConnectionFailed, RemoteError):
             return False
     elif isinstance(error, asyncio.CancelledError):
         return False
-    await thread.run(lambda: engine.abandon_space(space))
+
+    def forget() -> None:
+        if any(state.id == space for state in engine.spaces()):
+            engine.abandon_space(space)
+
+    await thread.run(forget)
     return False
 
 

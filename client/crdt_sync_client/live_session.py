@@ -53,6 +53,10 @@ LAZY_CURSORS: Final = 64
 Publish = Callable[[Sequence[RecordChange]], None]
 
 
+class Reconnect(RelayUnreachable):
+    """Not a failure: the next session begins where this one cannot go on."""
+
+
 class LiveSession:
     """See the module. `run` serves the connection until it ends."""
 
@@ -304,7 +308,7 @@ class LiveSession:
                 case Refuse():
                     # What followed in that push was not taken either: the next session sorts it out.
                     logger.warning("the relay refused an update: %s", frame.code)
-                    self.end(RelayUnreachable("the relay refused an update; connecting again"))
+                    self.end(Reconnect("the relay refused an update; connecting again"))
                 case SnapshotResult() if frame.code == "mismatch":
                     logger.warning("the relay refused a snapshot: it does not match its log")
                 case _:

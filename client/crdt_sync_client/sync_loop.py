@@ -26,13 +26,15 @@ from crdt_sync.errors import (
     StoreClosed,
 )
 from crdt_sync.ids import SpaceId
+from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Appended, AppendRefused, Welcome
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
 
 from .backoff import Backoff
 from .database_thread import DatabaseThread
 from .engine.model import Welcomed
-from .live_session import LiveSession, Publish
+from .live_session import LiveSession, Publish, Reconnect
 from .relay_connection import AGENT, RelayConnection, refusal
 from .signal import Signal
 from .status import SyncState
@@ -45,6 +47,7 @@ STALE_HEAD: Final = "stale_head"
 """The relay's code for an entry that does not follow the newest one."""
 ROW_TIMEOUT_S: Final = 5.0
 """How long a membership entry that the relay has may take to reach a connected device."""
+_NEVER_WAS: Final = frozenset({CloseCode.UNAUTHENTICATED, CloseCode.FORBIDDEN, CloseCode.UNKNOWN_SPACE})
 MAX_REBIRTHS: Final = 3
 """How often one attempt begins a new incarnation before it counts as failed."""
 
@@ -53,8 +56,15 @@ class SpaceSync:
     """The connection of one space, with its state for `status`."""
 
     def __init__(
-        self, thread: DatabaseThread, space: SpaceId, *, publish: Publish, now_ms: Callable[[], int]
+        self,
+        thread: DatabaseThread,
+        space: SpaceId,
+        *,
+        publish: Publish,
+        now_ms: Callable[[], int],
+        on_gone: Callable[[SpaceId], None] = lambda _: None,
     ) -> None:
+        """`on_gone` is told when the space turned out never to have been: see `_forget_unsettled`."""
         self.space = space
         self.state: SyncState = "offline"
         self.problem: CrdtSyncError | None = None
@@ -71,6 +81,7 @@ class SpaceSync:
         self._thread = thread
         self._publish = publish
         self._now_ms = now_ms
+        self._on_gone = on_gone
         self._backoff = Backoff(random.random)
         self._retry_at_s: float | None = None
         self._wanted = False
@@ -240,6 +251,14 @@ class SpaceSync:
                 return  # ended by us
             except StoreClosed:
                 return
+            except Reconnect:
+                continue
+            except RelayRefused as exc:
+                # Before anybody is told, and to its end even if they then want no connection any more.
+                gone = await asyncio.shield(self._forget_unsettled(exc))
+                self._failed(exc)
+                if gone:
+                    return
             except CrdtSyncError as exc:
                 self._failed(exc)
             except Exception as exc:
@@ -334,6 +353,29 @@ class SpaceSync:
             engine.confirm_space(self.space)
         elif stage == "joining":
             engine.confirm_join(self.space)
+
+    async def _forget_unsettled(self, refused: RelayRefused) -> bool:
+        """A space that this device began to make or join, and that its relay does not know, never was.
+
+        It is forgotten, unless somebody has written into it since.
+        """
+        engine, space = self._thread.store.engine, self.space
+        if refused.close_code not in _NEVER_WAS:
+            return False
+
+        def forget() -> bool:
+            known = {state.id: state.stage for state in engine.spaces()}
+            if known.get(space, "active") == "active":
+                return False
+            if any(item.type != SCHEMA_TYPE for item in engine.outbox(space)):
+                return False
+            engine.abandon_space(space)
+            return True
+
+        gone = await self._thread.run(forget)
+        if gone:
+            self._on_gone(space)
+        return gone
 
     async def _note_caught_up(self, session: LiveSession) -> None:
         """The first time a session has everything, the backoff starts over and the time is kept."""

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from crdt_sync.errors import InviteUsed, RelayRefused, RelayUnreachable, SyncTimeout
+from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client import Device, find_schema
+from crdt_sync_client.engine import Engine
 from tests.end_to_end.relay_process import RestartableRelay
 
 TYPE = "work_order"
@@ -310,3 +312,59 @@ async def test_no_plaintext_reaches_the_relay(office: Device, own_relay: Restart
     assert len(stored) > 1_000
     for plain in (secret.encode(), b"root_cause", b"work_order", b"Pit 4", b"Office"):
         assert plain not in stored
+
+
+async def test_a_space_whose_making_was_cut_off_is_taken_up_or_forgotten(
+    tmp_path: Path, office: Device, own_relay: RestartableRelay, stack: AsyncExitStack
+) -> None:
+    """A device that died between its genesis or join leaving and the relay's answer."""
+    device = await stack.enter_async_context(await Device.create(tmp_path / "2.db", name="2", key=KEY))
+    engine = device._engine
+    await device._thread.run(lambda: engine.begin_space("Never", own_relay.url, [find_schema(TYPE)]))
+    await device.close()
+    device = await stack.enter_async_context(await Device.open(tmp_path / "2.db", key=KEY))
+    assert [space.name for space in await device.spaces()] == ["Never"]
+    with pytest.raises(RelayRefused):
+        await device.sync()
+    assert await device.spaces() == []
+    await device.sync()
+
+    confirm, engine = Engine.confirm_join, device._engine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "confirm_join", _die)
+        with pytest.raises(ZeroDivisionError):
+            await device.join(await office.invite(role="office"))
+    await device.close()
+    assert Engine.confirm_join is confirm
+    device = await stack.enter_async_context(await Device.open(tmp_path / "2.db", key=KEY))
+    await device.sync()
+    assert [(space.name, space.role) for space in await device.spaces()] == [("Pit 4", "office")]
+
+
+def _die(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+async def test_an_update_that_the_relay_refuses_is_shown_as_failed_and_blocks_nothing(
+    office: Device, enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tablet = await enter("Tablet")
+    await tablet.sync()
+    push = DeviceSession.push
+
+    def tampered(self: DeviceSession, envelopes: list[bytes]) -> bytes:
+        return push(self, [envelope[:-1] + bytes([envelope[-1] ^ 1]) for envelope in envelopes])
+
+    monkeypatch.setattr(DeviceSession, "push", tampered)
+    spoiled = await tablet.create(TYPE, {"title": "Spoiled on the way"})
+    await tablet.sync(timeout_s=PATIENCE_S)
+    monkeypatch.setattr(DeviceSession, "push", push)
+    record = await tablet.get(TYPE, spoiled.id)
+    assert record is not None
+    assert record.sync_state == "failed"
+    status = await tablet.status()
+    assert (status.failed, status.state) == (1, "offline")
+    await tablet.create(TYPE, {"title": "Good"})
+    await settle(tablet, office)
+    assert [r["title"] for r in await office.query(TYPE)] == ["Good"]
+    assert await tablet.retry_failed() >= 0
