@@ -132,6 +132,8 @@ class Simulation:
         self.leaks: set[str] = set()
         self.story_us = 0
         self.healed_us = 0
+        self.restored: set[str] = set()
+        """Devices whose store was replaced by an old copy."""
         self._backups: dict[str, int] = {}
 
     def _storage(self, name: str) -> Storage:
@@ -253,6 +255,7 @@ class Simulation:
     def before_restore(self, node: Node) -> None:
         """What only this disk had is excused: its owner put an old copy in its place."""
         if isinstance(node, DeviceNode) and node.ready:
+            self.restored.add(node.name)
             unsent = [(item.type, RecordId(item.id)) for item in node.engine.outbox()]
             self.oracle.restored(node.name, unsent, self._backups[node.name])
 

@@ -7,6 +7,7 @@ from random import Random
 
 import apsw
 import pytest
+
 from crdt_sync_sim.disk import SECTOR_BYTES, Disk, DiskFile, DiskTally
 from crdt_sync_sim.storage import Connection, DiskStorage, MemoryStorage, Storage
 

@@ -53,13 +53,18 @@ def test_bandwidth_is_shared_by_what_is_sent() -> None:
 def test_a_short_cut_delays_and_a_long_one_ends_both_ends_at_their_own_time() -> None:
     wire = Wire()
     cut = between([["c"], ["s"]])
+    for message in messages(10):
+        wire.ends["c"].send(message)
     wire.network.cut(cut)
-    wire.ends["c"].send(b"during the cut")
+    for message in messages(20)[10:]:
+        wire.ends["c"].send(message)
     wire.world.run(wire.world.now_us + KEEPALIVE_US // 2)
     assert wire.heard["s"] == []
     wire.network.mend(cut)
+    for message in messages(30)[20:]:
+        wire.ends["c"].send(message)
     wire.world.run(wire.world.now_us + seconds(5))
-    assert wire.heard["s"] == [b"during the cut"]
+    assert wire.heard["s"] == messages(30)
     assert wire.closed == {}
 
     wire.network.cut(cut)
