@@ -7,7 +7,7 @@ JSON; when the type's schema arrives, in the space's own `_schema` record, its r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -199,9 +199,12 @@ def _touched_fields(before: dict[str, Any], after: dict[str, Any], touched: Iter
     """Those of the touched names whose value reads differently; JSON tells 1 from True and from 1.0."""
     return tuple(
         name
-        for name in touched
-        if (name in before) != (name in after)
-        or (name in after and _to_json(before[name]) != _to_json(after[name]))
+        for name in {**before, **after}
+        if name in touched
+        and (
+            (name in before) != (name in after)
+            or (name in after and _to_json(before[name]) != _to_json(after[name]))
+        )
     )
 
 
