@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -119,8 +120,6 @@ def run(
 
 
 def _with_storage(scenario: Scenario, storage: str) -> Scenario:
-    from dataclasses import replace
-
     return replace(scenario, storage="disk" if storage == "disk" else "memory")
 
 
@@ -139,30 +138,25 @@ def _show(outcome: Outcome, as_json: bool, *, several: bool, out: Path | None) -
 
 
 def _outcomes(scenario: Scenario, seeds: Iterable[int], jobs: int, keep: bool) -> Iterator[Outcome]:
-    tasks = [(scenario, seed, keep) for seed in seeds]
     if jobs == 1:
-        yield from map(_task, tasks)
+        yield from (run_once(scenario, seed, keep_trace=keep) for seed in seeds)
         return
+    named = [(scenario.source, scenario.storage, seed, keep) for seed in seeds]
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(
-            _named_task, [(s.source, s.storage, seed, k) for s, seed, k in tasks], chunksize=4
-        )
-
-
-def _task(task: tuple[Scenario, int, bool]) -> Outcome:
-    scenario, seed, keep = task
-    return run_once(scenario, seed, keep_trace=keep)
+        for outcome in pool.imap(_named_task, named, chunksize=4):
+            yield replace(outcome, scenario=scenario)
 
 
 _loaded: dict[tuple[str, str], Scenario] = {}
 
 
 def _named_task(task: tuple[str, str, int, bool]) -> Outcome:
-    """In a worker: load the scenario once, since compiled schemas do not travel between processes."""
+    """In a worker. Compiled schemas do not travel between processes: each loads its own, once."""
     source, storage, seed, keep = task
     if (source, storage) not in _loaded:
         _loaded[source, storage] = _with_storage(load_scenario(Path(source)), storage)
-    return run_once(_loaded[source, storage], seed, keep_trace=keep)
+    outcome = run_once(_loaded[source, storage], seed, keep_trace=keep)
+    return replace(outcome, scenario=replace(outcome.scenario, schemas={}))
 
 
 def _digest_elsewhere(scenario: Scenario, seed: int) -> str:

@@ -243,6 +243,9 @@ def test_the_command_tells_by_its_exit_code() -> None:
     assert "PASS" in good.output
     several = runner.invoke(cli.simulate, ["run", "delete_against_edit", "--seeds", "1..3", "--json"])
     assert several.output.count('"verdict": "pass"') == 3
+    shared = runner.invoke(cli.simulate, ["run", "delete_against_edit", "--seeds", "1..2", "--jobs", "2"])
+    assert "2 runs" in shared.output
+    assert shared.exit_code == 0
     listed = runner.invoke(cli.simulate, ["ls"])
     assert "reconnect_storm" in listed.output
 
