@@ -96,7 +96,7 @@ class _Picture:
                 self._parts.append(
                     f'<line x1="{x}" y1="36" x2="{x}" y2="{height - 50}"'
                     f' stroke="#57606a" stroke-dasharray="4"/>'
-                    f'<text x="{x + 3}" y="42" class="t">{event.kind}</text>'
+                    f'<text x="{x - 3}" y="{height - 42}" text-anchor="end" class="t">{event.kind}</text>'
                 )
 
     def _bands(self) -> None:
