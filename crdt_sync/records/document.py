@@ -19,6 +19,7 @@ Updates are trusted here: `update_check` comes first.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -78,6 +79,8 @@ class RecordDocument:
         """Take in a checked update. Again, or before what it builds on, is harmless."""
         was_empty = self._fresh and not self._lanes and not self._held
         self._doc.apply_update(update)
+        if self._fresh and self._lanes and not self._held and self._take_in(update):
+            return
         for earlier in self._held:
             self._doc.apply_update(earlier)
         # A whole document without anything pending comes out as long as it went in; only then need it
@@ -236,9 +239,67 @@ class RecordDocument:
 
     def _note_edit(self, places: list[tuple[_Lane, list[int]]], add: Sequence[Write]) -> None:
         """Bring the lanes to where the edit has brought the document, without reading it again."""
+        author = self._author
+        added: list[tuple[_Lane, list[int], Sequence[Write]]] = []
+        if add and author is not None:
+            lane = self._lanes.setdefault(author, _Lane(author, [], [], 0))
+            added.append((lane, list(range(lane.end, lane.end + len(add))), add))
+            lane.end += len(add)
+        self._move_lanes(places, added)
+
+    def _take_in(self, update: bytes) -> bool:
+        """Bring the lanes to where `update` brings the document, when it simply goes on from there.
+
+        That is so for an edit that arrives in order, which is nearly always: what it adds begins where
+        its author's lane ends, and what it deletes is there. Otherwise False, and nothing has changed.
+        """
+        parsed = parse_update(update)
+        lanes = {author.client_id: lane for author, lane in self._lanes.items()}
+        for blocks in parsed.blocks:
+            lane = lanes.get(blocks.client)
+            if lane is None:
+                if blocks.name is None:
+                    return False
+                author = Author.from_array_name(blocks.name)
+                lane = lanes[blocks.client] = _Lane(author, [], [], 0)
+            if blocks.skips or blocks.start != lane.end:
+                return False
+        ends = {client: lane.end for client, lane in lanes.items()}
+        ends.update((blocks.client, blocks.end) for blocks in parsed.blocks)
+        if any(ends.get(client, 0) < end for client, end in parsed.needs()):
+            return False
+        places: list[tuple[_Lane, list[int]]] = []
+        for client, ranges in parsed.deletes.items():
+            clocks = lanes[client].clocks
+            gone = [
+                index
+                for start, end in ranges
+                for index in range(bisect_left(clocks, start), bisect_left(clocks, end))
+            ]
+            if gone:
+                places.append((lanes[client], sorted(set(gone), reverse=True)))
+        added: list[tuple[_Lane, list[int], Sequence[Write]]] = []
+        for blocks in parsed.blocks:
+            lane = lanes[blocks.client]
+            kept = parsed.visible(blocks)
+            writes = [read_write(raw, lane.author) for _, raw in kept]
+            added.append((lane, [clock for clock, _ in kept], writes))
+        for blocks in parsed.blocks:
+            lane = lanes[blocks.client]
+            self._lanes[lane.author] = lane
+            lane.end = blocks.end
+        self._move_lanes(places, added)
+        return True
+
+    def _move_lanes(
+        self,
+        removed: list[tuple[_Lane, list[int]]],
+        added: list[tuple[_Lane, list[int], Sequence[Write]]],
+    ) -> None:
+        """Take writes out of lanes (indexes from last to first) and put others at their ends."""
         by_path = None if self._by_path is None else dict(self._by_path)
         touched = self._touched if self._touched is not None else set()
-        for lane, indexes in places:
+        for lane, indexes in removed:
             for index in indexes:
                 write = lane.writes[index]
                 touched.add(write.path[0])
@@ -248,18 +309,16 @@ class RecordDocument:
                     if not left:
                         del by_path[write.path]
                 del lane.writes[index], lane.clocks[index]
-        if add:
-            author = add[0].author
-            lane = self._lanes.get(author) or _Lane(author, [], [], 0)
-            self._lanes[author] = lane
-            lane.clocks.extend(range(lane.end, lane.end + len(add)))
-            lane.writes.extend(add)
-            lane.end += len(add)
-        for write in add:
-            touched.add(write.path[0])
-            if by_path is not None:
-                beside = (*by_path.get(write.path, ()), write)
-                by_path[write.path] = beside if len(beside) == 1 else tuple(sorted(beside, key=_canonical))
+        for lane, clocks, writes in added:
+            lane.clocks.extend(clocks)
+            lane.writes.extend(writes)
+            for write in writes:
+                touched.add(write.path[0])
+                if by_path is not None:
+                    beside = (*by_path.get(write.path, ()), write)
+                    by_path[write.path] = (
+                        beside if len(beside) == 1 else tuple(sorted(beside, key=_canonical))
+                    )
         self._by_path = None if by_path is None else MappingProxyType(by_path)
 
 
