@@ -30,8 +30,10 @@ _DEFAULT_OUT: Final = "sim-cases"
 
 
 def scenario_folder() -> Path:
-    """Where the named scenarios are."""
-    return Path(__file__).resolve().parents[1] / "scenarios"
+    """Where the named scenarios are: in a checkout beside the package, in a wheel inside it."""
+    package = Path(__file__).resolve().parent
+    inside = package / "scenarios"
+    return inside if inside.is_dir() else package.parent / "scenarios"
 
 
 class SeedRange(click.ParamType[range]):
