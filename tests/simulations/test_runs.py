@@ -15,14 +15,14 @@ from click.testing import CliRunner
 
 from crdt_sync.records.document import RecordDocument
 from crdt_sync_client.engine import Engine
-from crdt_sync_sim import cli
+from crdt_sync_sim import cli, commands
 from crdt_sync_sim.minimise import minimise
 from crdt_sync_sim.report import read_case, write_case
 from crdt_sync_sim.run import Outcome, Simulation, simulate
 from crdt_sync_sim.scenario import Scenario, Workload
 from crdt_sync_sim.scenario_file import load_scenario
 
-SCENARIOS = sorted(cli.scenario_folder().glob("*.toml"))
+SCENARIOS = sorted(commands.scenario_folder().glob("*.toml"))
 MonkeyPatch = pytest.MonkeyPatch
 
 
@@ -63,7 +63,7 @@ def test_what_the_simulator_found_stays_fixed(path: Path) -> None:
 @pytest.fixture(scope="module")
 def small() -> Scenario:
     """A short swarm: enough to meet every check, little enough to run often."""
-    swarm = load_scenario(cli.scenario_folder() / "swarm.toml")
+    swarm = load_scenario(commands.scenario_folder() / "swarm.toml")
     return replace(swarm, duration_s=60.0, workload=Workload(40), faults=("partitions",), swarm=False)
 
 
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_digest_in_another_process(storage: str) ->
         "scenario = replace(load_scenario(Path(sys.argv[1])), storage=sys.argv[2], duration_s=120.0)\n"
         "print(simulate(scenario, 5).digest)"
     )
-    path = cli.scenario_folder() / "swarm.toml"
+    path = commands.scenario_folder() / "swarm.toml"
     digests = {
         subprocess.run(
             [sys.executable, "-c", program, str(path), storage],

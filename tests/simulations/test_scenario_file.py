@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crdt_sync_sim.cli import scenario_folder
+from crdt_sync_sim.commands import scenario_folder
 from crdt_sync_sim.scenario import FAULTS, NOT_SURVIVED
 from crdt_sync_sim.scenario_file import ScenarioError, load_scenario, read_scenario
 from crdt_sync_sim.toml_lines import parse
