@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
 from crdt_sync.hlc import hlc_from_ms
 from crdt_sync.records.changes import AddElement, Increment, RemoveElement
@@ -50,7 +50,7 @@ def describe(conflict: Conflict) -> str:
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=by_line)
 def test_example(text: str) -> None:
-    example = YAML(typ="safe").load(text)
+    example = yaml.safe_load(text)
     schema = load_schema(
         json.dumps(
             {
