@@ -2,7 +2,8 @@
 
 The writer is a full device with its encrypted store. The readers are connections with device keys of their
 own, in two processes; what a reader does with an edit stands in `benchmarks/readers.py`. The clock runs from
-before the call on the writer (its durable commit is inside) until the last reader can read the value.
+before the call on the writer (its durable commit is inside) until the last reader can read the value; then
+comes the next edit.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from benchmarks.peer import read_line
 READERS = (100, 300)
 PROCESSES = 2
 WARM_UP = 5
-PAUSE_S = 0.05
-"""Between edits: each is measured alone, not in the queue of the one before."""
 
 
 async def run(edits: int = 50) -> dict[str, Any]:
@@ -44,6 +43,8 @@ async def _with_readers(folder: Path, relay: Relay, readers: int, edits: int) ->
             await stack.enter_async_context(_reader_process(links[number::PROCESSES]))
             for number in range(PROCESSES)
         ]
+        for process in processes:
+            await read_line(process, timeout_s=200)
         await office.connect()
         await office.sync()
         cpu_before = relay.cpu_s()
@@ -54,7 +55,6 @@ async def _with_readers(folder: Path, relay: Relay, readers: int, edits: int) ->
             answers = [await read_line(process) for process in processes]
             assert all(answer["edit"] == 20_000 + number for answer in answers)
             delays_ms.append((max(answer["last"] for answer in answers) - started) * 1e3)
-            await asyncio.sleep(PAUSE_S)
         cpu_s, rss_mb = relay.cpu_s() - cpu_before, relay.rss_mb()
     await office.close()
     measured = delays_ms[WARM_UP:]
@@ -68,7 +68,7 @@ async def _with_readers(folder: Path, relay: Relay, readers: int, edits: int) ->
 
 @asynccontextmanager
 async def _reader_process(links: list[str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process of readers, all joined and caught up."""
+    """A process of readers; its first line says that all of them have joined and caught up."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(Path(__file__).resolve().parents[1] / "readers.py")),
         stdin=asyncio.subprocess.PIPE,
@@ -78,7 +78,6 @@ async def _reader_process(links: list[str]) -> AsyncIterator[asyncio.subprocess.
     try:
         process.stdin.write("".join(f"{link}\n" for link in [*links, ""]).encode())
         await process.stdin.drain()
-        await read_line(process, timeout_s=120)
         yield process
     finally:
         process.stdin.close()
