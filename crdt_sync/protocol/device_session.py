@@ -15,6 +15,8 @@ What the relay may send in which state is the table `_TRANSITIONS`. Beyond the t
 relay to its own words, so that a frame that is replayed, reordered or made up is refused before anything
 of it is stored:
 
+- delivery starts from the cursor of the hello or from 0;
+- each delivery follows the one before: none is left out, swapped or doubled on the way;
 - rows are delivered in strictly growing order, after the cursor and not beyond the new one;
 - a cursor never goes back;
 - acknowledgements of one chain never go back;
@@ -120,6 +122,7 @@ class DeviceSession:
         self._max_frame_bytes = max_frame_bytes
         self._nonce = b""
         self._incarnation = 0
+        self._asked = 0
         self._acked = 0
         self._appends = 0
         self._snapshots = 0
@@ -154,6 +157,10 @@ class DeviceSession:
             case Welcome():
                 if frame.cursor > frame.head:
                     raise ProtocolViolation("the relay wants to start delivery after the end of its log")
+                if frame.cursor not in (0, self._asked):
+                    raise ProtocolViolation(
+                        f"the relay wants to start delivery from row {frame.cursor}, not {self._asked}"
+                    )
             case Ack():
                 if frame.incarnation == self._incarnation and frame.sequence < self._acked:
                     raise ProtocolViolation(
@@ -169,6 +176,11 @@ class DeviceSession:
                 pass
 
     def _check_rows(self, frame: Deliver) -> None:
+        if frame.after != self.cursor:
+            raise ProtocolViolation(
+                f"the relay delivered what follows row {frame.after}; this device stands at {self.cursor}",
+                hint="frames were lost or swapped on the way; the device connects again",
+            )
         last = self.cursor
         for row in frame.rows:
             if row.sequence <= last:
@@ -216,6 +228,7 @@ class DeviceSession:
     ) -> bytes:
         """Answer the challenge as a member; `sign` uses the device's key, `cursor` is of `relay_seen`."""
         self._incarnation = incarnation
+        self._asked = cursor
         return self._hello(Mode.DEVICE, space, device, incarnation, cursor, relay_seen, sign, agent)
 
     def hello_with_invite(

@@ -139,12 +139,14 @@ class Welcome(Frame, frozen=True, tag=4):
 
 
 class Deliver(Frame, frozen=True, tag=5):
-    """Rows of the log in order. Afterwards the device has everything up to `cursor`.
+    """Rows of the log in order. Afterwards a device that had everything up to `after` has it up to `cursor`.
 
-    `rows` may be empty: then only the cursor moved (own rows are not echoed). `caught_up` says that
-    `cursor` was the end of the log when this was made.
+    `after` is the cursor of the frame before, or of `Welcome`: a frame that is lost, swapped or doubled on
+    the way is noticed before anything is stored. `rows` may be empty: then only the cursor moved (own rows
+    are not echoed). `caught_up` says that `cursor` was the end of the log when this was made.
     """
 
+    after: Number
     rows: list[Row]
     cursor: Number
     caught_up: bool

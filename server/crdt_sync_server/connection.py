@@ -53,7 +53,7 @@ class Connection:
     """See the module."""
 
     __slots__ = (
-        "_answers", "_backlog_bytes", "_bye", "_hub", "_live", "_receive", "_room", "_send", "_silent_rows",
+        "_answers", "_backlog_bytes", "_bye", "_hub", "_live", "_receive", "_room", "_send", "_told",
         "_told_caught_up", "_waiter", "cursor", "peer", "session", "writer",
     )  # fmt: skip
 
@@ -75,7 +75,8 @@ class Connection:
         self._room = asyncio.Event()
         self._room.set()
         self._backlog_bytes = 0
-        self._silent_rows = 0
+        self._told = 0
+        """The cursor that the device knows of; ours is ahead of it while own rows pass in silence."""
         self._told_caught_up = False
 
     # What the hub calls
@@ -88,7 +89,7 @@ class Connection:
     def admitted(self, mode: Mode, welcome: Welcome, live: LiveLog[Connection]) -> None:
         """The device is who it says; deliver rows to it from now on."""
         self.session.admitted(mode, welcome.cursor)
-        self.cursor = welcome.cursor
+        self.cursor = self._told = welcome.cursor
         self._live = live
         live.readers[self] = None
         self.answer(welcome)
@@ -105,6 +106,8 @@ class Connection:
         """That much of what came from here is not waiting any more."""
         self._backlog_bytes -= size_bytes
         self._check_room()
+        if self._may_deliver():
+            self.wake()  # at rest now: a push that brought nothing new makes no row that would tell it
 
     def wake(self) -> None:
         """There is something to send, perhaps."""
@@ -199,7 +202,8 @@ class Connection:
     def _may_deliver(self) -> bool:
         if self._live is None or not self.session.window_open:
             return False
-        return self.cursor < self._live.head or not self._told_caught_up
+        untold = self._told < self.cursor and not self._backlog_bytes
+        return self.cursor < self._live.head or not self._told_caught_up or untold
 
     async def _sleep(self) -> None:
         if self._answers or (self._bye is not None) or self._may_deliver():
@@ -221,16 +225,15 @@ class Connection:
         assert live is not None
         if author is None or self.cursor < live.start:
             return await self._rows_from_storage(live)
-        frame = live.next_frame(self.cursor, author)
+        frame = live.next_frame(self.cursor, author, self._told)
         self.cursor = frame.cursor
         self.peer.caught_up = True
         data = frame.data
         if not data:
-            self._silent_rows += frame.rows
             busy = self._backlog_bytes > 0 or self.cursor < live.head
-            if self._told_caught_up and busy and self._silent_rows < SILENT_ROWS:
+            if self._told_caught_up and busy and self.cursor - self._told < SILENT_ROWS:
                 return b""
-            data = encode(Deliver([], self.cursor, self.cursor == live.head))
+            data = encode(Deliver(self._told, [], self.cursor, self.cursor == live.head))
         return self._delivering(data, self.cursor == live.head)
 
     async def _rows_from_storage(self, live: LiveLog[Connection]) -> bytes:
@@ -244,10 +247,10 @@ class Connection:
         self.peer.caught_up = at_end and self.peer.author is not None
         if not page.rows and not moved and not (at_end and not self._told_caught_up):
             return b""
-        return self._delivering(encode(Deliver(page.rows, page.cursor, at_end)), at_end)
+        return self._delivering(encode(Deliver(self._told, page.rows, page.cursor, at_end)), at_end)
 
     def _delivering(self, data: bytes, caught_up: bool) -> bytes:
-        self._silent_rows = 0
+        self._told = self.cursor
         self._told_caught_up = self._told_caught_up or caught_up
         self.session.delivered(self.cursor, len(data))
         return data

@@ -78,14 +78,20 @@ class LiveLog(Generic[ReaderT]):
             self._frames.clear()
             self._shrink()
 
-    def next_frame(self, cursor: int, author: Author) -> LiveFrame:
-        """What `author` gets next behind `cursor`, which lies between `start` and `head`."""
+    def next_frame(self, cursor: int, author: Author, told: int | None = None) -> LiveFrame:
+        """What `author` gets next behind `cursor`, which lies between `start` and `head`.
+
+        `told` is the cursor that it knows of: behind `cursor` when own rows were passed in silence.
+        """
+        told = cursor if told is None else told
         frame = self._frames.get(cursor)
         if frame is None:
-            frame = self._frames[cursor] = self._encoded(cursor, None)
-        return self._encoded(cursor, author) if author in frame.authors else frame
+            frame = self._frames[cursor] = self._encoded(cursor, None, cursor)
+        if author in frame.authors:
+            return self._encoded(cursor, author, told)
+        return frame if told == cursor else self._encoded(cursor, None, told)
 
-    def _encoded(self, cursor: int, without: Author | None) -> LiveFrame:
+    def _encoded(self, cursor: int, without: Author | None, told: int) -> LiveFrame:
         rows: list[Row] = []
         authors: set[Author] = set()
         size_bytes = taken = 0
@@ -102,5 +108,5 @@ class LiveLog(Generic[ReaderT]):
                 authors.add(author)
             rows.append(row)
         end = cursor + taken
-        data = encode(Deliver(rows, end, end == self.head)) if rows else b""
+        data = encode(Deliver(told, rows, end, end == self.head)) if rows else b""
         return LiveFrame(data, end, taken, frozenset(authors))

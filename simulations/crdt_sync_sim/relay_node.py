@@ -69,7 +69,7 @@ class Link:
         self._end = end
         self._live: LiveLog[Link] | None = None
         self._told_caught_up = False
-        self._silent_rows = 0
+        self._told = 0
 
     @property
     def live(self) -> LiveLog[Link] | None:
@@ -92,7 +92,7 @@ class Link:
 
     def admitted(self, effect: Admit, live: LiveLog[Link]) -> None:
         self.session.admitted(effect.mode, effect.welcome.cursor)
-        self.cursor = effect.welcome.cursor
+        self.cursor = self._told = effect.welcome.cursor
         self._live = live
         live.readers[self] = None
         self.answer(effect.welcome)
@@ -109,23 +109,23 @@ class Link:
     def _may_deliver(self) -> bool:
         if self._live is None or not self.session.open or not self.session.window_open:
             return False
-        return self.cursor < self._live.head or not self._told_caught_up
+        untold = self._told < self.cursor and not self.waiting
+        return self.cursor < self._live.head or not self._told_caught_up or untold
 
     def _next_rows(self) -> bytes:
         live, author = self._live, self.peer.author
         assert live is not None
         if author is None or self.cursor < live.start:
             return self._rows_from_storage(live)
-        frame = live.next_frame(self.cursor, author)
+        frame = live.next_frame(self.cursor, author, self._told)
         self.cursor = frame.cursor
         self.peer.caught_up = True
         data = frame.data
         if not data:
-            self._silent_rows += frame.rows
             busy = self.waiting > 0 or self.cursor < live.head
-            if self._told_caught_up and busy and self._silent_rows < SILENT_ROWS:
+            if self._told_caught_up and busy and self.cursor - self._told < SILENT_ROWS:
                 return b""
-            data = encode(Deliver([], self.cursor, self.cursor == live.head))
+            data = encode(Deliver(self._told, [], self.cursor, self.cursor == live.head))
         return self._delivering(data, self.cursor == live.head)
 
     def _rows_from_storage(self, live: LiveLog[Link]) -> bytes:
@@ -139,10 +139,10 @@ class Link:
         self.peer.caught_up = at_end and self.peer.author is not None
         if not page.rows and not moved and not (at_end and not self._told_caught_up):
             return b""
-        return self._delivering(encode(Deliver(page.rows, page.cursor, at_end)), at_end)
+        return self._delivering(encode(Deliver(self._told, page.rows, page.cursor, at_end)), at_end)
 
     def _delivering(self, data: bytes, caught_up: bool) -> bytes:
-        self._silent_rows = 0
+        self._told = self.cursor
         self._told_caught_up = self._told_caught_up or caught_up
         self.session.delivered(self.cursor, len(data))
         return data
@@ -297,6 +297,10 @@ class RelayNode(Node):
             found = self._links.get(effect.peer)
             if found is not None:
                 self._do_effect(found, effect)
+        for arrival in batch:
+            rested = self._links.get(arrival.peer)
+            if rested is not None and not rested.waiting:
+                rested.pump()
         if self._waiting and not self._committing:
             self._committing = True
             self.later(self.world.streams["storage"].randint(*COMMIT_US), self._commit)

@@ -67,16 +67,16 @@ class World:
     port: int
     deliveries: list[Deliver] = field(repr=False)
     """What the real relay delivered to another device of the space, and this one has not seen."""
-    attack_with: list[bytes | str] = field(default_factory=list, repr=False)
+    attack_with: list[bytes | str | Deliver] = field(default_factory=list, repr=False)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     outcome: Outcome = field(default_factory=lambda: Outcome(None, None, "", None))
 
-    def attack(self, *messages: bytes | str) -> Outcome:
-        """Sync once with a relay that sends these after its welcome."""
+    def attack(self, *messages: bytes | str | Deliver) -> Outcome:
+        """Sync once with a relay that sends these after its welcome; a Deliver as following its cursor."""
         outcome: Outcome = self.run(self._attack(messages))
         return outcome
 
-    async def _attack(self, messages: Sequence[bytes | str]) -> Outcome:
+    async def _attack(self, messages: Sequence[bytes | str | Deliver]) -> Outcome:
         self.attack_with, self.ended = list(messages), asyncio.Event()
         self.outcome = Outcome(None, None, "", None)
         error: BaseException | None = None
@@ -100,6 +100,8 @@ class World:
             # One more than it delivers, so that a device in good faith waits for what comes.
             await socket.send(encode(Welcome(cursor + 1, cursor, bytes(32), 0, bytes(32), 0)))
             for message in self.attack_with:
+                if isinstance(message, Deliver):
+                    message = encode(msgspec.structs.replace(message, after=cursor))
                 await socket.send(message)
             try:
                 await self._listen(socket, 0.2 if self.attack_with else 0.0)
@@ -216,8 +218,8 @@ def rows_of(world: World) -> list[Row]:
     return [row for delivery in world.deliveries for row in delivery.rows]
 
 
-def row(sequence: int, payload: bytes) -> bytes:
-    return encode(Deliver([Row(sequence, RowKind.UPDATE, payload)], sequence, True))
+def row(sequence: int, payload: bytes) -> Deliver:
+    return Deliver(0, [Row(sequence, RowKind.UPDATE, payload)], sequence, True)
 
 
 def test_bytes_that_are_no_frame_and_text_are_refused(world: World) -> None:
@@ -236,8 +238,8 @@ def test_an_oversized_frame_is_not_even_read(world: World) -> None:
 
 def test_a_replayed_and_a_reordered_delivery_are_refused(world: World) -> None:
     before = world.contents()
-    delivery = encode(Deliver([], 1_000, False))
-    older = encode(Deliver([], 999, False))
+    delivery = Deliver(0, [], 1_000, False)
+    older = encode(Deliver(1_000, [], 999, False))
     refused(world.attack(delivery, older))
     first = world.deliveries[0]
     refused(world.attack(encode(first), encode(first)))
@@ -266,9 +268,9 @@ def test_an_envelope_with_one_flipped_bit_is_refused_and_changes_nothing(
 
 frames = st.sampled_from(
     [
-        encode(Deliver([], 3, True)),
-        encode(Deliver([Row(5, RowKind.SNAPSHOT, b"x" * 400)], 5, True)),
-        encode(Deliver([Row(5, RowKind.MEMBERSHIP, b"x" * 400)], 5, True)),
+        encode(Deliver(77, [], 79, True)),
+        encode(Deliver(77, [Row(80, RowKind.SNAPSHOT, b"x" * 400)], 80, True)),
+        encode(Deliver(77, [Row(80, RowKind.MEMBERSHIP, b"x" * 400)], 80, True)),
         encode(Welcome(1, 1, bytes(32), 0, bytes(32), 0)),
         encode(Bye(1000, "", "")),
     ]
@@ -306,9 +308,9 @@ def test_a_relay_that_asks_to_come_back_later_or_refuses_is_believed(world: Worl
 def test_after_all_this_the_device_still_takes_what_is_real(world: World) -> None:
     payloads = [(r.kind, r.payload) for r in rows_of(world)]
     real = [Row(30_000 + n, kind, payload) for n, (kind, payload) in enumerate(payloads)]
-    world.attack(encode(Deliver(real, 30_000 + len(real), True)))
+    world.attack(Deliver(0, real, 30_000 + len(real), True))
     assert [r["title"] for r in world.contents()] == ["Version 4"]
     # The same once more under new numbers: duplicates, which change nothing.
     again = [msgspec.structs.replace(r, sequence=r.sequence + 1_000) for r in real]
-    assert world.attack(encode(Deliver(again, 32_000, True))).error is None
+    assert world.attack(Deliver(0, again, 32_000, True)).error is None
     assert [r["title"] for r in world.contents()] == ["Version 4"]

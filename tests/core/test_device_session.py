@@ -115,9 +115,9 @@ def test_creating_a_space_ends_with_the_answer() -> None:
 
 def test_deliveries_move_the_cursor_and_the_known_end_of_the_log() -> None:
     session = live()
-    session.receive(encode(Deliver(rows(6, 9), 9, False)))
+    session.receive(encode(Deliver(5, rows(6, 9), 9, False)))
     assert (session.cursor, session.head) == (9, 10)
-    session.receive(encode(Deliver([], 12, True)))
+    session.receive(encode(Deliver(9, [], 12, True)))
     assert (session.cursor, session.head) == (12, 12)
     session.receive(encode(Ack(LIFE, 4, 15)))
     assert (session.cursor, session.head) == (12, 15)
@@ -126,11 +126,13 @@ def test_deliveries_move_the_cursor_and_the_known_end_of_the_log() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        Deliver(rows(5), 9, True),  # what the device has already
-        Deliver(rows(6, 6), 9, True),
-        Deliver(rows(7, 6), 9, True),
-        Deliver(rows(6), 4, True),  # the cursor goes back
-        Deliver([], 4, True),
+        Deliver(5, rows(5), 9, True),  # what the device has already
+        Deliver(5, rows(6, 6), 9, True),
+        Deliver(5, rows(7, 6), 9, True),
+        Deliver(5, rows(6), 4, True),  # the cursor goes back
+        Deliver(5, [], 4, True),
+        Deliver(4, rows(6), 6, True),  # what follows another cursor
+        Deliver(6, rows(7), 7, True),
         Ack(LIFE, 2, 10),  # less than the welcome said it has
         Appended(1, HASH),
         AppendRefused("x", "", HASH),
@@ -149,10 +151,27 @@ def test_a_live_session_refuses_what_contradicts_it_and_takes_nothing_over(frame
 
 def test_a_replayed_delivery_is_refused() -> None:
     session = live()
-    data = encode(Deliver(rows(6, 7), 7, False))
+    data = encode(Deliver(5, rows(6, 7), 7, False))
     session.receive(data)
-    with pytest.raises(ProtocolViolation, match="row 6 after row 7"):
+    with pytest.raises(ProtocolViolation, match="follows row 5; this device stands at 7"):
         session.receive(data)
+
+
+def test_swapped_deliveries_are_refused_before_the_cursor_moves() -> None:
+    session = live()
+    second = encode(Deliver(7, rows(8), 8, True))
+    with pytest.raises(ProtocolViolation, match="follows row 7"):
+        session.receive(second)
+    assert session.cursor == 5
+
+
+@pytest.mark.parametrize("cursor", [4, 6])
+def test_a_welcome_to_another_cursor_than_that_of_the_hello_is_refused(cursor: int) -> None:
+    session = DeviceSession()
+    session.receive(encode(CHALLENGE))
+    hello(session)
+    with pytest.raises(ProtocolViolation, match="start delivery"):
+        session.receive(encode(Welcome(10, cursor, HASH, 0, HASH, 0)))
 
 
 def test_an_answer_is_taken_once_for_each_append_and_snapshot() -> None:
@@ -173,7 +192,7 @@ def test_acknowledgements_of_another_life_of_the_device_are_not_compared_with_th
 
 BEFORE_WELCOME = [
     Welcome(1, 1, HASH, 0, HASH, 0),
-    Deliver([], 1, True),
+    Deliver(1, [], 1, True),
     Ack(LIFE, 1, 1),
     Refuse(LIFE, 1, "x", ""),
     CompactRequest([OpaqueId(b"o" * 16)]),
@@ -243,7 +262,7 @@ def test_a_bye_ends_the_session_in_every_state() -> None:
             session.receive(encode(CHALLENGE))
 
 
-FRAMES = st.sampled_from([*BEFORE_WELCOME, CHALLENGE, Deliver(rows(6, 7), 9, True), Bye(1000, "", "")])
+FRAMES = st.sampled_from([*BEFORE_WELCOME, CHALLENGE, Deliver(5, rows(6, 7), 9, True), Bye(1000, "", "")])
 
 
 @given(

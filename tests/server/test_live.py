@@ -88,3 +88,15 @@ def test_a_snapshot_takes_its_place_and_reaches_every_author() -> None:
     assert frame.rows == [snapshot]
     live.replace(Row(0, RowKind.SNAPSHOT, b"of rows that are not here any more"))
     assert live.head - live.start == 3
+
+
+def test_a_frame_follows_the_cursor_its_reader_was_told() -> None:
+    live: LiveLog[object] = LiveLog(0)
+    live.grow(rows(1, [A, B]))
+    assert live.next_frame(0, A).cursor == 2
+    silent = live.next_frame(1, A, 0)  # A's own row passed in silence
+    shared = live.next_frame(1, C)
+    for frame, after in ((silent, 0), (shared, 1)):
+        deliver = decode_from_relay(frame.data)
+        assert isinstance(deliver, Deliver)
+        assert (deliver.after, deliver.cursor, [row.sequence for row in deliver.rows]) == (after, 2, [2])

@@ -57,7 +57,7 @@ def good_frames() -> list[bytes]:
         ConfirmSnapshot(record(1), bytes(32)),
         Bye(1000, "", ""),
         space.founder.hello(bytes(32), space.id),  # type: ignore[arg-type]
-        Deliver([], 1, True),
+        Deliver(1, [], 1, True),
     ]
     return [encode(frame) for frame in frames]
 

@@ -70,7 +70,7 @@ async def test_a_device_that_is_up_to_date_is_told_so(relay: RelayProcess) -> No
     await create(relay.url, relay.setup_token or "", space)
     async with raw_client(relay.url) as client:
         await client.hello(space.founder, cursor=1)
-        assert await client.expect(Deliver) == Deliver([], 1, True)
+        assert await client.expect(Deliver) == Deliver(1, [], 1, True)
 
 
 async def test_delivery_waits_for_the_device_at_the_window(relay: RelayProcess) -> None:

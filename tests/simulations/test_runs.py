@@ -41,7 +41,6 @@ OPEN = {
     "corrupted_push": "a push damaged on the way is given up instead of sent again",
     "refused_push": "a refusal as chain_broken makes the device drop acknowledged work",
     "restored_with_sent_work": "a restored copy takes its own earlier envelopes for known",
-    "swapped_deliveries": "a Deliver does not say which cursor it follows",
 }
 """Found and not fixed yet; strict, so that fixing one means taking it out of here."""
 
