@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Opcode
 from websockets.typing import Subprotocol
@@ -236,6 +237,4 @@ def _links() -> list[str]:
 
 
 if __name__ == "__main__":
-    import uvloop
-
     uvloop.run(main())
