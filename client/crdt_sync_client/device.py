@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, overload
+from typing import Any, Self, TypeVar
 
 from crdt_sync.errors import (
     ConnectionFailed,
@@ -37,43 +37,20 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 
 from . import joining
+from .create_method import Changes, CreateMethod
 from .database_thread import DatabaseThread
 from .engine import Engine, model
 from .engine.model import UNSET, ConflictEntry, Keep, OutboxItem
 from .importing import ImportReport, ImportRow, RowImport
 from .records import Member, Record, SpaceInfo, WriteResult
-from .status import SpaceStatus, Status, SyncReport
+from .space_status import space_status
+from .status import Status, SyncReport
 from .store_opening import StorePath, create_store, open_store, secret_of
 from .sync_loop import SpaceSync
 from .watching import Change, Watch, WatchHub
 from .write_queue import WriteQueue
 
 T = TypeVar("T")
-
-Changes = Mapping[str | tuple[str, ...], Any]
-
-
-class _CreateDevice(Protocol):
-    def __call__(
-        self, path: StorePath, *, name: str, passphrase: str | None = None, key: bytes | None = None
-    ) -> Coroutine[Any, Any, Device]: ...
-
-
-class _CreateRecord(Protocol):
-    def __call__(
-        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
-    ) -> Coroutine[Any, Any, WriteResult]: ...
-
-
-class _Create:
-    """`Device.create(path, name=…)` makes a device, `device.create(type, values)` a record of it."""
-
-    @overload
-    def __get__(self, device: None, kind: type[Device]) -> _CreateDevice: ...
-    @overload
-    def __get__(self, device: Device, kind: type[Device]) -> _CreateRecord: ...
-    def __get__(self, device: Device | None, kind: type[Device]) -> _CreateDevice | _CreateRecord:
-        return kind._create_device if device is None else device._create_record
 
 
 class Device:
@@ -217,10 +194,10 @@ class Device:
         Raises UnknownType, ValidationError, PermissionDenied.
         """
         chosen = None if id is None else RecordId(id)
-        op = model.CreateOp(type, values, chosen, await self._space_id(space))  # type: ignore[arg-type]
+        op = model.CreateOp(type, values, chosen, await self._space_id(space))
         return await self._write(op)
 
-    create = _Create()
+    create = CreateMethod()
 
     async def update(self, type: str, id: str, changes: Changes, *, space: str | None = None) -> WriteResult:
         """Change fields: by name, by dotted path (`"parts_used.A.qty"`) or by tuple; None clears a field.
@@ -380,7 +357,7 @@ class Device:
         return Status.of(
             device_id=self.device_id.hex(),
             name=self.name,
-            spaces=tuple(self._space_status(*part) for part in parts),
+            spaces=tuple(space_status(*part, self._syncs.get(part[0].id), _now_ms()) for part in parts),
         )
 
     async def outbox(self) -> list[OutboxItem]:
@@ -449,29 +426,6 @@ class Device:
                 )
                 for change in changes
             ]
-        )
-
-    def _space_status(
-        self, state: model.SpaceState, counts: model.StatusCounts, synced_at: int | None
-    ) -> SpaceStatus:
-        sync = self._syncs.get(state.id)
-        now = sync.current_state() if sync is not None else "offline"
-        done, total = sync.progress if sync is not None else (0, 0)
-        problem = sync.problem if sync is not None and now in ("backoff", "error", "connecting") else None
-        return SpaceStatus(
-            space_id=state.id.hex(),
-            name=state.name,
-            role=state.role.text if state.role is not None else "",
-            relay=state.relay_url,
-            state=now,
-            pending=counts.pending,
-            failed=counts.failed,
-            conflicts=counts.conflicts,
-            done=done,
-            total=total,
-            last_synced_at=_now_ms() if now == "idle" else synced_at,
-            retry_in_s=sync.retry_in_s if sync is not None else None,
-            problem=None if problem is None else problem.message,
         )
 
     def _timed_out(self, timeout_s: float) -> CrdtSyncError:

@@ -1,0 +1,35 @@
+"""The status of one space: what its store counts, and how its connection stands."""
+
+from __future__ import annotations
+
+from .engine import model
+from .status import SpaceStatus
+from .sync_loop import SpaceSync
+
+
+def space_status(
+    state: model.SpaceState,
+    counts: model.StatusCounts,
+    synced_at: int | None,
+    sync: SpaceSync | None,
+    now_ms: int,
+) -> SpaceStatus:
+    """`synced_at` is when the store was last in sync; a connection that is idle is in sync now."""
+    now = sync.current_state() if sync is not None else "offline"
+    done, total = sync.progress if sync is not None else (0, 0)
+    problem = sync.problem if sync is not None and now in ("backoff", "error", "connecting") else None
+    return SpaceStatus(
+        space_id=state.id.hex(),
+        name=state.name,
+        role=state.role.text if state.role is not None else "",
+        relay=state.relay_url,
+        state=now,
+        pending=counts.pending,
+        failed=counts.failed,
+        conflicts=counts.conflicts,
+        done=done,
+        total=total,
+        last_synced_at=now_ms if now == "idle" else synced_at,
+        retry_in_s=sync.retry_in_s if sync is not None else None,
+        problem=None if problem is None else problem.message,
+    )
