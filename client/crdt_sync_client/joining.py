@@ -25,6 +25,7 @@ from crdt_sync.errors import (
     RelayRefused,
     RelayUnreachable,
     RemoteError,
+    ValidationError,
 )
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.frames import Appended, AppendRefused, Deliver, FromRelay, RowKind, Welcome
@@ -46,9 +47,18 @@ ANSWER_TIMEOUT_S: Final = 4 * HANDSHAKE_TIMEOUT_S
 async def create_space(
     thread: DatabaseThread, name: str, *, relay: str, token: str, schemas: Sequence[RecordSchema]
 ) -> SpaceId:
-    """Found a space and register it at the relay. Raises RelayUnreachable or RelayRefused."""
+    """Found a space and register it at the relay. Raises RelayUnreachable or RelayRefused.
+
+    Raises ValidationError when the device has a space of that name: people tell spaces apart by their names.
+    """
     check_relay_url(relay)
     engine = thread.store.engine
+    if any(state.name == name for state in await thread.run(lambda: engine.spaces())):
+        raise ValidationError(
+            "space name",
+            f"this device is in a space called {name} already",
+            hint="choose another name; `crdt-sync space ls` lists the spaces there are",
+        )
     connection = await RelayConnection.open(relay)
     try:
         space, genesis = await thread.run(lambda: engine.begin_space(name, relay, schemas))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from crdt_sync.errors import NoKey
+from crdt_sync.membership.authoring import check_name
 
 from .database_thread import DatabaseThread, OpenStore
 from .engine import Engine
@@ -39,7 +40,8 @@ def secret_of(passphrase: str | None, key: bytes | None) -> Secret:
 async def create_store(
     path: StorePath, secret: Secret, *, name: str, now_ms: Callable[[], int]
 ) -> DatabaseThread:
-    """A new store with a new device in it. Raises StoreExists."""
+    """A new store with a new device in it. Raises StoreExists, ValidationError for the name."""
+    check_name("device name", name)
 
     def create() -> OpenStore:
         db = Database.create(path, secret, salt=os.urandom(SALT_BYTES))

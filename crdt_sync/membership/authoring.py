@@ -62,7 +62,7 @@ def make_genesis(
     entropy: Entropy,
 ) -> tuple[bytes, SpaceId]:
     """The first entry of a new space, and the id the space has by it. The device becomes its admin."""
-    names = Names(_checked("device name", device_name), _checked("space name", space_name))
+    names = Names(check_name("device name", device_name), check_name("space name", space_name))
     payload = Genesis(
         device.sign_public,
         hpke_hash(device.public.hpke),
@@ -125,7 +125,7 @@ def make_join(
     entropy: Entropy,
 ) -> bytes:
     """An entry by which the device takes up the invite that `open_invite` gave the contents of."""
-    names = Names(_checked("device name", device_name), "")
+    names = Names(check_name("device name", device_name), "")
     payload = Join(
         secret.invite_id,
         device.sign_public,
@@ -168,8 +168,16 @@ def _seal_names(names: Names, keys: SpaceKeys, device: DeviceId, entropy: Entrop
     return epoch.to_bytes(_EPOCH_BYTES, "big") + nonce + sealed
 
 
-def _checked(what: str, name: str) -> str:
+def check_name(what: str, name: str) -> str:
+    """The name of a device or a space, if it may be one: 1 to 200 bytes, not only blanks.
+
+    Raises ValidationError, which calls it `what`.
+    """
     size = len(name.encode())
     if not name.strip() or size > MAX_NAME_BYTES:
-        raise ValidationError(what, f"has {size} bytes, and may have 1 to {MAX_NAME_BYTES}")
+        raise ValidationError(
+            what,
+            f"has {size} bytes, and may have 1 to {MAX_NAME_BYTES}" if name.strip() else "is empty",
+            hint="give one that people recognise",
+        )
     return name

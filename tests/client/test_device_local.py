@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,33 @@ async def device(tmp_path: Path) -> AsyncIterator[Device]:
         await device._thread.run(found)
         device._add_sync((await device._thread.run(lambda: engine.space(None))).id)
         yield device
+
+
+async def test_an_apps_own_dicts_are_taken_as_they_are_typed(device: Device) -> None:
+    """Checked by mypy too: a `dict` of one kind of key must pass where several kinds are allowed."""
+    values: dict[str, Any] = {"title": "Typed"}
+    made = await device.create(TYPE, values)
+    by_name: dict[str, str] = {"site_id": "P4"}
+    by_path: dict[tuple[str, ...], int] = {("parts_used", "A", "qty"): 2}
+    by_both: dict[str | tuple[str, ...], Any] = {"cost": 1.5, ("tasks", "t", "done"): True}
+    where: dict[str, str] = {"site_id": "P4"}
+    for changes in (by_name, by_path, by_both):
+        await device.update(TYPE, made.id, changes)
+    await device.update(TYPE, made.id, by_name)
+    await device.update(TYPE, made.id, by_path)
+    await device.update(TYPE, made.id, {"asset_id": "A", ("parts_used", "B", "qty"): 1})
+    (record,) = await device.query(TYPE, where)
+    assert record.values["parts_used"] == {"A": {"qty": 2}, "B": {"qty": 1}}
+    assert record.values["tasks"] == {"t": {"done": True}}
+
+
+async def test_a_device_and_its_spaces_have_names(device: Device, tmp_path: Path) -> None:
+    for name in ("", " ", "x" * 201):
+        with pytest.raises(ValidationError, match="device name"):
+            await Device.create(tmp_path / "nameless.db", name=name, key=KEY)
+    assert not (tmp_path / "nameless.db").exists()
+    with pytest.raises(ValidationError, match="in a space called Pit 4 already"):
+        await device.create_space("Pit 4", relay=NOWHERE, token="t")
 
 
 async def test_concurrent_writes_share_commits_and_fail_alone(
