@@ -128,7 +128,7 @@ def conflicts_resolve(
         conflict = await find_conflict(device, conflict_id)
         choice: dict[str, Any] = {}
         if value is not None:
-            schema = await device.schema(conflict.type)
+            schema = await device.schema(conflict.type, conflict.space.hex())
             choice["value"] = schema.parse_assignment(f"{conflict.field}={value}")[1]
         elif keep_version is not None:
             numbered = versions(conflict)

@@ -66,7 +66,7 @@ def command_import(
     async def work(device: Device) -> int:
         from crdt_sync_client.importing import read_csv
 
-        schema = await device.schema(record_type)
+        schema = await device.schema(record_type, space)
         rows = read_csv(file, schema, mapping, key=key)
         with count_progress(f"importing {file.name}", len(rows), enabled=not out.as_json) as progress:
             report = await device.import_rows(record_type, rows, key=key, space=space, progress=progress)
@@ -77,11 +77,12 @@ def command_import(
             out.result({"imported": report.imported, "failed": failed})
         else:
             out.say(f"{report.imported:,} of {len(rows):,} rows of {file.name} are in.")
-            out.table(
-                ("line", "field", "problem"),
-                [(row["line"], row["field"], row["message"]) for row in failed[:_LISTED]],
-                none="",
-            )
+            if failed:
+                out.table(
+                    ("line", "field", "problem"),
+                    [(row["line"], row["field"], row["message"]) for row in failed[:_LISTED]],
+                    none="",
+                )
             if len(failed) > _LISTED:
                 out.say(f"and {len(failed) - _LISTED:,} more; --json lists all.")
         return failures.PARTIAL if failed else failures.OK

@@ -48,7 +48,7 @@ def command_create(
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await device.schema(record_type)
+        schema = await device.schema(record_type, space)
         written = await device.create(record_type, parse_assignments(schema, assignments), space=space)
         if out.as_json:
             out.result({"id": written.id})
@@ -71,8 +71,14 @@ def command_create(
 @click.argument("record_id", metavar="ID")
 @click.argument("assignments", nargs=-1, required=True, metavar="FIELD=VALUE...")
 @store_options
+@space_option
 def command_set(
-    out: Output, target: Target, record_type: str, record_id: str, assignments: tuple[str, ...]
+    out: Output,
+    target: Target,
+    record_type: str,
+    record_id: str,
+    assignments: tuple[str, ...],
+    space: str | None,
 ) -> None:
     """Change fields of a record.
 
@@ -81,14 +87,17 @@ def command_set(
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await device.schema(record_type)
-        record = await device.get(record_type, record_id)
+        schema = await device.schema(record_type, space)
+        record = await device.get(record_type, record_id, space=space)
         changes = parse_assignments(schema, assignments, record.values if record else None)
-        written = await device.update(record_type, record_id, changes)
+        written = await device.update(record_type, record_id, changes, space=space)
         if out.as_json:
             out.result({"id": written.id, "state": written.state, "resolved": list(written.resolved)})
             return
-        out.say(f"{record_type} {written.id} {'is changed' if written.changed else 'was so already'}.")
+        if not written.changed:
+            out.say(f"{record_type} {written.id} was so already.")
+            return
+        out.say(f"{record_type} {written.id} is changed.")
         for conflict in written.resolved:
             out.say(f"This resolved conflict {conflict}: you had seen all its versions.")
         out.note(_NOT_SENT)
@@ -107,7 +116,8 @@ def command_set(
 @click.argument("record_type", metavar="TYPE")
 @click.argument("record_id", metavar="ID")
 @store_options
-def command_get(out: Output, target: Target, record_type: str, record_id: str) -> None:
+@space_option
+def command_get(out: Output, target: Target, record_type: str, record_id: str, space: str | None) -> None:
     """Show one record.
 
     With --json: its fields by name, its id and type, and under _sync its state, open conflicts and the fields
@@ -116,8 +126,8 @@ def command_get(out: Output, target: Target, record_type: str, record_id: str) -
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await device.schema(record_type)
-        record = await device.get(record_type, record_id)
+        schema = await device.schema(record_type, space)
+        record = await device.get(record_type, record_id, space=space)
         if record is None:
             raise RecordNotFound(
                 f"this device has no {record_type} {record_id}",
@@ -165,7 +175,7 @@ def command_ls(
     from . import opening
 
     async def work(device: Device) -> None:
-        schema = await device.schema(record_type)
+        schema = await device.schema(record_type, space)
         where = parse_conditions(schema, conditions)
         most = limit if limit is not None or out.as_json else LS_LIMIT
         records = await device.query(record_type, where, order_by=order_by, limit=most, space=space)
@@ -192,7 +202,8 @@ def command_ls(
 @click.argument("record_type", metavar="TYPE")
 @click.argument("record_id", metavar="ID")
 @store_options
-def command_rm(out: Output, target: Target, record_type: str, record_id: str) -> None:
+@space_option
+def command_rm(out: Output, target: Target, record_type: str, record_id: str, space: str | None) -> None:
     """Delete a record, for everyone in the space.
 
     The schema says who may, and what happens when somebody else changed it at the same time.
@@ -200,7 +211,7 @@ def command_rm(out: Output, target: Target, record_type: str, record_id: str) ->
     from . import opening
 
     async def work(device: Device) -> None:
-        written = await device.delete(record_type, record_id)
+        written = await device.delete(record_type, record_id, space=space)
         if out.as_json:
             out.result({"id": written.id, "deleted": True, "state": written.state})
             return
@@ -216,14 +227,18 @@ def command_rm(out: Output, target: Target, record_type: str, record_id: str) ->
 @click.argument("record_type", metavar="TYPE")
 @click.argument("record_id", metavar="ID")
 @store_options
-def command_restore(out: Output, target: Target, record_type: str, record_id: str) -> None:
+@space_option
+def command_restore(out: Output, target: Target, record_type: str, record_id: str, space: str | None) -> None:
     """Bring a deleted record back, with the fields it had."""
     from . import opening
 
     async def work(device: Device) -> None:
-        written = await device.restore(record_type, record_id)
+        written = await device.restore(record_type, record_id, space=space)
         if out.as_json:
             out.result({"id": written.id, "deleted": False, "state": written.state})
+            return
+        if not written.changed:
+            out.say(f"{record_type} {written.id} was not deleted.")
             return
         out.say(f"{record_type} {written.id} is back.")
         out.note(_NOT_SENT)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import Group, Target, json_option, store_options
+from .command import Group, Target, json_option, space_option, store_options
 from .output import Output, new_table, print_rich
 
 if TYPE_CHECKING:
@@ -50,12 +50,13 @@ def schema_check(out: Output, file: str) -> None:
 
 @command_schema.command(name="ls", examples=("crdt-sync schema ls --store office.db",))
 @store_options
-def schema_ls(out: Output, target: Target) -> None:
-    """List the record types of this device's spaces."""
+@space_option
+def schema_ls(out: Output, target: Target, space: str | None) -> None:
+    """List the record types of a space."""
     from . import opening
 
     async def work(device: Device) -> None:
-        schemas = await device.schemas()
+        schemas = await device.schemas(space)
         if out.as_json:
             out.result([{"type": s.type, "version": s.version, "title": s.title} for s in schemas])
             return
