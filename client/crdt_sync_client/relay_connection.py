@@ -224,7 +224,7 @@ async def _connect(url: str) -> ClientConnection:
     return socket
 
 
-_UNREACHABLE_HINT: Final = "is the relay running, and the address right? local work goes on meanwhile"
+_UNREACHABLE_HINT: Final = "check that the relay runs and the address is right; local work goes on meanwhile"
 
 
 def check_relay_url(url: str) -> str:

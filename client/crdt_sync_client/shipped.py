@@ -14,7 +14,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from crdt_sync.errors import UnknownType
+from crdt_sync.errors import SchemaError, SchemaProblem, UnknownType
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync.schemas.model import RecordSchema
 
@@ -44,9 +44,7 @@ def find_schema(name_or_path: str) -> RecordSchema:
         try:
             return load_schema(path.read_text(encoding="utf-8"), source=name_or_path)
         except UnicodeDecodeError as exc:
-            raise UnknownType(
-                f"{name_or_path} is not a schema: it is not UTF-8 text", hint="give a YAML file"
-            ) from exc
+            raise SchemaError([SchemaProblem(name_or_path, 1, 1, "not UTF-8 text")]) from exc
     raise UnknownType(f"there is no schema file or record type {name_or_path!r}", hint=_hint(name_or_path))
 
 

@@ -137,6 +137,17 @@ def check_row_key(key: object, field: str) -> str:
     return key if type(key) is str else str(key)
 
 
+_HOW_TO_WRITE: Final = {
+    "string": "write it as text",
+    "number": "write a number, as in 12.5",
+    "integer": "write a whole number, as in 3",
+    "boolean": "write true or false",
+    "array": 'write a list, as in ["a", "b"]',
+    "object": 'write an object, as in {"a": 1}',
+    "null": "leave it empty",
+}
+
+
 class ValueCheck:
     """The compiled check of one value. Call it with the value and the dotted path for messages."""
 
@@ -175,7 +186,9 @@ class ValueCheck:
     def _error(self, value: Value, field: str) -> ValidationError:
         for error in self._validator.iter_errors(value):
             if not error.instance_path and error.kind.name == "type":
-                return ValidationError(field, type_sentence(self.types, value))
+                return ValidationError(
+                    field, type_sentence(self.types, value), hint=_HOW_TO_WRITE[self.types[0]]
+                )
         error = next(iter(self._validator.iter_errors(value)))
         return ValidationError(_deeper(field, error.instance_path), sentence(error))
 

@@ -106,7 +106,7 @@ def test_what_is_no_schema_is_refused_with_the_next_step(tmp_path: Path) -> None
         find_schema(str(tmp_path / "missing.yaml"))
     binary = tmp_path / "photo.yaml"
     binary.write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UnknownType, match="not UTF-8"):
+    with pytest.raises(SchemaError, match=r"photo\.yaml:1:1: not UTF-8 text"):
         find_schema(str(binary))
     broken = tmp_path / "broken.yaml"
     broken.write_text("x-type: thing\nproperties: {a: {type: strng}}\n", encoding="utf-8")

@@ -39,6 +39,8 @@ def test_a_wrong_value_names_its_field(pair: Any, run: Run, assignment: str, cod
     before = pair.get(pair.office, record)
     answer = run("set", "work_order", record, assignment, "--store", pair.office, "--json", code=4)
     assert (answer.error["code"], answer.error["field"]) == (code, field)
+    assert names_the_next_step(answer)
+    assert "?." not in answer.err
     assert pair.get(pair.office, record) == before
 
 

@@ -77,7 +77,7 @@ def exit_code_of(error: BaseException) -> int:
 def report(error: BaseException, *, as_json: bool) -> int:
     """Print `error` on standard error and return the exit code."""
     if isinstance(error, errors.CrdtSyncError):
-        message, hint = error.message, error.hint
+        message, hint = error.message, error.hint or _last_resort(error)
         body: dict[str, Any] = {"code": error.code, "message": message, "hint": hint}
         if isinstance(error, errors.ValidationError):
             body["field"] = error.field
@@ -104,6 +104,13 @@ def report(error: BaseException, *, as_json: bool) -> int:
     return code
 
 
+def _last_resort(error: errors.CrdtSyncError) -> str:
+    """The next step where the message already says what would be right."""
+    if isinstance(error, errors.ValidationError):
+        return "nothing was changed; correct it and run the command again"
+    return ""
+
+
 def _usage_hint(error: click.ClickException) -> str:
     if isinstance(error, UsageProblem) and error.hint:
         return error.hint
@@ -121,7 +128,10 @@ def _sentences(message: str, hint: str) -> str:
         return message
     if "\n" in message:
         return f"{message}\n{hint}"
-    return f"{message.rstrip('.')}. {hint[:1].upper()}{hint[1:]}"
+    end = "" if message.endswith(("?", "!", ".")) else "."
+    # A command is written as it is typed, at the beginning of a sentence too.
+    start = hint[:1] if hint.startswith("crdt-sync") else hint[:1].upper()
+    return f"{message}{end} {start}{hint[1:]}"
 
 
 def _debugging() -> bool:

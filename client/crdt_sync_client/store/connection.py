@@ -251,7 +251,8 @@ def _open_error(message: str, path: str) -> Exception:
         )
     if "not a database" in message:
         return WrongPassphrase(
-            f"{path} does not open with this passphrase or key", hint="try again; or not a store?"
+            f"{path} does not open with this passphrase or key",
+            hint="check the passphrase; a file that is no store looks the same",
         )
     return NotAStore(
         f"{path} is damaged or was cut short: {message}",
