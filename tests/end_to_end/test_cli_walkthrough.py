@@ -170,10 +170,8 @@ def test_spaces_and_members_are_listed(pair: Any, run: Run) -> None:
     (space,) = run("space", "ls", "--store", pair.tablet, "--json").json
     assert (space["name"], space["role"]) == ("Pit 4", "field")
     members = run("space", "members", "--store", pair.office, "--json").json
-    assert {(member["name"], member["role"]) for member in members} == {
-        ("Office", "admin"),
-        ("Tablet 7", "field"),
-    }
+    # The pair is shared: other tests may have let further devices in.
+    assert {("Office", "admin"), ("Tablet 7", "field")} <= {(m["name"], m["role"]) for m in members}
     types = run("schema", "ls", "--store", pair.tablet, "--json").json
     assert "work_order" in {schema["type"] for schema in types}
 
