@@ -1,6 +1,7 @@
 """Run benchmark workloads: `python benchmarks/run.py WORKLOAD [--json]`, or `all`.
 
-Workloads: initial, delta, latency, throughput, fanout, size. Each starts its own relay process and
+Workloads: initial, delta, latency, throughput, fanout, size; and real, which needs a file of real work orders
+and is not in `all`. Each starts its own relay process and
 devices on loopback and ends by itself. With `--json` each prints one line; without, a table for people.
 Figures and how they are read: docs/benchmarks.md.
 """
@@ -30,6 +31,7 @@ SIZES = {
     "throughput": "writes",
     "fanout": "edits",
     "size": "edits",
+    "real": "edits",
 }
 TIMEOUT_S = 600
 
@@ -43,7 +45,7 @@ async def measure(workload: str, size: int | None) -> dict[str, Any]:
 
 
 @click.command(epilog="Example: python benchmarks/run.py latency --json")
-@click.argument("workload", type=click.Choice([*WORKLOADS, "all"]))
+@click.argument("workload", type=click.Choice([*WORKLOADS, "real", "all"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per workload.")
 @click.option("--size", type=int, default=None, help="Records, edits or writes instead of the default.")
 def main(workload: str, as_json: bool, size: int | None) -> None:
