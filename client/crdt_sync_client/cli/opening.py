@@ -39,17 +39,19 @@ SALT_BYTES: Final = 16
 def run(target: Target, work: Callable[[Device], Awaitable[T]]) -> T:
     """Open the device, await `work(device)`, close the device; return what the work returned."""
 
-    async def opened() -> T:
-        from crdt_sync_client import Device
-
-        async with await Device.open(target.store, **_key_of(target)) as device:
-            return await work(device)
-
     if not target.store.exists():
         raise StoreMissing(
             f"there is no store {target.store}",
             hint=f"make one: crdt-sync init --store {target.store} --name NAME",
         )
+    secret = _key_of(target)
+
+    async def opened() -> T:
+        from crdt_sync_client import Device
+
+        async with await Device.open(target.store, **secret()) as device:
+            return await work(device)
+
     return asyncio.run(opened())
 
 
@@ -87,18 +89,35 @@ async def _create_with_keychain(path: Path, name: str) -> Device:
     return device
 
 
-def _key_of(target: Target) -> dict[str, Any]:
-    """The argument for `Device.open`: a passphrase, or the key out of the keychain."""
+def _key_of(target: Target) -> Callable[[], dict[str, Any]]:
+    """What gives the argument for `Device.open`: a passphrase, or the key out of the keychain."""
     passphrase = given_passphrase(target)
-    if passphrase is not None:
-        return {"passphrase": passphrase}
-    if _keychain_available():
+    if passphrase is None and _keychain_available():
         from crdt_sync_client import keychain
 
         key = keychain.load_key(_salt(target.store))
         if key is not None:
-            return {"key": key}
-    return {"passphrase": _prompt(confirm=False)}
+            return lambda: {"key": key}
+    return _derived(passphrase or _prompt(confirm=False), target.store)
+
+
+def _derived(passphrase: str, store: Path) -> Callable[[], dict[str, Any]]:
+    """Begin to derive the store's key; what is returned waits for it.
+
+    Deriving takes 0.1 s outside of Python, about as long as importing what the command needs: the two happen
+    at the same time. A file that is no store is told from one by opening it, as ever.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from crdt_sync_client.store.connection import derive_key
+
+    salt = _salt(store)
+    if len(salt) < SALT_BYTES:
+        return lambda: {"passphrase": passphrase}
+    with_thread = ThreadPoolExecutor(1, thread_name_prefix="key")
+    key = with_thread.submit(derive_key, passphrase, salt)
+    with_thread.shutdown(wait=False)
+    return lambda: {"key": key.result()}
 
 
 def given_passphrase(target: Target) -> str | None:
