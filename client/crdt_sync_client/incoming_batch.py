@@ -27,6 +27,8 @@ class IncomingBatch:
         self._engine = engine
         self._space = space
         self.received: list[Received] = []
+        self.reconnect = False
+        """The session cannot go on: what follows was not stored, and comes again in the next one."""
         self.error: Exception | None = None
         """Why the batch was not stored whole; what comes before it was, what follows was not."""
         self.cursor = 0
@@ -64,6 +66,9 @@ class IncomingBatch:
         try:
             for step in self._steps:
                 step()
+                if self.reconnect:
+                    return
+            self.reconnect = self._engine.session_over(self._space)
         except Exception as exc:
             self.error = exc
 
@@ -80,7 +85,9 @@ class IncomingBatch:
         self._rows, self._rows_cursor = [], None
 
         def receive() -> None:
-            self.received.append(self._engine.receive(self._space, rows, cursor))
+            received = self._engine.receive(self._space, rows, cursor)
+            self.received.append(received)
+            self.reconnect = received.reconnect
 
         self._steps.append(receive)
 

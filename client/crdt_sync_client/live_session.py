@@ -69,7 +69,9 @@ class LiveSession:
         cursor: int,
         publish: Publish,
         signal: Signal,
+        lazy: bool = True,
     ) -> None:
+        """`lazy`: a cursor that moved over nothing new need not be stored at once."""
         self.connection = connection
         self.window = PushWindow(*connection.session.push_budget, asyncio.get_running_loop().time)
         self.cursor = cursor
@@ -84,6 +86,7 @@ class LiveSession:
         self._space = space
         self._publish = publish
         self._signal = signal
+        self._lazy_cursors = LAZY_CURSORS if lazy else 0
         self._inbox: deque[tuple[FromRelay, int]] = deque()
         self._inbox_bytes = 0
         self._applying = False
@@ -259,7 +262,7 @@ class LiveSession:
             if isinstance(frame, Ack):
                 self.window.acked(frame.incarnation, frame.sequence)
                 self.acknowledged = self.window.acknowledged
-        if batch.only_cursor and not self.window.wants and self._unstored_cursors < LAZY_CURSORS:
+        if batch.only_cursor and not self.window.wants and self._unstored_cursors < self._lazy_cursors:
             self._unstored_cursors += 1
         else:
             await self._store(batch)
@@ -271,6 +274,10 @@ class LiveSession:
                 logger.warning("%d envelopes were put aside", len(received.quarantined))
         if batch.error is not None:
             raise batch.error
+        if batch.reconnect:
+            self._unstored_cursors = 0  # where the log stands is for the next session to find out
+            self.end(Reconnect("another session has to send what is left"))
+            return
         self.cursor = max(self.cursor, batch.cursor)
         self._answer(frames)
         for frame in frames:

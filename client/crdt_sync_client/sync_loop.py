@@ -343,6 +343,7 @@ class SpaceSync:
             cursor=frame.cursor,
             publish=self._publish,
             signal=self.signal,
+            lazy=not welcomed.holding,
         )
 
     def _settle_stage(self) -> None:

@@ -168,6 +168,16 @@ class RecordDocument:
         """The authors that have visible writes, in order."""
         return sorted(author for author, lane in self._read().items() if lane.writes)
 
+    def placed(self, author: Author) -> list[tuple[int, Write]]:
+        """That author's visible writes, each with its clock, which is its place in the author's array."""
+        lane = self._read().get(author)
+        return [] if lane is None else list(zip(lane.clocks, lane.writes, strict=True))
+
+    def end(self, author: Author) -> int:
+        """How much that author has written here, visible or not: the clock of its next write."""
+        lane = self._read().get(author)
+        return 0 if lane is None else lane.end
+
     @property
     def pending(self) -> bool:
         """Whether something taken in cannot show yet, because what it builds on is missing."""

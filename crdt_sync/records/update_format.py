@@ -46,7 +46,11 @@ _BUFFER: Final = 0x74
 
 
 class Blocks:
-    """What an update has of one client. `items` are (clock, bytes) pairs in clock order."""
+    """What an update has of one client. `items` are (clock, bytes) pairs in clock order.
+
+    `skips` are (start, end) pairs of clocks that another update fills; other clocks without an item are
+    of values that were deleted.
+    """
 
     __slots__ = ("client", "end", "items", "name", "skips", "start")
 
@@ -56,7 +60,7 @@ class Blocks:
         self.end = start
         self.name: str | None = None
         self.items: list[tuple[int, bytes]] = []
-        self.skips = False
+        self.skips: list[tuple[int, int]] = []
 
 
 class ParsedUpdate:
@@ -130,7 +134,7 @@ def _read_struct(data: bytes, at: int, blocks: Blocks) -> int:
     at += 1
     if info == _SKIP:
         length, at = _number(data, at)
-        blocks.skips = True
+        blocks.skips.append((clock, clock + length))
     else:
         if info & _ORIGIN:
             client, at = _number(data, at)

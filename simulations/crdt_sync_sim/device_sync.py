@@ -272,6 +272,11 @@ class DeviceSync:
             else:
                 self._broke(batch.error)
             return
+        if batch.reconnect:
+            self._world.note("another_session", device.name)
+            self._drop(1000)
+            self.connect()
+            return
         self.cursor = max(self.cursor, batch.cursor)
         self._answer(frames)
         self._push_soon()

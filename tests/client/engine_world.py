@@ -224,6 +224,9 @@ class Peer:
         self.connect()
         received = self.pull()
         self.push()
+        while self.engine.session_over(self.space):
+            self.connect()
+            self.push()
         return received
 
     def compact(self, *ids: RecordId, type: str = "job") -> list[bytes]:

@@ -37,22 +37,8 @@ def test_named_scenario_passes(path: Path) -> None:
     assert outcome.figures.acknowledged > 0
 
 
-OPEN = {
-    "corrupted_push": "a push damaged on the way is given up instead of sent again",
-    "refused_push": "a refusal as chain_broken makes the device drop acknowledged work",
-    "restored_with_sent_work": "a restored copy takes its own earlier envelopes for known",
-}
-"""Found and not fixed yet; strict, so that fixing one means taking it out of here."""
-
-
 @pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path, id=path.stem, marks=[pytest.mark.xfail(reason=OPEN[path.stem])] if path.stem in OPEN else []
-        )
-        for path in sorted((Path(__file__).parent / "found").glob("*.toml"))
-    ],
+    "path", sorted((Path(__file__).parent / "found").glob("*.toml")), ids=lambda path: path.stem
 )
 def test_what_the_simulator_found_stays_fixed(path: Path) -> None:
     outcome = simulate(load_scenario(path), load_scenario(path).seed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace as replaced
 from typing import Any
 
 from crdt_sync.errors import CrdtSyncError, RecordNotFound
@@ -259,11 +258,12 @@ class Engine:
 
     def session_start(self, space: SpaceId) -> SessionStart:
         found = self._replica.space(space)
+        author = found.session.author = sending.session_author(self._replica, found)
         return SessionStart(
             space=found.id,
             relay_url=found.relay_url,
             device=self.device_id,
-            incarnation=self.author.incarnation,
+            incarnation=author.incarnation,
             cursor=found.cursor,
             relay_seen=found.relay_seen,
             sign=self._replica.keys.sign,
@@ -273,7 +273,7 @@ class Engine:
         self, space: SpaceId, relay: RelayId, own_sequence: int, own_hash: bytes, head: int
     ) -> Welcomed:
         """Compare with what the relay has of this device's chain. Call it first in every session."""
-        return sending.welcome(self._replica, self._replica.space(space), relay, own_sequence, own_hash)
+        return sending.welcome(self._replica, self._replica.space(space), relay, own_sequence, own_hash, head)
 
     def next_push(self, space: SpaceId, *, max_count: int, max_bytes: int) -> list[bytes]:
         """The next envelopes to send in this session, already durable; empty when there are none.
@@ -291,7 +291,10 @@ class Engine:
     def refused(
         self, space: SpaceId, incarnation: Incarnation, sequence: int, code: str, reason: str
     ) -> list[tuple[str, RecordId]]:
-        """The relay will not take that envelope; the records whose work is now `failed`."""
+        """The relay did not take that envelope; the records whose work is now `failed`.
+
+        The first times none: the next session sends the same bytes again.
+        """
         found = self._replica.space(space)
         return sending.refused(self._replica, found, incarnation, sequence, code, reason)
 
@@ -303,10 +306,11 @@ class Engine:
         found = self._replica.space(space)
         batch = ReceivedBatch(self._replica, found)
         with collector_paused(len(rows)), self._replica.transaction(durable=False):
-            received = batch.run(rows, cursor)
-        for author in batch.forked:
-            sending.fork(self._replica, found, author)
-        return replaced(received, reconnect=True) if batch.forked else received
+            return batch.run(rows, cursor)
+
+    def session_over(self, space: SpaceId) -> bool:
+        """Whether the session must be opened again before anything more can be sent."""
+        return sending.session_over(self._replica, self._replica.space(space))
 
     def make_snapshots(self, space: SpaceId, records: Iterable[OpaqueId]) -> list[bytes]:
         """Snapshot envelopes of those records that this device can vouch for now; others are left out."""

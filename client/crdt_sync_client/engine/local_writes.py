@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES: Final = MAX_ENVELOPE_BYTES * 3 // 4
 """A whole record must fit one snapshot envelope, with its padding and its cover vector."""
 
-_INSERT_OUTBOX: Final = (
+INSERT_OUTBOX: Final = (
     "INSERT INTO outbox (space, record, incarnation, schema_version, change, at_ms) VALUES (?, ?, ?, ?, ?, ?)"
 )
 
@@ -92,7 +92,7 @@ class LocalWrites:
             materialiser.take_schemas(space, (record for record in edited if record.space is space))
             materialiser.view_waiting(space)
         changes = materialiser.save().changes
-        replica.db.many(_INSERT_OUTBOX, self._outbox)
+        replica.db.many(INSERT_OUTBOX, self._outbox)
         replica.save_clock()
         for record in edited:
             replica.records.keep(record)

@@ -250,14 +250,16 @@ class Welcomed:
     """What the relay's welcome means for this store.
 
     `reconnect`: the relay has more of this device's chain than the store, so the store is an older
-    copy; a new incarnation was begun and the session must be opened again. `failed` are the records
-    whose unsent updates cannot be sent. `relay_behind`: the relay has lost what it once acknowledged.
+    copy; the session must be opened again. `failed` are the records whose unsent work is held until
+    everything has come, `holding` says that there are such. `relay_behind`: the relay has lost what it
+    once acknowledged.
     """
 
     resend: int
     synced: tuple[tuple[str, RecordId], ...] = ()
     reconnect: bool = False
     relay_behind: bool = False
+    holding: bool = False
     failed: tuple[tuple[str, RecordId], ...] = ()
 
 
@@ -275,8 +277,8 @@ class QuarantinedEnvelope:
 class Received:
     """What one received batch did, all of it in one transaction with its cursor.
 
-    `reconnect`: the batch showed this store to be an older copy of itself (see `Welcomed`); a new
-    incarnation was begun and the session must be opened again.
+    `reconnect`: the batch showed this store to be an older copy of itself (see `Welcomed`), or brought
+    the last that was missing in it; the session must be opened again, and nothing more be received in it.
     """
 
     changes: tuple[RecordChange, ...] = ()

@@ -45,9 +45,10 @@ from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import check_snapshot, check_update
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync_client.engine import sending
+from crdt_sync_client.engine import older_copy, sending
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.model import QuarantinedEnvelope, Received
+from crdt_sync_client.engine.older_copy import Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.space import Space
 
@@ -91,7 +92,7 @@ class ReceivedBatch:
         self._now_ms = replica.now_ms()
         self._quarantined: list[QuarantinedEnvelope] = []
         self._chains: dict[Author, ChainHead] = {}
-        self._forked: set[Author] = set()
+        self._rescues = Rescues(replica, space)
         self._members_changed = False
         self._duplicates = 0
         self._clocks_ahead = 0
@@ -101,9 +102,18 @@ class ReceivedBatch:
         """Take all rows in. Raises RemoteError."""
         arrivals = self._admit(rows)
         self._verify(arrivals)
+        space, replica = self._space, self._replica
+        forked = self._forked(arrivals)
+        if forked:
+            for author in forked:
+                older_copy.fork(replica, space, author)
+            return Received(members_changed=self._members_changed, reconnect=True)
         incoming = self._open(arrivals)
         result = self._merge(incoming)
-        space, replica = self._space, self._replica
+        settled = bool(space.held) and space.session.author is not None and cursor >= space.session.head
+        if settled:
+            self._rescues.settle()
+        rescued = self._rescues.save()
         if self._chains:
             sending.save_chains(replica, space, self._chains)
         if cursor > space.cursor:
@@ -112,21 +122,35 @@ class ReceivedBatch:
         if self._envelopes:
             replica.save_clock()
         return Received(
-            changes=tuple(result.changes),
-            conflicts_opened=tuple(result.opened),
-            conflicts_closed=tuple(result.closed),
+            changes=(*result.changes, *rescued.changes),
+            conflicts_opened=(*result.opened, *rescued.opened),
+            conflicts_closed=(*result.closed, *rescued.closed),
             quarantined=tuple(self._quarantined),
             members_changed=self._members_changed,
             schemas_changed=tuple(result.schemas_changed),
             envelopes=self._envelopes,
             duplicates=self._duplicates,
             clocks_ahead=self._clocks_ahead,
+            reconnect=settled or bool(self._rescues),
         )
 
-    @property
-    def forked(self) -> set[Author]:
-        """Authors of our own whose chain another life of this store has continued."""
-        return self._forked
+    def _forked(self, arrivals: Sequence[_Arrival]) -> set[Author]:
+        """Authors of our own with unsent work whose chain another life of this store has continued."""
+        forked: set[Author] = set()
+        for arrival in arrivals:
+            if arrival.cover is not None:
+                links = [
+                    (a, h) for a, h in arrival.cover.covered.items() if a.device == self._replica.device_id
+                ]
+            elif arrival.author.device == self._replica.device_id:
+                link = ChainHead(arrival.envelope.header.sequence, arrival.envelope.hash)
+                links = [(arrival.author, link)]
+            else:
+                continue
+            forked.update(
+                a for a, head in links if sending.contradicts_unsent(self._replica, self._space, a, head)
+            )
+        return forked
 
     # Admission --------------------------------------------------------------------------------------
 
@@ -194,8 +218,6 @@ class ReceivedBatch:
             raise Equivocation(f"two different updates {header.sequence} of one device")
         if header.sequence <= head.sequence:
             return
-        if author.device == self._replica.device_id:
-            self._forked.add(author)
         if header.sequence == head.sequence + 1 and header.prev != head.hash:
             raise ChainBroken(f"update {header.sequence} does not follow update {head.sequence}")
         link = self._chains[author] = ChainHead(header.sequence, arrival.envelope.hash)
@@ -291,6 +313,8 @@ class ReceivedBatch:
             return None
         state = updates[0] if record is None and len(updates) == 1 else None
         merged = updates[0] if len(updates) == 1 else merge_updates(updates)
+        if record is not None and opaque in space.held:
+            self._rescues.meet(record, merged)
         if record is None:
             record = replica.records.new(
                 space,

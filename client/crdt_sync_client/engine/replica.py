@@ -123,11 +123,11 @@ class Replica:
         self.author = Author(
             self.device_id, Incarnation(db.value("SELECT value FROM meta WHERE name = 'incarnation'"))
         )
-        resend = {id: space.resend for id, space in self.spaces.items()}
+        sessions = {id: space.session for id, space in self.spaces.items()}
         self.spaces = {}
         for row in db.rows(f"SELECT {_SPACE_COLUMNS} FROM spaces ORDER BY no"):  # noqa: S608 constant
-            space = Space.load(db, row)
-            space.resend = resend.get(space.id, [])
+            space = Space.load(db, row, self.device_id)
+            space.session = sessions.get(space.id, space.session)
             for id, text in db.rows(
                 "SELECT id, json_extract(json, '$.source') FROM records"
                 " WHERE space = ? AND type = ? AND deleted = 0",
@@ -146,6 +146,20 @@ class Replica:
             self.unsent[record] += count
             if error:
                 self.failed[record] += count
+
+    def count_unsent(self, record: int) -> None:
+        """Count a record's unsent and failed work again. Inside a transaction."""
+        unsent, failed = self.db.execute(
+            "SELECT count(*), count(error) FROM"
+            " (SELECT error FROM outbox WHERE record = ?1"
+            " UNION ALL SELECT error FROM sealed WHERE record = ?1)",
+            (record,),
+        ).fetchone()
+        for counter, count in ((self.unsent, unsent), (self.failed, failed)):
+            if count:
+                counter[record] = count
+            else:
+                counter.pop(record, None)
 
     def space(self, id: SpaceId | None) -> Space:
         """The space of that id; None is the only one there is. Raises UnknownSpace."""

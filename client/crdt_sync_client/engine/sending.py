@@ -6,9 +6,8 @@ of one record and author go out as one envelope, in the order in which the recor
 record's updates never overtake each other.
 
 A chain belongs to one author. Updates made before an unclean end stay in the chain of the author they
-were made by. If a relay turns out to have more of one of our chains than this store, the store is an
-older copy of itself: two lives share the chain from there on. What this life has not sent of it cannot be
-sent; it stays in the outbox as failed, and new writes get a new incarnation.
+were made by; a session sends those of one author, the oldest first. If the relay turns out to have more of
+one of our chains than this store, the store is an older copy of itself: see `older_copy`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from crdt_sync.crypto.payload import Payload
 from crdt_sync.crypto.space_keys import NONCE_BYTES
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
-from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.document import merge_updates
+from crdt_sync_client.engine import older_copy
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.space import Space
@@ -35,30 +35,59 @@ MAX_UPDATES_AT_ONCE: Final = 8192
 _MERGE_BYTES: Final = MAX_ENVELOPE_BYTES // 2
 """Updates are merged into one envelope up to this size; one by itself may be larger."""
 
-OLDER_COPY: Final = (
-    "this store is an older copy: the relay has later updates of the same device;"
-    " export these changes and make them again"
-)
+MAX_REFUSALS: Final = 3
+"""A refusal may come from bytes that were damaged on the way, so the same bytes are sent again; so often."""
 
 Named = tuple[str, RecordId]
 
 
-def welcome(replica: Replica, space: Space, relay: RelayId, own_sequence: int, own_hash: bytes) -> Welcomed:
+def session_author(replica: Replica, space: Space) -> Author:
+    """Whose chain the next session is about: the oldest with unsent work, else the author of now.
+
+    A session sends what belongs to one chain, and only after `welcome` has compared it with the relay's: a
+    relay that has pruned what it once took cannot tell any more whether it is what we send again.
+    """
+    for table in ("sealed", "outbox"):
+        incarnation = replica.db.value(
+            f"SELECT incarnation FROM {table} WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1",  # noqa: S608
+            (space.no,),
+        )
+        if incarnation is not None:
+            return Author(replica.device_id, Incarnation(incarnation))
+    return replica.author
+
+
+def session_over(replica: Replica, space: Space) -> bool:
+    """Whether another session has to begin: this one's chain is sent, or is not ours to go on with."""
+    author = space.session.author
+    if author is None:
+        return True
+    return author != replica.author and author != session_author(replica, space)
+
+
+def welcome(
+    replica: Replica, space: Space, relay: RelayId, own_sequence: int, own_hash: bytes, head: int
+) -> Welcomed:
     """Begin a session: compare chains, take lost acknowledgements, line up what to send again."""
-    author = replica.author
+    author = space.session.author = space.session.author or session_author(replica, space)
+    space.session.head = head
     if space.relay_seen != relay:
         with replica.transaction(durable=False):
             replica.db.execute("UPDATE spaces SET relay_seen = ?, cursor = 0 WHERE no = ?", (relay, space.no))
             space.relay_seen, space.cursor = relay, 0
     if own_sequence and _is_older_copy(replica, space, author, own_sequence, own_hash):
-        return Welcomed(resend=0, reconnect=True, failed=tuple(fork(replica, space, author)))
+        return Welcomed(resend=0, reconnect=True, failed=tuple(older_copy.fork(replica, space, author)))
     synced = acked(replica, space, author.incarnation, own_sequence) if own_sequence else []
-    rows = replica.db.rows("SELECT no FROM sealed WHERE space = ? AND error IS NULL ORDER BY no", (space.no,))
-    space.resend = [no for (no,) in rows]
+    rows = replica.db.rows(
+        "SELECT no FROM sealed WHERE space = ? AND incarnation = ? AND error IS NULL ORDER BY no",
+        (space.no, author.incarnation),
+    )
+    space.session.resend = [no for (no,) in rows]
     return Welcomed(
-        resend=len(space.resend),
+        resend=len(rows),
         synced=tuple(synced),
         relay_behind=own_sequence < space.acked.get(author, 0),
+        holding=bool(space.held),
     )
 
 
@@ -78,51 +107,25 @@ def _is_older_copy(replica: Replica, space: Space, author: Author, sequence: int
     return known is not None and known != link
 
 
-def fork(replica: Replica, space: Space, author: Author) -> list[Named]:
-    """Another life of this store continued `author`'s chain: give up on its unsent part, begin anew."""
-    rows = replica.db.rows(
-        "SELECT DISTINCT r.no, r.type, r.id FROM records r JOIN ("
-        " SELECT record FROM outbox WHERE space = ?1 AND incarnation = ?2"
-        " UNION SELECT record FROM sealed WHERE space = ?1 AND incarnation = ?2) ON record = r.no",
-        (space.no, author.incarnation),
+def contradicts_unsent(replica: Replica, space: Space, author: Author, link: ChainHead) -> bool:
+    """Whether `link`, which the relay has of our author's chain, leaves no place for its unsent work."""
+    place = (space.no, author.incarnation)
+    unsent = any(
+        replica.db.value(
+            f"SELECT 1 FROM {table} WHERE space = ? AND incarnation = ? AND error IS NOT ? LIMIT 1",  # noqa: S608
+            (*place, older_copy.OLDER_COPY),
+        )
+        for table in ("sealed", "outbox")
     )
-    with replica.transaction(durable=True):
-        for table in ("outbox", "sealed"):
-            replica.db.execute(
-                f"UPDATE {table} SET error = ? WHERE space = ? AND incarnation = ? AND error IS NULL",  # noqa: S608
-                (OLDER_COPY, space.no, author.incarnation),
-            )
-        if author == replica.author:
-            replica.begin_incarnation()
-        for no, _, _ in rows:
-            replica.failed[no] += 1
-        _forget_documents(replica, space, [no for no, _, _ in rows])
-    space.resend = []
-    return [(record_type, RecordId(id)) for _, record_type, id in rows]
-
-
-def _forget_documents(replica: Replica, space: Space, nos: Sequence[int]) -> None:
-    """Let the relay's version of these records replace ours, from the start of its log.
-
-    Both lives gave out the same CRDT item ids under the shared author, so our version of such a record
-    can never merge with theirs. What apps read stays until theirs has come. A record that the relay never
-    had (no heads) stays as it is.
-    """
-    nothing = encode_heads({})
-    empty = RecordDocument().state()
-    replica.db.many(
-        "UPDATE documents SET state = ?, heads = ? WHERE record = ? AND heads != ?",
-        [(empty, nothing, no, nothing) for no in nos],
-    )
-    replica.records.clear()
-    replica.db.execute("UPDATE spaces SET cursor = 0 WHERE no = ?", (space.no,))
-    space.cursor = 0
+    return unsent and _is_older_copy(replica, space, author, link.sequence, link.hash)
 
 
 def next_push(replica: Replica, space: Space, *, max_count: int, max_bytes: int) -> list[bytes]:
     """See `Engine.next_push`."""
+    if space.session.author is None or space.held:
+        return []
     sent, size_bytes = _sent_before(replica, space, max_count, max_bytes)
-    if space.resend:
+    if space.session.resend:
         return sent
     groups = _pending_groups(replica, space, max_count - len(sent), max_bytes - size_bytes, bool(sent))
     return sent + _seal(replica, space, groups) if groups else sent
@@ -132,7 +135,7 @@ def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int)
     """Envelopes of an earlier session, as they were then."""
     chosen: list[bytes] = []
     size_bytes = taken = 0
-    for no in space.resend[:max_count]:
+    for no in space.session.resend[:max_count]:
         envelope = replica.db.value("SELECT envelope FROM sealed WHERE no = ? AND error IS NULL", (no,))
         if envelope is not None:
             if chosen and size_bytes + len(envelope) > max_bytes:
@@ -144,9 +147,9 @@ def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int)
         with replica.transaction(durable=False):
             replica.db.many(
                 "UPDATE sealed SET attempts = attempts + 1 WHERE no = ?",
-                [(no,) for no in space.resend[:taken]],
+                [(no,) for no in space.session.resend[:taken]],
             )
-        del space.resend[:taken]
+        del space.session.resend[:taken]
     return chosen, size_bytes
 
 
@@ -168,14 +171,15 @@ class _Group:
 def _pending_groups(
     replica: Replica, space: Space, max_count: int, max_bytes: int, something_chosen: bool
 ) -> Sequence[_Group]:
-    """The oldest pending updates, gathered by record and author, in the order of their first."""
+    """The oldest pending updates of the session's author, by record, in the order of their first."""
+    assert space.session.author is not None
     groups: list[_Group] = []
     latest: dict[int, _Group] = {}
     size_bytes = 0
     rows = replica.db.execute(
         "SELECT no, record, incarnation, schema_version, change, at_ms FROM outbox"
-        " WHERE space = ? AND error IS NULL ORDER BY no LIMIT ?",
-        (space.no, MAX_UPDATES_AT_ONCE),
+        " WHERE space = ? AND incarnation = ? AND error IS NULL ORDER BY no LIMIT ?",
+        (space.no, space.session.author.incarnation, MAX_UPDATES_AT_ONCE),
     )
     for no, record, incarnation, schema_version, change, at_ms in rows.fetchall():
         group = latest.get(record)
@@ -255,13 +259,16 @@ def save_chains(replica: Replica, space: Space, heads: dict[Author, ChainHead]) 
 def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: int) -> list[Named]:
     """Everything of that chain up to `sequence` is at the relay: forget it, and count it as covered."""
     author = Author(replica.device_id, incarnation)
-    if sequence <= space.acked.get(author, 0):
+    if sequence <= space.acked.get(author, 0) or author not in space.chains:
         return []
+    for refused in [place for place in space.session.refusals if place[0] == incarnation]:
+        del space.session.refusals[refused]
     rows = replica.db.rows(
         "SELECT s.no, s.record, s.sequence, s.hash, r.type, r.id, r.opaque FROM sealed s"
         " JOIN records r ON r.no = s.record"
-        " WHERE s.space = ? AND s.incarnation = ? AND s.sequence <= ? ORDER BY s.sequence",
-        (space.no, incarnation, sequence),
+        " WHERE s.space = ? AND s.incarnation = ? AND s.sequence <= ? AND s.error IS NOT ?"
+        " ORDER BY s.sequence",
+        (space.no, incarnation, sequence, older_copy.OLDER_COPY),
     )
     synced: dict[int, Named] = {}
     newest: dict[int, tuple[OpaqueId, ChainHead]] = {}
@@ -304,7 +311,12 @@ def _cover(
 def refused(
     replica: Replica, space: Space, incarnation: Incarnation, sequence: int, code: str, reason: str
 ) -> list[Named]:
-    """The relay will not take this envelope, so nothing that follows it in its chain either."""
+    """The relay did not take this envelope, so nothing that follows it in its chain either.
+
+    Our bytes may be sound and the refusal due to the way between us: another order, a flipped bit. So the
+    next session compares chains and sends the same bytes again. Refused `MAX_REFUSALS` times in a row they
+    fail, visibly. Nothing here touches a document: what was written stays written.
+    """
     author = Author(replica.device_id, incarnation)
     rows = replica.db.rows(
         "SELECT DISTINCT r.no, r.type, r.id FROM records r JOIN sealed s ON s.record = r.no"
@@ -313,8 +325,11 @@ def refused(
     )
     if not rows:
         return []
-    if code in ("equivocation", "chain_broken"):
-        return fork(replica, space, author)
+    place = (incarnation, sequence)
+    times = space.session.refusals[place] = space.session.refusals.get(place, 0) + 1
+    if times < MAX_REFUSALS:
+        return []
+    del space.session.refusals[place]
     error = f"{code}: {reason}"
     with replica.transaction(durable=True):
         replica.db.execute(
@@ -327,8 +342,12 @@ def refused(
         )
         if author == replica.author:
             replica.begin_incarnation()
-        for no, _, _ in rows:
-            replica.failed[no] += 1
+        for (no,) in replica.db.rows(
+            "SELECT record FROM outbox WHERE space = ?1 AND incarnation = ?2"
+            " UNION SELECT record FROM sealed WHERE space = ?1 AND incarnation = ?2",
+            (space.no, incarnation),
+        ):
+            replica.count_unsent(no)
     return [(record_type, RecordId(id)) for _, record_type, id in rows]
 
 
@@ -340,13 +359,10 @@ def retry_failed(replica: Replica, space_no: int | None) -> int:
             cursor = replica.db.execute(
                 f"UPDATE {table} SET error = NULL WHERE error IS NOT NULL AND error != ?1"  # noqa: S608
                 " AND (?2 IS NULL OR space = ?2)",
-                (OLDER_COPY, space_no),
+                (older_copy.OLDER_COPY, space_no),
             )
             count += int(cursor.rowcount)
     replica.reload()
     for space in replica.spaces.values():
-        rows = replica.db.rows(
-            "SELECT no FROM sealed WHERE space = ? AND error IS NULL ORDER BY no", (space.no,)
-        )
-        space.resend = [no for (no,) in rows]
+        space.session.end()  # the next session lines it up
     return count

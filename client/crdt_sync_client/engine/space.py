@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from crdt_sync.crypto.chain import ChainHead, frontier_hash
 from crdt_sync.crypto.space_keys import SpaceKeys
 from crdt_sync.errors import CrdtSyncError, SchemaError, UnknownType
-from crdt_sync.ids import Author, DeviceId, OpaqueId, RelayId, SpaceId, keyed_record_id
+from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RelayId, SpaceId, keyed_record_id
 from crdt_sync.membership.authoring import open_names
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
@@ -23,6 +23,27 @@ if TYPE_CHECKING:
     from crdt_sync_client.store.connection import Database
 
 Stage = Literal["creating", "joining", "active"]
+
+
+class SessionMemory:
+    """What a space's session with the relay needs to know. Not stored: the next session asks anew."""
+
+    __slots__ = ("author", "head", "refusals", "resend")
+
+    def __init__(self) -> None:
+        self.author: Author | None = None
+        """Whose chain is compared with the relay's and sent; None once this session cannot go on."""
+        self.head = 0
+        """The end of the relay's log when the session began."""
+        self.resend: list[int] = []
+        """Numbers of sealed rows to hand out again."""
+        self.refusals: dict[tuple[int, int], int] = {}
+        """How often in a row an envelope (incarnation, sequence) was refused, over all sessions."""
+
+    def end(self) -> None:
+        """Nothing more is sent in this session."""
+        self.author = None
+        self.resend = []
 
 
 class Space:
@@ -55,13 +76,14 @@ class Space:
         self.acked: dict[Author, int] = {}
         self.unmerged: dict[OpaqueId, set[tuple[Author, int]]] = {}
         self.schemas: dict[str, RecordSchema] = {SCHEMA_TYPE: schema_type()}
-        self.resend: list[int] = []
-        """Numbers of sealed rows to hand out again in this session."""
+        self.held: dict[OpaqueId, dict[Author, int]] = {}
+        """Per record with held work (see `older_copy`), how much of each author's array has come."""
+        self.session = SessionMemory()
         self._frontier: bytes | None = None
         self._names: dict[DeviceId, str] = {}
 
     @classmethod
-    def load(cls, db: Database, row: tuple[object, ...]) -> Space:
+    def load(cls, db: Database, row: tuple[object, ...], device_id: DeviceId) -> Space:
         """The space of a row of `spaces`, with all that belongs to it but the record types."""
         no, id, name, relay_url, stage, keys, pending, cursor, relay_seen = row
         space = cls(
@@ -87,6 +109,11 @@ class Space:
             "SELECT opaque, device, incarnation, sequence FROM quarantine WHERE space = ?", (no,)
         ):
             space.unmerged.setdefault(opaque, set()).add((Author(device, incarnation), sequence))
+        for opaque, incarnation, arrived in db.rows(
+            "SELECT opaque, incarnation, arrived FROM held JOIN records ON no = record WHERE held.space = ?",
+            (no,),
+        ):
+            space.held.setdefault(OpaqueId(opaque), {})[Author(device_id, Incarnation(incarnation))] = arrived
         return space
 
     # Members ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ opaque ids, device ids) are looked up once per batch.
     documents    the CRDT document of a record, and its heads: the newest merged envelope of each author
     outbox       local updates not sealed yet, in the order they were made
     sealed       envelopes not acknowledged yet, byte for byte as they will always be sent
+    held         records with unsent work of an author that another life of this store continued
     conflicts    the audit trail
     chains       the newest envelope seen of every author, and the newest sealed of our own
     quarantine   authentic envelopes that could not be merged
@@ -53,6 +54,10 @@ CREATE TABLE sealed (
   at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, error TEXT,
   UNIQUE (space, incarnation, sequence)
 );
+CREATE TABLE held (
+  space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL, arrived INTEGER NOT NULL,
+  PRIMARY KEY (record, incarnation)
+) WITHOUT ROWID;
 CREATE TABLE conflicts (
   no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record INTEGER NOT NULL, path TEXT NOT NULL,
   rule TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL, alternatives BLOB NOT NULL,

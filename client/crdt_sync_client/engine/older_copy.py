@@ -1,0 +1,273 @@
+"""When a store turns out to be an older copy of itself: no write of either life is lost.
+
+A copy of a store that is put back, or used beside the original, shares an author with the life it was
+copied from. The relay shows it: it has updates of that author which this store never sealed. From then on:
+
+1. `fork`: the author's unsent work is *held*. It stays in its records, and nothing is sent. New writes get
+   a new author, and the log is received again from its start.
+2. `meet`: what the other life sent comes. Held work that is in it has been sent already. Where the other
+   life wrote something else at the same place of the author's array, the two can never merge: ours is
+   taken out of the document and *rescued*.
+3. `settle`: once everything has come, held work that was not in it is rescued too.
+
+To rescue a write is to make it again under a new author, with its old time, so that it is sent and merges
+as what it is: a change made beside the other life's. A record shows it at every moment.
+
+What is not known: of a counter that both lives changed, what the two had in common counts twice. And of a
+value that a snapshot only has as deleted nobody can say whose it was; it counts as ours, unless times around
+it show that it was sent: a write that comes twice is better than one that is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from crdt_sync.crypto.envelope import parse
+from crdt_sync.crypto.payload import Payload
+from crdt_sync.ids import Author, OpaqueId, RecordId
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.update_cutting import deletes_only, without_tail
+from crdt_sync.records.update_format import Blocks, parse_update
+from crdt_sync.records.writes import DELETED, Write, read_write
+from crdt_sync.roles import Role
+from crdt_sync_client.engine.local_writes import INSERT_OUTBOX
+from crdt_sync_client.engine.materialising import Materialised, Materialiser
+from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
+from crdt_sync_client.engine.space import Space
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.replica import Replica
+
+OLDER_COPY: Final = (
+    "this store is an older copy of itself: what was written in it is sent as soon as everything that was"
+    " sent later has come from the relay"
+)
+
+Named = tuple[str, RecordId]
+
+
+def fork(replica: Replica, space: Space, author: Author) -> list[Named]:
+    """Another life of this store continued `author`'s chain: hold its unsent work, begin a new author."""
+    incarnation = author.incarnation
+    rows = replica.db.rows(
+        "SELECT DISTINCT r.no, r.type, r.id, r.opaque, d.heads FROM ("
+        " SELECT record AS no FROM outbox WHERE space = ?1 AND incarnation = ?2"
+        " UNION SELECT record FROM sealed WHERE space = ?1 AND incarnation = ?2)"
+        " q JOIN records r ON r.no = q.no JOIN documents d ON d.record = r.no",
+        (space.no, incarnation),
+    )
+    with replica.transaction(durable=True):
+        for table in ("outbox", "sealed"):
+            replica.db.execute(
+                f"UPDATE {table} SET error = ? WHERE space = ? AND incarnation = ?",  # noqa: S608
+                (OLDER_COPY, space.no, incarnation),
+            )
+        # What the relay has of this chain is the other life's from here on: it is followed like anyone's.
+        space.chains.pop(author, None)
+        space.acked.pop(author, None)
+        replica.db.execute(
+            "DELETE FROM chains WHERE space = ? AND device = ? AND incarnation = ?",
+            (space.no, author.device, incarnation),
+        )
+        for no, _, _, opaque, raw in rows:
+            heads = decode_heads(raw)
+            heads.pop(author, None)
+            replica.db.execute("UPDATE documents SET heads = ? WHERE record = ?", (encode_heads(heads), no))
+            replica.db.execute("INSERT OR REPLACE INTO held VALUES (?, ?, ?, 0)", (space.no, no, incarnation))
+            space.held.setdefault(OpaqueId(opaque), {})[author] = 0
+            replica.count_unsent(no)
+        replica.db.execute("UPDATE spaces SET cursor = 0 WHERE no = ?", (space.no,))
+        space.cursor = 0
+        replica.records.clear()
+        if author == replica.author:
+            replica.begin_incarnation()
+        space.session.end()
+    return [(record_type, RecordId(id)) for _, record_type, id, _, _ in rows]
+
+
+@dataclass(slots=True)
+class Rescue:
+    """What of one record is to be made again: visible writes, and deletions of what others wrote."""
+
+    writes: list[Write] = field(default_factory=list)
+    deletions: list[bytes] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.writes or self.deletions)
+
+
+class Rescues:
+    """What one transaction rescues. Use once: `meet` and `settle`, then `save`."""
+
+    def __init__(self, replica: Replica, space: Space) -> None:
+        self._replica = replica
+        self._space = space
+        self._rescues: dict[OpaqueId, Rescue] = {}
+
+    def __bool__(self) -> bool:
+        return any(self._rescues.values())
+
+    def meet(self, record: OpenRecord, update: bytes) -> None:
+        """`update` came for a record with held work and is about to be merged into it."""
+        held = self._space.held[record.opaque]
+        groups = {blocks.client: blocks for blocks in parse_update(update).blocks}
+        for author in list(held):
+            theirs = groups.get(author.client_id)
+            if theirs is not None:
+                self._meet(record, author, theirs)
+
+    def _meet(self, record: OpenRecord, author: Author, theirs: Blocks) -> None:
+        visible = dict(record.doc.placed(author))
+        there = dict(theirs.items)
+        for clock, raw in self._held_items(record, author):
+            if not theirs.start <= clock < theirs.end or any(a <= clock < b for a, b in theirs.skips):
+                continue
+            if clock not in there:
+                if clock in visible and not _was_sent(clock, visible[clock], theirs, author):
+                    self._of(record.opaque).writes.append(visible[clock])
+            elif there[clock] != raw:
+                self._take_out(record, author, clock)
+                return
+        arrived = max(self._space.held[record.opaque][author], theirs.end)
+        self._space.held[record.opaque][author] = arrived
+        self._replica.db.execute(
+            "UPDATE held SET arrived = ? WHERE record = ? AND incarnation = ?",
+            (arrived, record.no, author.incarnation),
+        )
+
+    def settle(self) -> None:
+        """Everything has come: what is held now was never sent."""
+        space, replica = self._space, self._replica
+        for opaque, authors in list(space.held.items()):
+            record = replica.records.find(space, opaque, replica.author)
+            assert record is not None
+            for author, arrived in list(authors.items()):
+                self._take_out(record, author, arrived)
+            # The document only: what apps read changes once, when the writes stand there again.
+            values = (record.doc.state(), record.no)
+            replica.db.execute("UPDATE documents SET state = ? WHERE record = ?", values)
+        space.session.end()
+
+    def save(self) -> Materialised:
+        """Write all that was taken out again, as a new author, and queue it."""
+        if not self:
+            return Materialised()
+        rescues = {opaque: rescue for opaque, rescue in self._rescues.items() if rescue}
+        replica, space = self._replica, self._space
+        replica.begin_incarnation()
+        space.session.end()
+        materialiser = Materialiser(replica, "remote")
+        outbox = []
+        for opaque, rescue in rescues.items():
+            record = replica.records.find(space, opaque, replica.author)
+            assert record is not None
+            changes = list(rescue.deletions)
+            if rescue.writes:
+                role = space.role_of(replica.device_id)
+                again = [_again(write, replica.author, role) for write in rescue.writes]
+                again.sort(key=lambda write: write.hlc)
+                changes.append(record.doc.edit(remove=(), add=again))
+            schema = space.schemas.get(record.type)
+            version = 0 if schema is None else schema.version
+            change = merge_updates(changes)
+            incarnation, at_ms = replica.author.incarnation, replica.now_ms()
+            outbox.append((space.no, record.no, incarnation, version, change, at_ms))
+            materialiser.take(record)
+        replica.db.many(INSERT_OUTBOX, outbox)
+        for _, no, *_rest in outbox:
+            replica.count_unsent(no)
+        return materialiser.save()
+
+    # ------------------------------------------------------------------------------------------------
+
+    def _of(self, opaque: OpaqueId) -> Rescue:
+        return self._rescues.setdefault(opaque, Rescue())
+
+    def _take_out(self, record: OpenRecord, author: Author, clock: int) -> None:
+        """From `clock` on the held work is this store's alone: cut it out of the document, to be rescued."""
+        rescue, db = self._of(record.opaque), self._replica.db
+        rescue.writes += [write for at, write in record.doc.placed(author) if at >= clock]
+        rescue.deletions += self._deletions(record, author, clock)
+        client = author.client_id
+        if record.doc.end(author) > clock:
+            state = without_tail(record.doc.state(), client, clock)
+            record.doc = RecordDocument(state, author=self._replica.author)
+            record.seen = None
+            for no, change in db.rows("SELECT no, change FROM outbox WHERE record = ?", (record.no,)):
+                if client in parse_update(change).deletes:
+                    values = (without_tail(change, client, clock), no)
+                    db.execute("UPDATE outbox SET change = ? WHERE no = ?", values)
+        for table in ("outbox", "sealed", "held"):
+            db.execute(
+                f"DELETE FROM {table} WHERE record = ? AND incarnation = ?",  # noqa: S608
+                (record.no, author.incarnation),
+            )
+        authors = self._space.held[record.opaque]
+        del authors[author]
+        if not authors:
+            del self._space.held[record.opaque]
+        self._replica.count_unsent(record.no)
+
+    def _deletions(self, record: OpenRecord, author: Author, clock: int) -> list[bytes]:
+        """What the held updates delete, from the first on that the relay does not have.
+
+        An update that adds something the relay has was sent whole, and so was each before it.
+        """
+        updates = self._held_updates(record, author)
+        first = 0
+        for index, update in enumerate(updates):
+            if any(blocks.start < clock for blocks in parse_update(update).blocks):
+                first = index + 1
+        deletions = (
+            deletes_only(without_tail(update, author.client_id, clock)) for update in updates[first:]
+        )
+        return [update for update in deletions if parse_update(update).deletes]
+
+    def _held_updates(self, record: OpenRecord, author: Author) -> list[bytes]:
+        """The held updates of a record in the order in which they were made."""
+        place = (record.no, author.incarnation)
+        sealed = self._replica.db.rows(
+            "SELECT envelope FROM sealed WHERE record = ? AND incarnation = ? ORDER BY sequence", place
+        )
+        waiting = self._replica.db.rows(
+            "SELECT change FROM outbox WHERE record = ? AND incarnation = ? ORDER BY no", place
+        )
+        return [self._opened(raw) for (raw,) in sealed] + [change for (change,) in waiting]
+
+    def _opened(self, raw: bytes) -> bytes:
+        envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
+        return Payload.decode(envelope.open(self._space.keys.envelope_key(envelope.header.epoch))).update
+
+    def _held_items(self, record: OpenRecord, author: Author) -> Iterable[tuple[int, bytes]]:
+        """(clock, bytes) of what the held updates add, in the order of clocks."""
+        for update in self._held_updates(record, author):
+            for blocks in parse_update(update).blocks:
+                yield from blocks.items
+
+
+def _was_sent(clock: int, write: Write, theirs: Blocks, author: Author) -> bool:
+    """Whether `write` must be what stood at `clock` before it was deleted there.
+
+    An author's times grow with the clock. A later value of the author with a later time shows that the
+    other life had this one before; an earlier one with a later time shows that it had another.
+    """
+    followed = False
+    for at, raw in theirs.items:
+        later = read_write(raw, author).hlc > write.hlc
+        if at < clock and later:
+            return False
+        followed |= at > clock and later
+    return followed
+
+
+def _again(write: Write, author: Author, role: Role | None) -> Write:
+    """The same write by another author. A deletion that had seen its author's writes has seen these."""
+    value = write.value
+    if write.path[-1] == DELETED and isinstance(value, dict) and write.author.array_name in value:
+        value = {**value, author.array_name: value[write.author.array_name]}
+    return msgspec.structs.replace(write, value=value, author=author, role=role or write.role)

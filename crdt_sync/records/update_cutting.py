@@ -1,0 +1,111 @@
+"""Taking a part out of an update: what an author added from some clock on, or everything that was added.
+
+Needed when two lives of a store have added different values at the same clocks of one author. Such values
+never merge, so one of the two has to be taken out and written anew by another author.
+
+The result is an update of the same form (see `update_format`), not the same bytes: a run of values is
+written as one struct.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
+
+_ANY: Final = 8
+_DELETED: Final = 1
+_SKIP: Final = 10
+_ORIGIN: Final = 0x80
+_ROOT_NAME: Final = b"\x01"
+_BUFFER: Final = b"\x74"
+
+
+def without_tail(update: bytes, client: int, clock: int) -> bytes:
+    """`update` without what `client` added from `clock` on, and without the deletions of that."""
+    parsed = parse_update(update)
+    kept: list[Blocks] = []
+    for blocks in parsed.blocks:
+        if blocks.client == client and blocks.end > clock:
+            if blocks.start >= clock:
+                continue
+            blocks.items = [item for item in blocks.items if item[0] < clock]
+            blocks.skips = [(start, min(end, clock)) for start, end in blocks.skips if start < clock]
+            blocks.end = clock
+        kept.append(blocks)
+    parsed.blocks = kept
+    _forget_deletes(parsed, client, clock)
+    return _encode(parsed)
+
+
+def deletes_only(update: bytes) -> bytes:
+    """What `update` deletes, without what it adds."""
+    parsed = parse_update(update)
+    added = [(blocks.client, blocks.start, blocks.end) for blocks in parsed.blocks]
+    parsed.blocks = []
+    for client, start, _ in added:
+        _forget_deletes(parsed, client, start)
+    return _encode(parsed)
+
+
+def _forget_deletes(parsed: ParsedUpdate, client: int, clock: int) -> None:
+    """Leave out deletions of what `client` added from `clock` on."""
+    ranges = [(start, min(end, clock)) for start, end in parsed.deletes.pop(client, ()) if start < clock]
+    if ranges:
+        parsed.deletes[client] = ranges
+
+
+def _encode(parsed: ParsedUpdate) -> bytes:
+    out = bytearray(_number(len(parsed.blocks)))
+    for blocks in sorted(parsed.blocks, key=lambda blocks: blocks.client, reverse=True):
+        structs = _structs(blocks)
+        out += _number(len(structs)) + _number(blocks.client) + _number(blocks.start) + b"".join(structs)
+    out += _number(len(parsed.deletes))
+    for client in sorted(parsed.deletes, reverse=True):
+        ranges = parsed.deletes[client]
+        out += _number(client) + _number(len(ranges))
+        for start, end in ranges:
+            out += _number(start) + _number(end - start)
+    return bytes(out)
+
+
+def _structs(blocks: Blocks) -> list[bytes]:
+    """The runs of values, of deleted values, and of gaps, in the order of clocks."""
+    structs: list[bytes] = []
+    skips = dict(blocks.skips)
+    values = dict(blocks.items)
+    clock = blocks.start
+    while clock < blocks.end:
+        first = clock
+        if clock in skips:
+            clock = skips[clock]
+            structs.append(bytes([_SKIP]) + _number(clock - first))
+            continue
+        has_value = clock in values
+        while clock < blocks.end and clock not in skips and (clock in values) is has_value:
+            clock += 1
+        info, where = _place(blocks, first)
+        if has_value:
+            contents = b"".join(_BUFFER + _number(len(values[at])) + values[at] for at in range(first, clock))
+            structs.append(bytes([info | _ANY]) + where + _number(clock - first) + contents)
+        else:
+            structs.append(bytes([info | _DELETED]) + where + _number(clock - first))
+    return structs
+
+
+def _place(blocks: Blocks, clock: int) -> tuple[int, bytes]:
+    """The flag and the bytes that say where a struct stands."""
+    if clock:
+        return _ORIGIN, _number(blocks.client) + _number(clock - 1)
+    name = (blocks.name or "").encode("ascii")
+    return 0, _ROOT_NAME + _number(len(name)) + name
+
+
+def _number(number: int) -> bytes:
+    """Unsigned LEB128."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
