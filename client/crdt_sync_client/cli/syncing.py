@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,7 +12,10 @@ from .output import Output, iso_time, local_time, printable, show
 from .progress import sync_progress
 
 if TYPE_CHECKING:
-    from crdt_sync_client import Change, Device
+    from crdt_sync_client import Change, Device, SpaceStatus
+
+_LOOK_S: Final = 0.5
+"""How often `sync --watch` looks whether a connection came or went."""
 
 
 @click.command(
@@ -69,17 +72,42 @@ async def _watch(device: Device, out: Output) -> None:
     stopping = asyncio.create_task(stop.wait())
     changes = device.watch()
     printing = asyncio.create_task(_print_changes(changes, out))
+    telling = asyncio.create_task(_tell_connections(device, out))
     try:
         await device.connect()
-        out.note("Connected changes appear here; Ctrl-C ends.")
+        out.note("Changes appear here; Ctrl-C ends.")
         await asyncio.wait((stopping, printing), return_when=asyncio.FIRST_COMPLETED)
     finally:
         changes.close()
         stopping.cancel()
+        telling.cancel()
         await device.disconnect()
-        await asyncio.gather(stopping, printing, return_exceptions=True)
+        await asyncio.gather(stopping, printing, telling, return_exceptions=True)
     if not stop.is_set():
         printing.result()
+
+
+async def _tell_connections(device: Device, out: Output) -> None:
+    """Note for each space when it is in sync, and when its relay is away and why."""
+    import asyncio
+
+    told: dict[str, str] = {}
+    while True:
+        for space in (await device.status()).spaces:
+            now = connection_line(space)
+            if now and now != told.get(space.space_id):
+                told[space.space_id] = now
+                wait_s = space.retry_in_s or 0
+                again = f"; next try in {wait_s:.0f} s" if wait_s >= 1 else ""
+                out.note(f"{time.strftime('%H:%M:%S')}  {printable(space.name)}: {now}{again}")
+        await asyncio.sleep(_LOOK_S)
+
+
+def connection_line(space: SpaceStatus) -> str:
+    """How the connection of a space stands, for people; empty while that is not known."""
+    if space.state == "idle":
+        return "in sync"
+    return "" if space.problem is None else printable(space.problem)
 
 
 async def _print_changes(changes: Any, out: Output) -> None:
