@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from crdt_sync_client import Device, keychain
+from crdt_sync_client.store.connection import SALT_BYTES
 
 Run = Callable[..., Any]
 
@@ -184,6 +188,26 @@ def test_used_garbled_and_foreign_invites(pair: Any, run: Run, tmp_path: Path) -
     run("sync", "--store", first)
     denied = run("create", "work_order", "title=No", "--store", first, code=7)
     assert "reader" in denied.err
+
+
+async def test_an_expired_invite_says_so(run: Run, relay: Any, tmp_path: Path) -> None:
+    joiner = tmp_path / "late.db"
+
+    def prepare() -> None:
+        run("init", "--store", tmp_path / "office.db", "--name", "Office")
+        create = ("space", "create", "Gone", "--store", tmp_path / "office.db", "--relay", relay.url)
+        run(*create, "--token", relay.setup_token)
+        run("init", "--store", joiner, "--name", "Late")
+
+    await asyncio.to_thread(prepare)
+    salt = (tmp_path / "office.db").read_bytes()[:SALT_BYTES]
+    async with await Device.open(tmp_path / "office.db", key=keychain.load_key(salt)) as office:
+        link = await office.invite(expires_s=0.001)  # no span of the command line is as short
+    answer = await asyncio.to_thread(run, "join", link, "--store", joiner, "--json", code=4)
+    assert answer.error["code"] == "invite_expired"
+    assert names_the_next_step(answer)
+    status = await asyncio.to_thread(run, "status", "--store", joiner, "--json")
+    assert status.json["spaces"] == []
 
 
 def test_an_unreachable_relay_is_code_6_and_loses_nothing(pair: Any, run: Run, tmp_path: Path) -> None:
