@@ -133,7 +133,7 @@ class RelayConnection:
 
     async def refuse(self, error: CrdtSyncError) -> None:
         """Close because of what the relay sent, saying why."""
-        logger.warning("closing the connection to %s: %s", self.url, error.code)
+        logger.warning("closing the connection to %s: %s: %s", self.url, error.code, error.message)
         await self.close(close_code_for(error), error.code, error.message)
 
     async def close(self, code: CloseCode = CloseCode.NORMAL, error: str = "", reason: str = "") -> None:
