@@ -7,7 +7,7 @@ JSON; when the type's schema arrives, in the space's own `_schema` record, its r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
