@@ -75,7 +75,7 @@ from_relay = st.one_of(
         Challenge, st.lists(numbers, min_size=1, max_size=16).map(tuple), relays, hashes, millis, limits
     ),
     st.builds(Welcome, numbers, numbers, hashes, numbers, hashes, millis),
-    st.builds(Deliver, st.lists(rows, max_size=5), numbers, st.booleans()),
+    st.builds(Deliver, numbers, st.lists(rows, max_size=5), numbers, st.booleans()),
     st.builds(Ack, incarnations, numbers, numbers),
     st.builds(Refuse, incarnations, numbers, codes, reasons),
     st.builds(Appended, numbers, hashes),
