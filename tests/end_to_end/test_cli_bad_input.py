@@ -243,3 +243,28 @@ def test_a_port_that_is_taken_is_code_6(relay: Any, tmp_path: Path) -> None:
     )
     assert done.returncode == 6
     assert json.loads(done.stderr.splitlines()[-1])["error"]["code"] == "port_taken"
+
+
+def test_no_file_of_a_device_or_its_relay_holds_a_secret_or_a_value(
+    run: Run, relay: Any, passphrase: str, tmp_path: Path
+) -> None:
+    secret = {"CRDT_SYNC_PASSPHRASE": passphrase}
+    office, tablet = tmp_path / "office.db", tmp_path / "tablet.db"
+    run("init", "--store", office, "--name", "Office of Secrets", **secret)
+    create = ("space", "create", "Hidden pit", "--store", office, "--relay", relay.url)
+    run(*create, "--schema", "work_order", "--token", relay.setup_token, **secret)
+    run("create", "work_order", "title=Not for everyone", "--store", office, **secret)
+    link = run("invite", "--role", "field", "--store", office, **secret).out.strip()
+    run("init", "--store", tablet, "--name", "Tablet", **secret)
+    run("join", "-", "--store", tablet, stdin=link, **secret)
+    for store in (office, tablet):
+        run("sync", "--store", store, **secret)
+    hidden = (passphrase, link.partition("#")[2], "Office of Secrets", "Hidden pit", "Not for everyone")
+    files = [path for folder in (tmp_path, relay.data) for path in folder.rglob("*") if path.is_file()]
+    assert {office, tablet} < set(files)
+    for path in files:
+        contents = path.read_bytes()
+        assert [text for text in (*hidden, relay.setup_token) if text.encode() in contents] == [], path
+    # The space's id has to be known to the relay: the search does find what is there.
+    space = bytes.fromhex(run("space", "ls", "--store", office, "--json", **secret).json[0]["id"])
+    assert any(space in path.read_bytes() for path in relay.data.rglob("*") if path.is_file())
