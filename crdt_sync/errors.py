@@ -15,7 +15,7 @@
     │   ├── StoreExists, StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew, NoKey
     │   └── StoreClosed
     ├── RemoteError               the peer sent something that cannot be
-    │   ├── MalformedFrame, ProtocolViolation, FrameTooLarge
+    │   ├── MalformedFrame (DamagedFrame), ProtocolViolation, FrameTooLarge
     │   ├── MalformedEnvelope, BadSignature, DecryptionFailed, UnknownMember, UnknownEpoch
     │   ├── ChainBroken, Equivocation
     │   ├── BadUpdate               the CRDT update inside an envelope
@@ -202,6 +202,12 @@ class RemoteError(CrdtSyncError):
 
 class MalformedFrame(RemoteError):
     code = "malformed_frame"
+
+
+class DamagedFrame(MalformedFrame):
+    """Its checksum does not fit: not what the peer sent. Connecting again helps."""
+
+    code = "damaged_frame"
 
 
 class ProtocolViolation(RemoteError):

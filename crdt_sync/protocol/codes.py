@@ -36,6 +36,8 @@ class CloseCode(IntEnum):
     """Two chains or two connections claim to be the same author."""
     TOO_LARGE = 4413
     """A frame, envelope or batch above the limits of the challenge."""
+    DAMAGED = 4422
+    """The checksum of a frame does not fit: it was changed on the way. Come back, and send again."""
     VERSION = 4426
     """No protocol version in common."""
     RATE = 4429
@@ -53,6 +55,7 @@ RETRYABLE: Final[frozenset[int]] = frozenset(
         1013,  # try again later
         CloseCode.HANDSHAKE_TIMEOUT,
         CloseCode.CONFLICT,
+        CloseCode.DAMAGED,
         CloseCode.RATE,
     }
 )

@@ -34,7 +34,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from crdt_sync.errors import CrdtSyncError, FrameTooLarge, ProtocolViolation
+from crdt_sync.errors import CrdtSyncError, DamagedFrame, FrameTooLarge, ProtocolViolation
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import (
@@ -330,6 +330,8 @@ def close_code_for(error: CrdtSyncError) -> CloseCode:
     """The code with which a device closes after a frame or envelope it refuses."""
     if isinstance(error, FrameTooLarge):
         return CloseCode.TOO_LARGE
+    if isinstance(error, DamagedFrame):
+        return CloseCode.DAMAGED
     return CloseCode.MALFORMED
 
 

@@ -26,6 +26,7 @@ from crdt_sync.errors import (
     BadMembership,
     BadSignature,
     CrdtSyncError,
+    DamagedFrame,
     FrameTooLarge,
     InviteError,
     MalformedEnvelope,
@@ -200,6 +201,7 @@ class RelaySession:
 _CLOSE_CODES: Final[tuple[tuple[type[CrdtSyncError], CloseCode], ...]] = (
     (VersionMismatch, CloseCode.VERSION),
     (FrameTooLarge, CloseCode.TOO_LARGE),
+    (DamagedFrame, CloseCode.DAMAGED),
     (MalformedFrame, CloseCode.MALFORMED),
     (MalformedEnvelope, CloseCode.MALFORMED),
     (ProtocolViolation, CloseCode.MALFORMED),

@@ -35,6 +35,7 @@ from crdt_sync.protocol.frames import (
     Welcome,
     decode_from_device,
     encode,
+    with_checksum,
 )
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_FRAME_BYTES, SUBPROTOCOL
 from crdt_sync_client import Device, find_schema
@@ -44,7 +45,7 @@ T = TypeVar("T")
 TYPE = "work_order"
 KEY = bytes(range(32))
 RELAY = RelayId(b"r" * 16)
-OUR_CODES = {4400, 4413}
+OUR_CODES = {4400, 4413, 4422}
 WEBSOCKET_CODES = {1002, 1007, 1009}
 
 
@@ -276,8 +277,10 @@ frames = st.sampled_from(
     ]
 )
 mangled = st.builds(
-    lambda data, at, cut, extra: data[: len(data) - cut][:at] + extra + data[: len(data) - cut][at:],
-    frames,
+    lambda data, at, cut, extra: with_checksum(
+        data[: len(data) - cut][:at] + extra + data[: len(data) - cut][at:]
+    ),
+    frames.map(lambda data: data[:-4]),
     st.integers(0, 30),
     st.integers(0, 30),
     st.binary(max_size=4),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crdt_sync.errors import FrameTooLarge, MalformedFrame
+from crdt_sync.errors import DamagedFrame, FrameTooLarge, MalformedFrame
 from crdt_sync.ids import Incarnation, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import (
     Ack,
@@ -38,6 +38,7 @@ from crdt_sync.protocol.frames import (
     decode_from_device,
     decode_from_relay,
     encode,
+    with_checksum,
 )
 from crdt_sync.protocol.limits import MAX_COMPACT_RECORDS, MAX_FRAME_BYTES, MAX_PUSH_ENVELOPES, Limits
 
@@ -101,10 +102,19 @@ def test_no_other_length_is_a_frame(frame: Frame, data: st.DataObject) -> None:
     raw = encode(frame)
     shorter = raw[: data.draw(st.integers(0, len(raw) - 1))]
     longer = raw + data.draw(st.binary(min_size=1, max_size=4))
-    for bad in (shorter, longer):
+    for bad in (shorter, longer, with_checksum(shorter[:-4]), with_checksum(raw[:-4] + longer[len(raw) :])):
         for decode in (decode_from_device, decode_from_relay):
             with pytest.raises(MalformedFrame):
                 decode(bad)
+
+
+@given(from_device | from_relay, st.data())
+def test_a_flipped_bit_anywhere_is_told_from_what_a_peer_sent(frame: Frame, data: st.DataObject) -> None:
+    raw = bytearray(encode(frame))
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    for decode in (decode_from_device, decode_from_relay):
+        with pytest.raises(DamagedFrame):
+            decode(bytes(raw))
 
 
 @given(from_device | from_relay)
@@ -121,8 +131,10 @@ FROM_DEVICE_ONLY = (Hello, Create, Got, Push, Append, PushSnapshot, CompactDecli
 @given(st.binary(max_size=300))
 def test_noise_is_refused_and_nothing_else_happens(noise: bytes) -> None:
     for decode in (decode_from_device, decode_from_relay):
+        with pytest.raises(MalformedFrame):
+            decode(noise)
         try:
-            frame = decode(noise)
+            frame = decode(with_checksum(noise))
         except MalformedFrame:
             continue
         assert decode(encode(frame)) == frame
@@ -155,12 +167,12 @@ def test_noise_is_refused_and_nothing_else_happens(noise: bytes) -> None:
 )
 def test_values_out_of_shape_are_refused(bad: Any) -> None:
     with pytest.raises(MalformedFrame):
-        decode_from_device(msgspec.msgpack.encode(bad))
+        decode_from_device(with_checksum(msgspec.msgpack.encode(bad)))
 
 
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(MalformedFrame):
-        decode_from_device(b"\x91" * 100_000)
+        decode_from_device(with_checksum(b"\x91" * 100_000))
 
 
 def test_a_frame_above_the_limit_is_not_decoded() -> None:
@@ -172,7 +184,7 @@ def test_a_frame_above_the_limit_is_not_decoded() -> None:
 
 def test_an_error_shows_places_not_values() -> None:
     with pytest.raises(MalformedFrame) as caught:
-        decode_from_device(msgspec.msgpack.encode([7, ["the pump is broken"]]))
+        decode_from_device(with_checksum(msgspec.msgpack.encode([7, ["the pump is broken"]])))
     assert "pump" not in str(caught.value)
     assert "$[1][0]" in str(caught.value)
 

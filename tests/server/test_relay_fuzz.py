@@ -25,6 +25,7 @@ from crdt_sync.protocol.frames import (
     PushSnapshot,
     decode_from_relay,
     encode,
+    with_checksum,
 )
 from tests.server.relay_kit import RawClient, RelayProcess, TestDevice, TestSpace, create, raw_client, record
 
@@ -75,7 +76,8 @@ def damaged(draw: st.DrawFn) -> bytes:
             raw[at:at] = draw(st.binary(min_size=1, max_size=8))
         case "append":
             raw += draw(st.binary(min_size=1, max_size=8))
-    return bytes(raw)
+    # Most with a checksum that fits, or nothing behind it would ever be reached.
+    return with_checksum(bytes(raw[:-4])) if draw(st.integers(0, 4)) else bytes(raw)
 
 
 VALUES = st.recursive(
@@ -89,9 +91,15 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 ARRAYS = st.builds(
-    lambda tag, rest: msgspec.msgpack.encode([tag, *rest]), st.integers(0, 20), st.lists(VALUES)
+    lambda tag, rest: with_checksum(msgspec.msgpack.encode([tag, *rest])),
+    st.integers(0, 20),
+    st.lists(VALUES),
 )
-MESSAGES = st.lists(st.one_of(st.binary(max_size=200), damaged(), ARRAYS), min_size=1, max_size=3)
+MESSAGES = st.lists(
+    st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(with_checksum), damaged(), ARRAYS),
+    min_size=1,
+    max_size=3,
+)
 
 
 async def outcome(client: RawClient, messages: list[bytes]) -> None:

@@ -35,6 +35,7 @@ from crdt_sync.protocol.frames import (
     PushSnapshot,
     RowKind,
     SnapshotResult,
+    with_checksum,
 )
 from crdt_sync.protocol.limits import MAX_FRAME_BYTES, PATH, WINDOW_BYTES
 from tests.server.relay_kit import (
@@ -150,10 +151,10 @@ async def closed_with(relay: RelayProcess, *messages: bytes | str) -> tuple[int,
 
 
 async def test_what_is_no_frame_closes_with_code_and_reason(relay: RelayProcess) -> None:
-    assert await closed_with(relay, b"") == (CloseCode.MALFORMED, "malformed_frame")
-    assert await closed_with(relay, b"\x93\x01") == (CloseCode.MALFORMED, "malformed_frame")
+    assert await closed_with(relay, b"") == (CloseCode.DAMAGED, "damaged_frame")
+    assert await closed_with(relay, with_checksum(b"\x93\x01")) == (CloseCode.MALFORMED, "malformed_frame")
     assert await closed_with(relay, "text") == (CloseCode.MALFORMED, "malformed_frame")
-    assert await closed_with(relay, b"\x92\x06\x01") == (CloseCode.MALFORMED, "protocol_violation")
+    assert await closed_with(relay, with_checksum(b"\x92\x06\x01")) == (CloseCode.MALFORMED, "protocol_violation")
 
 
 async def test_a_message_above_the_limit_is_not_even_read(relay: RelayProcess) -> None:
