@@ -82,6 +82,7 @@ class RelayConnection:
         self.bytes_received = 0
         self.last_frame_bytes = 0
         self._socket = socket
+        self._closing = False
 
     @classmethod
     async def open(cls, url: str) -> RelayConnection:
@@ -99,6 +100,8 @@ class RelayConnection:
         """The next frame; raises when the connection ended, or a bad frame ended it."""
         try:
             data = await self._socket.recv()
+            while self._closing:  # what was on its way when we closed: it will be delivered again
+                data = await self._socket.recv()
         except ConnectionClosed as exc:
             raise self._ended(exc) from None
         try:
@@ -144,6 +147,7 @@ class RelayConnection:
             except ConnectionClosed:
                 return
         self.session.state = State.DONE
+        self._closing = True
         await self._socket.close(int(code), _cut(reason))
 
     def _ended(self, closed: ConnectionClosed) -> CrdtSyncError:
