@@ -154,7 +154,10 @@ async def test_what_is_no_frame_closes_with_code_and_reason(relay: RelayProcess)
     assert await closed_with(relay, b"") == (CloseCode.DAMAGED, "damaged_frame")
     assert await closed_with(relay, with_checksum(b"\x93\x01")) == (CloseCode.MALFORMED, "malformed_frame")
     assert await closed_with(relay, "text") == (CloseCode.MALFORMED, "malformed_frame")
-    assert await closed_with(relay, with_checksum(b"\x92\x06\x01")) == (CloseCode.MALFORMED, "protocol_violation")
+    assert await closed_with(relay, with_checksum(b"\x92\x06\x01")) == (
+        CloseCode.MALFORMED,
+        "protocol_violation",
+    )
 
 
 async def test_a_message_above_the_limit_is_not_even_read(relay: RelayProcess) -> None:
