@@ -22,6 +22,7 @@ from typing import Any, Final
 from crdt_sync.crypto.envelope import Header
 from crdt_sync.errors import ConnectionFailed, RelayUnreachable, RemoteError
 from crdt_sync.ids import SpaceId
+from crdt_sync.protocol.device_session import State
 from crdt_sync.protocol.frames import (
     Ack,
     Appended,
@@ -107,6 +108,11 @@ class LiveSession:
         return not self._ended.is_set()
 
     @property
+    def can_send(self) -> bool:
+        """After the relay's last word nothing can be sent, though the session has not ended quite yet."""
+        return self.live and self.connection.session.state is State.LIVE
+
+    @property
     def head(self) -> int:
         """The end of the relay's log, as far as it told."""
         return self.connection.session.head
@@ -123,7 +129,7 @@ class LiveSession:
     def pushed(self, envelopes: Sequence[bytes]) -> None:
         """The engine sealed these for this session, after `window.begin`."""
         self.window.finish(envelopes)
-        if envelopes and self.live:
+        if envelopes and self.can_send:  # else the next session sends them: they are in the store
             self._send(self.connection.session.push(envelopes))
         if self.window.wants:
             self._to_push.set()  # at once, or when the pause is over
@@ -131,7 +137,7 @@ class LiveSession:
 
     async def append(self, entry: bytes) -> Appended | AppendRefused:
         """Append a membership entry; it is applied to the store before this returns `Appended`."""
-        if not self.live:
+        if not self.can_send:
             raise self.error or RelayUnreachable("the connection ended")
         answer: asyncio.Future[Appended | AppendRefused] = asyncio.get_running_loop().create_future()
         self._appends.append((entry, answer))
@@ -303,7 +309,7 @@ class LiveSession:
             self._unstored_cursors = 0
 
     def _answer(self, frames: Sequence[FromRelay]) -> None:
-        if self.live and self._ungot_bytes >= self.connection.session.limits.got_every_bytes:
+        if self.can_send and self._ungot_bytes >= self.connection.session.limits.got_every_bytes:
             self._ungot_bytes = 0
             self._send(self.connection.session.got(self.cursor))
         for frame in frames:
@@ -325,7 +331,7 @@ class LiveSession:
         engine, space = self._thread.store.engine, self._space
         wanted = request.records
         snapshots = await self._thread.run(lambda: engine.make_snapshots(space, wanted))
-        if not self.live:
+        if not self.can_send:
             return
         made = {Header.unpack(snapshot).record for snapshot in snapshots}
         for snapshot in snapshots:

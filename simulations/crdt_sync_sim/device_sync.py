@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.envelope import Header
 from crdt_sync.errors import BadMembership, CrdtSyncError, RelayRefused, RelayUnreachable, RemoteError
-from crdt_sync.protocol.device_session import DeviceSession, close_code_for
+from crdt_sync.protocol.device_session import DeviceSession, State, close_code_for
 from crdt_sync.protocol.frames import (
     Ack,
     Bye,
@@ -286,6 +286,8 @@ class DeviceSync:
 
     def _answer(self, frames: list[FromRelay]) -> None:
         assert self._end is not None
+        if self._session.state is not State.LIVE:
+            return  # the relay has said its last word
         if self._ungot_bytes >= self._session.limits.got_every_bytes:
             self._ungot_bytes = 0
             self._end.send(self._session.got(self.cursor))
@@ -343,7 +345,7 @@ class DeviceSync:
                 self._broke(exc)
                 return
             window.finish(envelopes)
-            if envelopes and self._end is not None:
+            if envelopes and self._end is not None and self._session.state is State.LIVE:
                 self._world.note("push", device.name, f"{len(envelopes)}")
                 self._end.send(self._session.push(envelopes))
         self._push_soon()

@@ -1,0 +1,44 @@
+"""The end of a session is not one moment: what the rest of the device does in between must not fail."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from crdt_sync.crypto.envelope import Header
+from crdt_sync.errors import RelayUnreachable
+from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, SpaceId
+from crdt_sync.protocol.device_session import DeviceSession, State
+from crdt_sync_client.live_session import LiveSession
+from crdt_sync_client.signal import Signal
+
+AUTHOR = Author(DeviceId(b"d" * 16), Incarnation(1))
+
+
+def sealed(sequence: int) -> bytes:
+    return Header.for_update(
+        space=SpaceId(b"s" * 16), record=OpaqueId(b"o" * 16), author=AUTHOR, epoch=1, sequence=sequence,
+        prev=bytes(32), members_head=bytes(16), frontier=bytes(16),
+    ).pack()  # fmt: skip
+
+
+async def test_what_is_sealed_after_the_relays_last_word_waits_for_the_next_session() -> None:
+    """The write that was sealed with it is durable, and whoever waits for it must hear so."""
+    session = DeviceSession()
+    session.state = State.LIVE
+    connection: Any = SimpleNamespace(session=session)
+    thread: Any = None
+    live = LiveSession(
+        connection, thread, SpaceId(b"s" * 16), cursor=0, publish=lambda changes: None, signal=Signal()
+    )
+    assert live.window.begin()
+    live.pushed([sealed(1)])
+    assert len(live._outgoing) == 1
+    session.state = State.DONE  # `Bye` was read; the connection is being closed
+    assert live.live
+    live.pushed([sealed(2)])
+    assert len(live._outgoing) == 1
+    with pytest.raises(RelayUnreachable):
+        await live.append(b"entry")
