@@ -148,9 +148,15 @@ class Reader:
 
     async def read(self) -> None:
         """Connect and catch up; live edits are taken from then on, in the connection's own callback."""
+        reader = self
+
+        class Mine(InlineConnection):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(reader, *args, **kwargs)
+
         socket = await connect(
             self.link.relay_url + PATH,
-            create_connection=self._connection,
+            create_connection=Mine,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             ping_interval=None,
@@ -158,9 +164,6 @@ class Reader:
         )
         self.socket = socket
         await self.ready.wait()
-
-    def _connection(self, *args: Any, **kwargs: Any) -> ClientConnection:
-        return InlineConnection(self, *args, **kwargs)
 
     def receive(self, data: bytes) -> None:
         """One message of the relay."""
@@ -205,7 +208,7 @@ class Reader:
         document.apply(payload.update)
         if self.live:
             writes = document.writes().get(FIELD)
-            if writes:
+            if writes and isinstance(writes[-1].value, int):
                 self.tally.saw(writes[-1].value, time.monotonic())
 
 
