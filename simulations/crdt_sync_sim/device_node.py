@@ -156,6 +156,17 @@ class DeviceNode(Node):
         rows = self._database.rows("SELECT type, id FROM records ORDER BY type, id")
         return [(record_type, RecordId(id)) for record_type, id in rows]
 
+    def unsent(self) -> list[RecordName]:
+        """Records with work that no relay has acknowledged, as the disk has it; the process may be down."""
+        database = self._database or Database(self.storage.connect())
+        rows = database.rows(
+            "SELECT DISTINCT type, id FROM records JOIN"
+            " (SELECT record FROM outbox UNION SELECT record FROM sealed) ON record = no"
+        )
+        if self._database is None:
+            self.storage.crash()
+        return [(record_type, RecordId(id)) for record_type, id in rows]
+
     # What sync tells
 
     def took(self, frames: Sequence[FromRelay], batch: IncomingBatch) -> None:

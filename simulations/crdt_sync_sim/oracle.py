@@ -1,9 +1,10 @@
 """The oracle: what people were told is saved, so that at the end nothing of it may be missing.
 
-A write is known by its author and clock time. Of every acknowledged operation the oracle keeps which writes
-it added and which visible ones it removed (it had seen them). At the end each added write must be visible
-on every device, or have been removed by an operation that had seen it. Nothing else excuses a write's
-absence: no crash, power cut, partition or loss of the relay.
+A write is known by its device and clock time. (Not by its author: a store put back from a copy may have to
+make what it had not sent again, as a later life of the device and with its old time; see `older_copy`.) Of
+every acknowledged operation the oracle keeps which writes it added and which visible ones it removed (it had
+seen them). At the end each added write must be visible on every device, or have been removed by an operation
+that had seen it. Nothing else excuses a write's absence: no crash, power cut, partition or loss of the relay.
 
 A device's disk may legitimately lose what was on it in two cases, and the oracle is told: a store restored
 from a backup forgets what had not reached the relay since, and a relay that was wiped or rolled back
@@ -18,18 +19,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crdt_sync.hlc import Hlc
-from crdt_sync.ids import Author, RecordId
+from crdt_sync.ids import DeviceId, RecordId
 from crdt_sync.records.writes import Write
 
 if TYPE_CHECKING:
     from crdt_sync_sim.device_node import DeviceNode
 
 RecordName = tuple[str, RecordId]
-WriteId = tuple[Author, Hlc]
+WriteId = tuple[DeviceId, Hlc]
 
 
 def write_id(write: Write) -> WriteId:
-    return write.author, write.hlc
+    return write.author.device, write.hlc
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.ids import RecordId, new_record_id
+from crdt_sync.ids import new_record_id
 from crdt_sync_client.engine.model import CreateOp
 from crdt_sync_sim.actor import Actor
 from crdt_sync_sim.checks import Violation, check_all
@@ -132,7 +132,6 @@ class Simulation:
         self.leaks: set[str] = set()
         self.story_us = 0
         self.healed_us = 0
-        self.restored: set[str] = set()
         """Devices whose store was replaced by an old copy."""
         self._backups: dict[str, int] = {}
 
@@ -254,10 +253,8 @@ class Simulation:
 
     def before_restore(self, node: Node) -> None:
         """What only this disk had is excused: its owner put an old copy in its place."""
-        if isinstance(node, DeviceNode) and node.ready:
-            self.restored.add(node.name)
-            unsent = [(item.type, RecordId(item.id)) for item in node.engine.outbox()]
-            self.oracle.restored(node.name, unsent, self._backups[node.name])
+        if isinstance(node, DeviceNode) and node.backup is not None:
+            self.oracle.restored(node.name, node.unsent(), self._backups[node.name])
 
     # The end
 
