@@ -141,6 +141,8 @@ class Peer:
         self.entropy = seeded(f"{world.seed}/{name}")
         db = Database.create(self.path, self.key, salt=self.entropy(16))
         self.engine = Engine.create(db, name=name, clock=world.clock, entropy=self.entropy)
+        self.greeted = self.engine.author
+        """As whom it said hello to the relay last."""
 
     @property
     def space(self) -> SpaceId:
@@ -190,7 +192,7 @@ class Peer:
     def connect(self) -> None:
         """Hello and welcome; again when the engine asks for it."""
         start = self.engine.session_start(self.space)
-        own = Author(start.device, start.incarnation)
+        own = self.greeted = Author(start.device, start.incarnation)
         sequence, link = self.world.relay.chains.get(own, (0, bytes(32)))
         relay = self.world.relay
         if self.engine.welcome(self.space, relay.id, sequence, link, relay.head).reconnect:
@@ -212,9 +214,9 @@ class Peer:
         return sent
 
     def pull(self) -> Received:
-        start = self.engine.session_start(self.space)
         relay = self.world.relay
-        rows = relay.after(start.cursor, Author(start.device, start.incarnation))
+        # A relay leaves out what the author of this connection's hello wrote, whoever writes by now.
+        rows = relay.after(self.engine._replica.space(self.space).cursor, self.greeted)
         received = self.engine.receive(self.space, rows, relay.head)
         if received.reconnect:
             self.connect()
