@@ -47,6 +47,20 @@ def load_schema(text: str, *, source: str) -> RecordSchema:
     return schema
 
 
+def without_comments(text: str) -> str:
+    """The schema's text without comment lines and empty lines, for the way to other devices.
+
+    Lines in a block of prose may look like comments: when leaving them out would change what the text
+    says, or the text cannot be read, it comes back as it is.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    shorter = "\n".join(lines) + "\n"
+    before, after = (yaml_nodes.read(each, Problems("")) for each in (text, shorter))
+    if before is None or after is None or yaml_nodes.plain(before) != yaml_nodes.plain(after):
+        return text
+    return shorter
+
+
 def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None:
     if not isinstance(root, MapNode):
         problems.add(root, "a schema is a mapping of keywords, such as `x-type: work_order`")

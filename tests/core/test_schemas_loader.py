@@ -9,6 +9,7 @@ from crdt_sync.roles import Role
 from crdt_sync.rules.register import ClientWins, Register
 from crdt_sync.schemas import RecordSchema, load_schema
 from crdt_sync.schemas.builtin import SCHEMA_TYPE, schema_type
+from crdt_sync.schemas.loader import without_comments
 
 HEAD = "x-type: pump\nproperties:\n"
 """Two lines; what follows is on line 3."""
@@ -359,3 +360,16 @@ def test_the_type_of_schemas_is_reserved_and_only_admins_write_it() -> None:
     assert schema.required == ("source",)
     assert schema.write_roles == schema.delete.roles == {Role.ADMIN}
     assert schema.fields["source"].check(GOOD, "source") == GOOD
+
+
+def test_a_schema_travels_without_its_comments() -> None:
+    text = "# for\nx-type: job\n\nx-version: 1\n  # in\ntype: object\nproperties:\n  a: {type: string} # b\n"
+    assert without_comments(text) == (
+        "x-type: job\nx-version: 1\ntype: object\nproperties:\n  a: {type: string} # b\n"
+    )
+
+
+def test_prose_that_looks_like_a_comment_travels_as_it_is() -> None:
+    text = "x-type: job\ndescription: |\n  Steps:\n  # 1 isolate\n\n  # 2 open\n"
+    assert without_comments(text) == text
+    assert without_comments("a: [") == "a: ["

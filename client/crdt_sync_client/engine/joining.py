@@ -18,6 +18,7 @@ from crdt_sync.membership.invites import InviteLink, open_invite
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync.schemas.loader import without_comments
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine.local_writes import LocalWrites
 from crdt_sync_client.engine.model import CreateOp, JoinStart, MemberInfo, SpaceState, WriteResult
@@ -49,9 +50,8 @@ def begin_space(
 
 def add_schema(replica: Replica, space: Space, schema: RecordSchema) -> WriteResult:
     """Carry a record type in the space. Raises PermissionDenied."""
-    op = CreateOp(
-        SCHEMA_TYPE, {"source": schema.text}, keyed_record_id(space.id, SCHEMA_TYPE, schema.type), space.id
-    )
+    values = {"source": without_comments(schema.text)}
+    op = CreateOp(SCHEMA_TYPE, values, keyed_record_id(space.id, SCHEMA_TYPE, schema.type), space.id)
     result = LocalWrites(replica).run([op])[0]
     if isinstance(result, CrdtSyncError):
         raise result
