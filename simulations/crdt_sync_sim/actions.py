@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["device", "node", "nodes", "groups", "record", "number", "seconds", "text", "values", "value"]
+Kind = Literal[
+    "device", "node", "nodes", "groups", "record", "number", "seconds", "text", "values", "value",
+    "elements", "counts", "fields",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,18 @@ _LATER: Final = "this version of the product does not have it"
 
 ACTIONS: Final[dict[str, ActionSpec]] = {
     # Work of people
-    "edit": ActionSpec("write fields", {"device": _DEVICE, "record": _RECORD, "set": Argument("values")}),
+    "edit": ActionSpec(
+        "write fields, add and remove elements of sets, count counters up or down, clear fields and rows",
+        {
+            "device": _DEVICE,
+            "record": _RECORD,
+            "set": Argument("values", required=False),
+            "add": Argument("elements", required=False),
+            "remove": Argument("elements", required=False),
+            "count": Argument("counts", required=False),
+            "clear": Argument("fields", required=False),
+        },
+    ),
     "create": ActionSpec(
         "make a record; `record` names it for later events",
         {"device": _DEVICE, "record": Argument("text"), "type": Argument("text"), "set": Argument("values")},
@@ -52,6 +66,16 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "value": Argument("value", required=False),
         },
     ),
+    "check": ActionSpec(
+        "see what a device shows at this time, and how many of its records wait to be sent",
+        {
+            "device": _DEVICE,
+            "record": Argument("record", required=False),
+            "shows": Argument("values", required=False),
+            "pending": Argument("number", required=False),
+        },
+    ),
+    "sync": ActionSpec("someone asks the app to connect now, not when its backoff is over", {"device": _DEVICE}),
     # The network
     "partition": ActionSpec(
         "cut every link between the groups; nodes in no group keep theirs",

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import RecordId
+from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 from crdt_sync_client.engine.model import CreateOp, DeleteOp, Operation, ResolveOp, RestoreOp, UpdateOp
+from crdt_sync_sim.checks import Violation
 from crdt_sync_sim.device_node import DeviceNode
+from crdt_sync_sim.expecting import check_now
 from crdt_sync_sim.network import Mischief, between
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.relay_node import RelayNode
@@ -34,6 +37,8 @@ class Actor:
         """Faults that really happened, by action."""
         self.refusals: list[tuple[Scheduled, CrdtSyncError]] = []
         """Written events that the product refused."""
+        self.mismatches: list[Violation] = []
+        """What `check` events saw and did not expect."""
 
     def act(self, event: Scheduled) -> None:
         """Do what the event says, now."""
@@ -41,7 +46,7 @@ class Actor:
         arguments = {name.rstrip("_"): value for name, value in event.arguments.items()}
         method: Callable[[Scheduled, Mapping[str, Any]], None] = getattr(self, f"_{event.action}")
         method(event, arguments)
-        if event.action not in ("work", "edit", "create", "delete", "restore", "resolve"):
+        if event.action not in ("work", "edit", "create", "delete", "restore", "resolve", "check", "sync"):
             self.delivered[event.action] = self.delivered.get(event.action, 0) + 1
 
     def _node(self, name: str) -> Node:
@@ -66,7 +71,11 @@ class Actor:
 
     def _edit(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         record_type, id = self._name(arguments)
-        self._write(event, arguments, UpdateOp(record_type, id, arguments["set"]))
+        changes: dict[Any, Any] = dict(arguments.get("set", {}))
+        for given, change in (("add", AddElement), ("remove", RemoveElement), ("count", Increment)):
+            changes |= {name: change(value) for name, value in arguments.get(given, {}).items()}
+        changes |= dict.fromkeys(arguments.get("clear", ()))
+        self._write(event, arguments, UpdateOp(record_type, id, changes))
 
     def _create(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         record_type, id = self._sim.name_record(arguments["record"], arguments["type"])
@@ -87,6 +96,15 @@ class Actor:
                     {"value": arguments["value"]} if "value" in arguments else {"keep": arguments["keep"]}
                 )
                 self._write(event, arguments, ResolveOp(conflict.id, **choice))
+
+    def _sync(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        device = self._device(arguments)
+        if device.ready:
+            device.sync.reconnect_now()
+
+    def _check(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        device = self._device(arguments)
+        self.mismatches += check_now(self._sim, device, event)
 
     def _write(self, event: Scheduled, arguments: Mapping[str, Any], operation: Operation) -> None:
         results = self._device(arguments).write([operation])

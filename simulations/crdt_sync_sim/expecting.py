@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crdt_sync_sim.checks import Violation
 from crdt_sync_sim.device_node import DeviceNode
-from crdt_sync_sim.scenario import FieldExpectation
+from crdt_sync_sim.scenario import FieldExpectation, Scheduled
 
 if TYPE_CHECKING:
     from crdt_sync_sim.run import Simulation
@@ -37,7 +37,36 @@ def check_expectations(sim: Simulation) -> Iterator[Violation]:
             standing = len(device.engine.conflicts(open_only=True))
             if standing != expect.open_conflicts:
                 yield Violation(0, f"{standing} open conflicts on {device.name}, not {expect.open_conflicts}")
+    if expect.records is not None:
+        for device in devices:
+            count = sum(len(device.engine.query(name)) for name in sim.scenario.schemas)
+            if count != expect.records:
+                yield Violation(0, f"{count} records on {device.name}, not {expect.records}")
+    yield from sim.actor.mismatches
     yield from _totals(sim)
+
+
+def check_now(sim: Simulation, device: DeviceNode, event: Scheduled) -> Iterator[Violation]:
+    """What a `check` event finds different from what it says."""
+    where = f"{sim.scenario.source}:{event.line}: at {event.at_s:g} s"
+    if not device.ready:
+        yield Violation(0, f"{where} {device.name} is not running")
+        return
+    if "record" in event.arguments:
+        name = event.arguments["record"]
+        known = sim.records.get(name)
+        record = known and device.engine.get(*known)
+        for field, expected in event.arguments.get("shows", {}).items():
+            value = _at(record.values, field) if record else None
+            if not _equal(value, expected):
+                yield Violation(0, f"{where} {name}.{field} on {device.name} is {value!r}, not {expected!r}")
+        if record is None:
+            yield Violation(0, f"{where} {name} is not on {device.name}")
+    pending = device.engine.status_counts().pending
+    if pending != event.arguments.get("pending", pending):
+        yield Violation(
+            0, f"{where} {pending} records wait on {device.name}, not {event.arguments['pending']}"
+        )
 
 
 def _totals(sim: Simulation) -> Iterator[Violation]:

@@ -131,6 +131,8 @@ class Expectations:
     deleted: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
     refused: int | None = None
+    records: int | None = None
+    """How many records, not counting deleted ones, every device shows."""
     fields: tuple[FieldExpectation, ...] = ()
 
 

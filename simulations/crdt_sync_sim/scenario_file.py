@@ -43,7 +43,7 @@ _MIX: Final = {"create", "update", "delete", "restore", "resolve"}
 _RECORD: Final = {"type", "by", "values"}
 _EXPECT: Final = {
     "converged_within_s", "open_conflicts", "bytes_up_to", "acknowledged_at_least", "refused", "deleted",
-    "present", "field",
+    "present", "records", "field",
 }  # fmt: skip
 _EXPECT_FIELD: Final = {"record", "field", "value", "conflict", "alternatives"}
 _MAX_DEVICES: Final = 500
@@ -286,6 +286,7 @@ class _Reader:
             bytes_up_to=_whole(self._optional(table, "bytes_up_to", at)),
             acknowledged_at_least=_whole(self._optional(table, "acknowledged_at_least", at)),
             refused=_whole(self._optional(table, "refused", at)),
+            records=_whole(self._optional(table, "records", at)),
             deleted=tuple(table.get("deleted", ())),
             present=tuple(table.get("present", ())),
             fields=tuple(fields),
@@ -316,8 +317,30 @@ class _Reader:
             case "values":
                 type_name = arguments.get("type") or self._types.get(str(arguments.get("record")), "")
                 self._check_values(str(type_name), value, at, whole="type" in arguments)
+            case "elements" | "counts" | "fields":
+                type_name = self._types.get(str(arguments.get("record")), "")
+                self._check_parts(type_name, value, argument.kind, at)
             case _:
                 pass
+
+    def _check_parts(self, type_name: str, given: Any, kind: str, at: tuple[str | int, ...]) -> None:
+        """Elements of sets, steps of counters, names of fields to clear."""
+        schema = self._schemas.get(type_name)
+        if schema is None or not isinstance(given, list if kind == "fields" else dict):
+            what = "a list of fields" if kind == "fields" else "a table of fields"
+            self._bad(at, f"{at[-1]} is {what}")
+            return
+        for name in given:
+            try:
+                spec = schema.field_at(tuple(str(name).split(".")))
+                if kind == "elements":
+                    spec.check([given[name]], name)
+            except CrdtSyncError as exc:
+                self._bad((*at, name), f"{exc.message}{'; ' + exc.hint if exc.hint else ''}")
+                continue
+            shape = {"elements": "set", "counts": "counter"}.get(kind, spec.shape)
+            if spec.shape != shape:
+                self._bad((*at, name), f"{name} is not a {shape}")
 
     def _check_groups(self, groups: Any, nodes: list[str], at: tuple[str | int, ...]) -> None:
         if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
