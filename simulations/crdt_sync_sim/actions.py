@@ -36,6 +36,9 @@ _NODE: Final = Argument("node")
 _RECORD: Final = Argument("record")
 _LATER: Final = "this version of the product does not have it"
 
+EDIT_PARTS: Final = ("set", "add", "remove", "count", "clear")
+"""The ways in which an edit changes fields."""
+
 ACTIONS: Final[dict[str, ActionSpec]] = {
     # Work of people
     "edit": ActionSpec(
@@ -75,7 +78,9 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "pending": Argument("number", required=False),
         },
     ),
-    "sync": ActionSpec("someone asks the app to connect now, not when its backoff is over", {"device": _DEVICE}),
+    "sync": ActionSpec(
+        "someone asks the app to connect now, not when its backoff is over", {"device": _DEVICE}
+    ),
     # The network
     "partition": ActionSpec(
         "cut every link between the groups; nodes in no group keep theirs",

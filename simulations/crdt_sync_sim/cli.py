@@ -115,10 +115,16 @@ def minimise(case: Path, runs: int, as_json: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(_DEFAULT_OUT), help="Where failing cases go."
 )
+@click.option(
+    "--minimise-runs",
+    type=click.IntRange(0),
+    default=100,
+    help="Runs to spend at most on minimising each new kind of failure, beyond the minutes; 0: do not.",
+)
 @_json_option
-def explore(minutes: float, name: str, first: int, out: Path, as_json: bool) -> None:
-    """Try seed after seed; keep each new kind of failure as a case."""
-    _commands().explore(minutes, name, first, out, as_json)
+def explore(minutes: float, name: str, first: int, out: Path, minimise_runs: int, as_json: bool) -> None:
+    """Try seed after seed; keep each new kind of failure as a minimised case."""
+    _commands().explore(minutes, name, first, out, minimise_runs, as_json)
 
 
 @simulate.command(epilog=_example("crdt-sync simulate ls --json"))

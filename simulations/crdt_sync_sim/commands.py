@@ -22,6 +22,7 @@ from crdt_sync_sim.scenario import EXIT_CODES, Scenario
 from crdt_sync_sim.scenario_file import ScenarioError, load_scenario
 
 _DEFAULT_OUT: Final = "sim-cases"
+_EVENTS_SHOWN: Final = 20
 
 
 def scenario_folder() -> Path:
@@ -179,8 +180,8 @@ def minimise(case: Path, runs: int, as_json: bool) -> None:
         click.echo(f"  {event}")
 
 
-def explore(minutes: float, name: str, first: int, out: Path, as_json: bool) -> None:
-    """Try seed after seed; keep each new kind of failure as a case."""
+def explore(minutes: float, name: str, first: int, out: Path, minimise_runs: int, as_json: bool) -> None:
+    """Try seed after seed; keep each new kind of failure, with as few events as `minimise_runs` find."""
     loaded = _load(name)
     deadline_s = time.monotonic() + minutes * 60
     kinds: dict[str, int] = {}
@@ -188,12 +189,15 @@ def explore(minutes: float, name: str, first: int, out: Path, as_json: bool) -> 
     while time.monotonic() < deadline_s:
         outcome = run_once(loaded, seed)
         if outcome.failed and outcome.kind not in kinds:
-            kept = run_once(loaded, seed, keep_trace=True)
-            folder = write_case(kept, out)
+            kept, folder = _kept(outcome, minimise_runs, out)
             if as_json:
-                click.echo(json.dumps({**to_json(kept), "case": str(folder)}))
+                found = {"kind": outcome.kind, "minimised_from": len(outcome.events), "case": str(folder)}
+                click.echo(json.dumps({**to_json(kept), **found}))
             else:
                 click.echo(to_text(kept, replay=f"crdt-sync simulate replay {folder}"), nl=False)
+                click.echo(f"  minimised     {len(outcome.events)} events to {len(kept.events)}")
+                for event in kept.events[:_EVENTS_SHOWN]:
+                    click.echo(f"    {event}")
             code = code or EXIT_CODES[outcome.verdict]
         if outcome.failed:
             kinds[outcome.kind] = kinds.get(outcome.kind, 0) + 1
@@ -205,6 +209,13 @@ def explore(minutes: float, name: str, first: int, out: Path, as_json: bool) -> 
     else:
         click.echo(f"{seed - first} runs; {len(kinds)} kinds of failure in {sum(kinds.values())} runs")
     sys.exit(code)
+
+
+def _kept(failing: Outcome, max_runs: int, out: Path) -> tuple[Outcome, Path]:
+    """The smallest failing form that was found, and the case folder it is in now."""
+    best = minimise_outcome(failing, max_runs=max_runs) if max_runs else failing
+    kept = run_once(failing.scenario, failing.seed, best.events, keep_trace=True)
+    return kept, write_case(kept, out)
 
 
 def ls(as_json: bool) -> None:

@@ -16,7 +16,7 @@ from crdt_sync.errors import CrdtSyncError, SchemaError
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.shipped import find_schema
-from crdt_sync_sim.actions import ACTIONS, Argument
+from crdt_sync_sim.actions import ACTIONS, EDIT_PARTS, Argument
 from crdt_sync_sim.scenario import (
     FAULTS,
     NOT_SURVIVED,
@@ -248,6 +248,8 @@ class _Reader:
                     self._check_argument(arguments, name, argument, (*at, name))
                 elif argument.required:
                     self._bad(at, f"{action} needs {name}")
+            if action == "edit":
+                self._check_edit(arguments, at)
             if action == "create" and isinstance(arguments.get("record"), str):
                 self._types[arguments["record"]] = str(arguments.get("type", ""))
             events.append(Scheduled(at_s, action, arguments, self._lines.line(*at)))
@@ -323,6 +325,15 @@ class _Reader:
             case _:
                 pass
 
+    def _check_edit(self, arguments: Mapping[str, Any], at: tuple[str | int, ...]) -> None:
+        """An edit changes something, and each field in one way."""
+        parts = [arguments[part] for part in EDIT_PARTS if part in arguments]
+        names = [str(name) for part in parts if isinstance(part, dict | list) for name in part]
+        if not names:
+            self._bad(at, f"an edit needs one of {', '.join(EDIT_PARTS)}")
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self._bad(at, f"{name} stands in two parts of one edit; make it two edits")
+
     def _check_parts(self, type_name: str, given: Any, kind: str, at: tuple[str | int, ...]) -> None:
         """Elements of sets, steps of counters, names of fields to clear."""
         schema = self._schemas.get(type_name)
@@ -333,14 +344,13 @@ class _Reader:
         for name in given:
             try:
                 spec = schema.field_at(tuple(str(name).split(".")))
-                if kind == "elements":
+                shape = {"elements": "set", "counts": "counter"}.get(kind, spec.shape)
+                if spec.shape != shape:
+                    self._bad((*at, name), f"{name} is not a {shape}")
+                elif kind == "elements":
                     spec.check([given[name]], name)
             except CrdtSyncError as exc:
                 self._bad((*at, name), f"{exc.message}{'; ' + exc.hint if exc.hint else ''}")
-                continue
-            shape = {"elements": "set", "counts": "counter"}.get(kind, spec.shape)
-            if spec.shape != shape:
-                self._bad((*at, name), f"{name} is not a {shape}")
 
     def _check_groups(self, groups: Any, nodes: list[str], at: tuple[str | int, ...]) -> None:
         if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -220,6 +221,68 @@ def test_a_failing_run_is_kept_replayed_and_minimised(
     smallest = minimise(failing, max_runs=40)
     assert smallest.failed
     assert len(smallest.events) < len(failing.events)
+
+
+def test_explore_minimises_each_new_kind_of_failure(
+    small: Scenario, monkeypatch: MonkeyPatch, tmp_path: Path
+) -> None:
+    forget_some_merges(monkeypatch)
+    monkeypatch.setattr(commands, "_load", lambda name: small)
+    result = CliRunner().invoke(
+        cli.simulate,
+        ["explore", "--minutes", "0.01", "--minimise-runs", "12", "--out", str(tmp_path), "--json"],
+    )
+    assert result.exit_code == 10
+    first = json.loads(result.output.splitlines()[0])
+    assert first["events"] < first["minimised_from"]
+    _, _, events, digest = read_case(Path(first["case"]))
+    assert len(events) == first["events"]
+    assert digest == first["digest"]
+
+
+def test_what_is_checked_in_the_middle_of_a_story_bites(tmp_path: Path) -> None:
+    path = tmp_path / "look.toml"
+    path.write_text(_LOOK)
+    assert simulate(load_scenario(path), 1).verdict == "pass"
+    for right, wrong in (("= {}, site", "= {B = {}}, site"), ("pending = 1", "pending = 0")):
+        path.write_text(_LOOK.replace(right, wrong))
+        outcome = simulate(load_scenario(path), 1)
+        assert outcome.verdict == "safety"
+        assert "look.toml:25: at 40 s" in shown(outcome)
+
+
+_LOOK = """
+[devices]
+office = "admin"
+tablet = "field"
+[records.wo1]
+values = {title = "Pump", tags = ["old"], parts_used = {A = {qty = 1}}}
+[[at]]
+s = 5
+do = "offline"
+device = "tablet"
+for_s = 60
+[[at]]
+s = 20
+do = "edit"
+device = "tablet"
+record = "wo1"
+add = {tags = "new"}
+clear = ["parts_used.A", "description"]
+[[at]]
+s = 21
+do = "edit"
+device = "tablet"
+record = "wo1"
+set = {site_id = "north"}
+[[at]]
+s = 40
+do = "check"
+device = "tablet"
+record = "wo1"
+shows = {tags = ["old", "new"], parts_used = {}, site_id = "north"}
+pending = 1
+"""
 
 
 def test_the_command_tells_by_its_exit_code() -> None:

@@ -120,3 +120,23 @@ def test_every_scenario_that_ships_is_good() -> None:
     assert len(files) >= 12
     for path in files:
         assert load_scenario(path).title
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ("", "an edit needs one of set, add, remove, count, clear"),
+        ('add = {tags = "a"}\nremove = {tags = "b"}', "tags stands in two parts of one edit"),
+        ('add = {title = "a"}', "title is not a set"),
+        ("count = {cost = 1}", "cost is not a counter"),
+        ('clear = ["tittle"]', "title"),
+        ('clear = "title"', "clear is a list of fields"),
+        ("add = {tags = 5}", "tags"),
+    ],
+)
+def test_what_is_wrong_in_an_edit_is_said_with_its_line(edit: str, message: str) -> None:
+    wrong = GOOD.replace('set = {status = "assigned", "parts_used.A.qty" = 2}', edit)
+    with pytest.raises(ScenarioError) as caught:
+        read_scenario(wrong, source="x")
+    assert caught.value.problems[0].line in range(18, 25)
+    assert message in str(caught.value)
