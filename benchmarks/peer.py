@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from crdt_sync_client import Device  # noqa: E402  (the checkout's packages are found first)
+from crdt_sync_client import Device
 
 KEY_VARIABLE = "CRDT_SYNC_BENCH_KEY"
 

@@ -30,16 +30,16 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from crdt_sync.crypto.device_keys import DeviceKeys  # noqa: E402  (the checkout's packages are found first)
-from crdt_sync.crypto.envelope import parse  # noqa: E402
-from crdt_sync.crypto.payload import Payload  # noqa: E402
-from crdt_sync.crypto.space_keys import SpaceKeys  # noqa: E402
-from crdt_sync.ids import Incarnation  # noqa: E402
-from crdt_sync.membership.authoring import make_join  # noqa: E402
-from crdt_sync.membership.invites import InviteLink, open_invite  # noqa: E402
-from crdt_sync.membership.log import MembershipLog  # noqa: E402
-from crdt_sync.protocol.device_session import DeviceSession  # noqa: E402
-from crdt_sync.protocol.frames import (  # noqa: E402
+from crdt_sync.crypto.device_keys import DeviceKeys
+from crdt_sync.crypto.envelope import parse
+from crdt_sync.crypto.payload import Payload
+from crdt_sync.crypto.space_keys import SpaceKeys
+from crdt_sync.ids import Incarnation
+from crdt_sync.membership.authoring import make_join
+from crdt_sync.membership.invites import InviteLink, open_invite
+from crdt_sync.membership.log import MembershipLog
+from crdt_sync.protocol.device_session import DeviceSession
+from crdt_sync.protocol.frames import (
     Appended,
     AppendRefused,
     Challenge,
@@ -47,15 +47,15 @@ from crdt_sync.protocol.frames import (  # noqa: E402
     RowKind,
     Welcome,
 )
-from crdt_sync.protocol.limits import (  # noqa: E402
+from crdt_sync.protocol.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_FRAME_BYTES,
     PATH,
     SUBPROTOCOL,
 )
-from crdt_sync.records.document import RecordDocument  # noqa: E402
-from crdt_sync.records.update_check import check_update  # noqa: E402
-from crdt_sync_client.relay_connection import RelayConnection  # noqa: E402
+from crdt_sync.records.document import RecordDocument
+from crdt_sync.records.update_check import check_update
+from crdt_sync_client.relay_connection import RelayConnection
 
 FIELD = ("meter_reading",)
 AGENT = "crdt-sync benchmark reader"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.harness import machine  # noqa: E402  (the checkout's packages are found first)
+from benchmarks.harness import machine
 
 WORKLOADS = ("initial", "delta", "latency", "throughput", "fanout", "size")
 SIZES = {

@@ -104,11 +104,11 @@ def abandon(replica: Replica, space: Space) -> None:
         db = replica.db
         for table in ("documents", "conflicts"):
             db.execute(
-                f"DELETE FROM {table} WHERE record IN (SELECT no FROM records WHERE space = ?)",  # noqa: S608
+                f"DELETE FROM {table} WHERE record IN (SELECT no FROM records WHERE space = ?)",
                 (space.no,),
             )
         for table in ("membership", "records", "outbox", "sealed", "chains", "quarantine"):
-            db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))  # noqa: S608
+            db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))
         db.execute("DELETE FROM spaces WHERE no = ?", (space.no,))
     replica.reload()
 

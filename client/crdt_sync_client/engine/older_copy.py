@@ -64,7 +64,7 @@ def fork(replica: Replica, space: Space, author: Author) -> list[Named]:
     with replica.transaction(durable=True):
         for table in ("outbox", "sealed"):
             replica.db.execute(
-                f"UPDATE {table} SET error = ? WHERE space = ? AND incarnation = ?",  # noqa: S608
+                f"UPDATE {table} SET error = ? WHERE space = ? AND incarnation = ?",
                 (OLDER_COPY, space.no, incarnation),
             )
         # What the relay has of this chain is the other life's from here on: it is followed like anyone's.
@@ -204,7 +204,7 @@ class Rescues:
                     db.execute("UPDATE outbox SET change = ? WHERE no = ?", values)
         for table in ("outbox", "sealed", "held"):
             db.execute(
-                f"DELETE FROM {table} WHERE record = ? AND incarnation = ?",  # noqa: S608
+                f"DELETE FROM {table} WHERE record = ? AND incarnation = ?",
                 (record.no, author.incarnation),
             )
         authors = self._space.held[record.opaque]

@@ -125,7 +125,7 @@ class Replica:
         )
         sessions = {id: space.session for id, space in self.spaces.items()}
         self.spaces = {}
-        for row in db.rows(f"SELECT {_SPACE_COLUMNS} FROM spaces ORDER BY no"):  # noqa: S608 constant
+        for row in db.rows(f"SELECT {_SPACE_COLUMNS} FROM spaces ORDER BY no"):
             space = Space.load(db, row, self.device_id)
             space.session = sessions.get(space.id, space.session)
             for id, text in db.rows(

@@ -49,7 +49,7 @@ def session_author(replica: Replica, space: Space) -> Author:
     """
     for table in ("sealed", "outbox"):
         incarnation = replica.db.value(
-            f"SELECT incarnation FROM {table} WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1",  # noqa: S608
+            f"SELECT incarnation FROM {table} WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1",
             (space.no,),
         )
         if incarnation is not None:
@@ -112,7 +112,7 @@ def contradicts_unsent(replica: Replica, space: Space, author: Author, link: Cha
     place = (space.no, author.incarnation)
     unsent = any(
         replica.db.value(
-            f"SELECT 1 FROM {table} WHERE space = ? AND incarnation = ? AND error IS NOT ? LIMIT 1",  # noqa: S608
+            f"SELECT 1 FROM {table} WHERE space = ? AND incarnation = ? AND error IS NOT ? LIMIT 1",
             (*place, older_copy.OLDER_COPY),
         )
         for table in ("sealed", "outbox")
@@ -357,7 +357,7 @@ def retry_failed(replica: Replica, space_no: int | None) -> int:
         count = 0
         for table in ("sealed", "outbox"):
             cursor = replica.db.execute(
-                f"UPDATE {table} SET error = NULL WHERE error IS NOT NULL AND error != ?1"  # noqa: S608
+                f"UPDATE {table} SET error = NULL WHERE error IS NOT NULL AND error != ?1"
                 " AND (?2 IS NULL OR space = ?2)",
                 (older_copy.OLDER_COPY, space_no),
             )
