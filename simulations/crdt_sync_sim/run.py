@@ -132,8 +132,8 @@ class Simulation:
         self.leaks: set[str] = set()
         self.story_us = 0
         self.healed_us = 0
-        """Devices whose store was replaced by an old copy."""
         self._backups: dict[str, int] = {}
+        """When the last copy of a node's storage was made."""
 
     def _storage(self, name: str) -> Storage:
         if self.scenario.storage == "memory":
@@ -219,9 +219,9 @@ class Simulation:
 
     def converged(self) -> bool:
         """All connected, all outboxes empty, everything received."""
-        done = True
+        done, head = True, self._relay_head()
         for device in self.devices.values():
-            if self._is_synced(device):
+            if self._is_synced(device, head):
                 if device.tally.converged_us is None:
                     device.tally.converged_us = self.world.now_us
             else:
@@ -229,8 +229,8 @@ class Simulation:
                 done = False
         return done
 
-    def _is_synced(self, device: DeviceNode) -> bool:
-        if not device.ready or not device.sync.idle or device.sync.cursor < self._relay_head():
+    def _is_synced(self, device: DeviceNode, head: int) -> bool:
+        if not device.ready or not device.sync.idle or device.sync.cursor < head:
             return False
         return device.engine.status_counts().pending == 0
 
@@ -264,7 +264,7 @@ class Simulation:
         for device in self.devices.values():
             if not device.ready:
                 details.append(f"{device.name} is not running")
-            elif not self._is_synced(device):
+            elif not self._is_synced(device, self._relay_head()):
                 items = device.engine.outbox()
                 problem = device.sync.problem
                 state = ", ".join(sorted({item.state for item in items})) or "empty"

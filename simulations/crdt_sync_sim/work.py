@@ -39,12 +39,9 @@ def draw_operation(device: DeviceNode, chance: Random, mix: dict[str, int]) -> O
         return None
     if kind == "create":
         return CreateOp(schema.type, _values(schema, chance))
-    records = device.engine.query(schema.type, deleted=kind == "restore")
-    records = [record for record in records if record.deleted == (kind == "restore")]
-    if not records:
+    record = _record(device, schema, chance, deleted=kind == "restore")
+    if record is None:
         return CreateOp(schema.type, _values(schema, chance)) if kind == "update" else None
-    # A few records get most of the work, as in life; that is where conflicts are.
-    record = records[min(int(chance.expovariate(0.5)), len(records) - 1)]
     match kind:
         case "delete":
             return DeleteOp(schema.type, record.id)
@@ -52,6 +49,19 @@ def draw_operation(device: DeviceNode, chance: Random, mix: dict[str, int]) -> O
             return RestoreOp(schema.type, record.id)
         case _:
             return UpdateOp(schema.type, record.id, _changes(schema, record, chance))
+
+
+def _record(device: DeviceNode, schema: RecordSchema, chance: Random, *, deleted: bool) -> Record | None:
+    """A record to work on. A few get most of the work, as in life; that is where conflicts are."""
+    if deleted:
+        gone = [record for record in device.engine.query(schema.type, deleted=True) if record.deleted]
+        return gone[min(int(chance.expovariate(0.5)), len(gone) - 1)] if gone else None
+    count = device.engine.count(schema.type)
+    if not count:
+        return None
+    # Only the one is read: with a thousand records, all of them for each operation would be most of a run.
+    place = min(int(chance.expovariate(0.5)), count - 1)
+    return device.engine.query(schema.type, limit=1, offset=place)[0]
 
 
 def _schema(device: DeviceNode, chance: Random) -> RecordSchema | None:
