@@ -27,9 +27,9 @@ FLIGHTS: Final = 2
 MAX_ENVELOPES: Final = 512
 """Per push. Sealing them takes some 25 ms of the store's thread, for which local writes wait."""
 MAX_BYTES: Final = 64 * 1024
-"""Per push, unless a single envelope is larger. What one push brought stays brought when the link breaks, so a
-backlog gets ahead on a link that lives for seconds: 64 KiB take half a second at 1 Mbit/s and eight at
-64 kbit/s, well within a heartbeat, whose answer waits behind the frame."""
+"""Per push, unless a single envelope is larger. What one push brought stays brought when the link breaks,
+so a backlog gets ahead on a link that lives for seconds: 64 KiB take half a second at 1 Mbit/s and eight
+at 64 kbit/s, well within a heartbeat, whose answer waits behind the frame."""
 PAUSE_PER_ENVELOPE_S: Final = 0.001
 """About what one envelope costs all who handle it, with a handful of readers."""
 MAX_PAUSE_S: Final = 0.1
