@@ -68,6 +68,7 @@ class DatabaseThread(aiosqlite.Connection):
         """The result of `work()`, or what it raised."""
         if not self._running or self._connection is None:
             raise _closed()
+        # aiosqlite leaves this method without types.
         return cast(T, await self._execute(work))  # type: ignore[no-untyped-call]
 
 

@@ -116,6 +116,7 @@ async def _append_join(
     while True:
         await _read_log(connection, entries)
         log = list(entries)
+        # mypy does not infer the type of a lambda with a default argument.
         entry = await thread.run(lambda log=log: engine.join_from_log(link, log, now_ms))  # type: ignore[misc]
         try:
             await connection.send(connection.session.append(entry))

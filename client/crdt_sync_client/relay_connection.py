@@ -69,6 +69,7 @@ _HINTS: Final[dict[int, str]] = {
 try:
     AGENT: Final = f"crdt-sync/{version('crdt-sync')} python"
 except PackageNotFoundError:  # pragma: no cover - a source tree that was never installed
+    # One of two assignments to a Final name happens.
     AGENT: Final = "crdt-sync python"  # type: ignore[misc]
 
 

@@ -145,6 +145,7 @@ class SpaceSync:
                 if await self._settle(session):
                     await self._note_synced()
                     return
+                # mypy does not infer the type of a lambda with a default argument.
                 await self.signal.until(lambda s=session: self.session is not s)  # type: ignore[misc]
                 if self.failures > before and not patient and self.problem is not None:
                     raise self.problem
@@ -169,6 +170,7 @@ class SpaceSync:
         async with self.held(), self._appending:
             for tries_left in reversed(range(APPEND_TRIES)):
                 session = await self.live(patient=False)
+                # mypy does not infer the type of a lambda with a default argument.
                 await self.signal.until(lambda s=session: s.caught_up or not s.live)  # type: ignore[misc]
                 seen = session.membership_batches
                 entry, made = await self._thread.run(make)
@@ -181,6 +183,7 @@ class SpaceSync:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(ROW_TIMEOUT_S):
                         await self.signal.until(
+                            # mypy does not infer the type of a lambda with a default argument.
                             lambda s=session, n=seen: s.membership_batches != n or not s.live  # type: ignore[misc]
                         )
         raise AssertionError("unreachable")

@@ -120,6 +120,7 @@ def check_value(value: object, depth: int = 0) -> None:
     """Raises ValueError for anything that is not a `Value`."""
     kind = type(value)
     if kind in _SCALARS:
+        # `kind is int` narrows `value`, which mypy does not see.
         if kind is int and not -(2**63) <= value < 2**64:  # type: ignore[operator]
             raise ValueError("an integer outside -2**63 to 2**64 - 1")
         return

@@ -51,7 +51,7 @@ class ValueRule(Rule):
 
     def choose(self, writes: Sequence[Write]) -> Write:
         """The write whose value is shown. `writes` is not empty; its order does not matter."""
-        raise NotImplementedError
+        raise NotImplementedError  # each rule chooses in its own way
 
 
 def by_clock(write: Write) -> tuple[int, bytes, int]:

@@ -65,6 +65,7 @@ def json_option(command: Callable[P, R]) -> Callable[..., R]:
 
     @functools.wraps(command)
     def wrapper(*args: Any, as_json: bool, **kwargs: Any) -> R:
+        # The added keyword is not part of P, which a ParamSpec cannot say.
         return command(*args, out=Output(as_json=as_json), **kwargs)  # type: ignore[arg-type]
 
     option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for programs.")
@@ -76,6 +77,7 @@ def store_options(command: Callable[P, R]) -> Callable[..., R]:
 
     @functools.wraps(command)
     def wrapper(*args: Any, store: Path, passphrase_file: Path | None, **kwargs: Any) -> R:
+        # The added keyword is not part of P, which a ParamSpec cannot say.
         return command(*args, target=Target(store, passphrase_file), **kwargs)  # type: ignore[arg-type]
 
     store = click.option(
