@@ -66,11 +66,16 @@ _HINTS: Final[dict[int, str]] = {
     CloseCode.MALFORMED: "update this device or the relay, whichever is older",
 }
 
-try:
-    AGENT: Final = f"crdt-sync/{version('crdt-sync')} python"
-except PackageNotFoundError:  # pragma: no cover - a source tree that was never installed
-    # One of two assignments to a Final name happens.
-    AGENT: Final = "crdt-sync python"  # type: ignore[misc]
+
+def _agent() -> str:
+    """What this device calls itself to the relay; without a version in a source tree never installed."""
+    try:
+        return f"crdt-sync/{version('crdt-sync')} python"
+    except PackageNotFoundError:
+        return "crdt-sync python"
+
+
+AGENT: Final = _agent()
 
 
 class RelayConnection:

@@ -120,8 +120,7 @@ def check_value(value: object, depth: int = 0) -> None:
     """Raises ValueError for anything that is not a `Value`."""
     kind = type(value)
     if kind in _SCALARS:
-        # `kind is int` narrows `value`, which mypy does not see.
-        if kind is int and not -(2**63) <= value < 2**64:  # type: ignore[operator]
+        if kind is not bool and isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise ValueError("an integer outside -2**63 to 2**64 - 1")
         return
     if depth >= MAX_VALUE_DEPTH:

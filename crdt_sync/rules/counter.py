@@ -23,11 +23,13 @@ class Counter(Rule):
 
     def total(self, writes: Sequence[Write]) -> int | float:
         """The value of the counter. A total that is no number, from a broken peer, counts as nothing."""
-        # mypy does not narrow by type(): what is left are numbers.
-        numbers = [write.value for write in writes if type(write.value) in (int, float)]
+        values = (write.value for write in writes)
+        numbers = [
+            value for value in values if isinstance(value, int | float) and not isinstance(value, bool)
+        ]
         if any(isinstance(number, float) for number in numbers):
-            return _sum_of_floats(numbers)  # type: ignore[arg-type]
-        return sum(numbers)  # type: ignore[arg-type]
+            return _sum_of_floats(numbers)
+        return sum(numbers)
 
 
 def _sum_of_floats(numbers: Sequence[int | float]) -> float:
