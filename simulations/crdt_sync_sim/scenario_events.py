@@ -1,0 +1,105 @@
+"""Reads the events of a scenario, in the order of their times, each checked against the table of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crdt_sync_sim.actions import ACTIONS, EDIT_PARTS, Argument
+from crdt_sync_sim.scenario import RELAY, Scheduled
+from crdt_sync_sim.scenario_names import Names
+from crdt_sync_sim.scenario_tables import Tables
+from crdt_sync_sim.toml_lines import Path
+
+
+class EventReader:
+    """See the module. Records that events create are added to `names`."""
+
+    def __init__(self, tables: Tables, names: Names) -> None:
+        self._tables = tables
+        self._names = names
+
+    def read(self, blocks: list[Any]) -> tuple[Scheduled, ...]:
+        events = []
+        # In order of time, so that a record created by one event is known to later ones.
+        order = sorted(range(len(blocks)), key=lambda index: _time_of(blocks[index]))
+        for index in order:
+            block, at = blocks[index], ("at", index)
+            if not isinstance(block, dict):
+                self._tables.bad(at, "an event is a table: [[at]]")
+                continue
+            action = self._tables.get(block, "do", str, "", at)
+            at_s = self._tables.number(block, "s", 0.0, at=at)
+            spec = ACTIONS.get(action)
+            if spec is None:
+                self._tables.bad((*at, "do"), self._tables.no_such("action", action, ACTIONS))
+                continue
+            if spec.not_yet:
+                self._tables.bad((*at, "do"), f"{action} cannot be simulated yet: {spec.not_yet}")
+                continue
+            arguments = {name: value for name, value in block.items() if name not in ("do", "s")}
+            self._tables.known(arguments, set(spec.arguments), at, action)
+            for name, argument in spec.arguments.items():
+                if name in arguments:
+                    self._check_argument(arguments, name, argument, (*at, name))
+                elif argument.required:
+                    self._tables.bad(at, f"{action} needs {name}")
+            if action == "edit":
+                self._check_edit(arguments, at)
+            if action == "create" and isinstance(arguments.get("record"), str):
+                self._names.types[arguments["record"]] = str(arguments.get("type", ""))
+            events.append(Scheduled(at_s, action, arguments, self._tables.line(at)))
+        return tuple(events)
+
+    def _check_argument(self, arguments: Mapping[str, Any], name: str, argument: Argument, at: Path) -> None:
+        value = arguments[name]
+        nodes = [*self._names.devices, RELAY]
+        match argument.kind:
+            case "device":
+                self._names.check_device(value, at)
+            case "node" if not isinstance(value, str) or value not in nodes:
+                self._tables.bad(at, self._tables.no_such("node", str(value), nodes))
+            case "groups":
+                self._check_groups(value, nodes, at)
+            case "record":
+                self._names.check_record(value, at)
+            case "seconds" | "number" if isinstance(value, bool) or not isinstance(value, int | float):
+                self._tables.bad(at, f"{name} is a number")
+            case "seconds" if value < 0:
+                self._tables.bad(at, f"{name} cannot be negative")
+            case "text" if not isinstance(value, str):
+                self._tables.bad(at, f"{name} is text")
+            case "values":
+                type_name = arguments.get("type") or self._names.types.get(str(arguments.get("record")), "")
+                self._names.check_values(str(type_name), value, at, whole="type" in arguments)
+            case "elements" | "counts" | "fields":
+                type_name = self._names.types.get(str(arguments.get("record")), "")
+                self._names.check_parts(type_name, value, argument.kind, at)
+            case _:
+                pass
+
+    def _check_edit(self, arguments: Mapping[str, Any], at: Path) -> None:
+        """An edit changes something, and each field in one way."""
+        parts = [arguments[part] for part in EDIT_PARTS if part in arguments]
+        names = [str(name) for part in parts if isinstance(part, dict | list) for name in part]
+        if not names:
+            self._tables.bad(at, f"an edit needs one of {', '.join(EDIT_PARTS)}")
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self._tables.bad(at, f"{name} stands in two parts of one edit; make it two edits")
+
+    def _check_groups(self, groups: Any, nodes: list[str], at: Path) -> None:
+        if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
+            self._tables.bad(at, 'groups are lists of nodes, as in [["tablet"], ["office", "relay"]]')
+            return
+        seen: set[str] = set()
+        for name in (name for group in groups for name in group):
+            if name not in nodes:
+                self._tables.bad(at, self._tables.no_such("node", str(name), nodes))
+            elif name in seen:
+                self._tables.bad(at, f"{name} stands in two groups")
+            seen.add(name)
+
+
+def _time_of(block: Any) -> float:
+    value = block.get("s", 0) if isinstance(block, dict) else 0
+    return float(value) if isinstance(value, int | float) else 0.0
