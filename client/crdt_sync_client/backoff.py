@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from crdt_sync.rare import rare
+
 DELAYS_S: Final = (0.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 JITTER: Final = 0.25
 FIRST_JITTER_S: Final = 0.25
@@ -24,7 +26,9 @@ class Backoff:
 
     def next_s(self) -> float:
         """Seconds to wait now; longer every time until `reset`."""
-        delay_s = DELAYS_S[min(self._tries, len(DELAYS_S) - 1)]
+        if rare("backoff_longest"):
+            return self.longest_s()
+        delay_s = 0.0 if rare("backoff_none") else DELAYS_S[min(self._tries, len(DELAYS_S) - 1)]
         self._tries += 1
         spread_s = delay_s * JITTER if delay_s else FIRST_JITTER_S
         return delay_s + spread_s * self._random()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from crdt_sync.ids import Incarnation, SpaceId
 from crdt_sync.protocol.frames import Ack, Appended, AppendRefused, Deliver, FromRelay, Refuse
+from crdt_sync.rare import rare
 
 from .engine import Engine
 from .engine.model import Received
@@ -43,7 +44,11 @@ class IncomingBatch:
         for frame in frames:
             match frame:
                 case Deliver():
-                    self._rows.extend((row.sequence, int(row.kind), row.payload) for row in frame.rows)
+                    for row in frame.rows:
+                        self._rows.append((row.sequence, int(row.kind), row.payload))
+                        if rare("row_per_transaction"):
+                            self._rows_cursor = row.sequence
+                            self._deliver()
                     self._rows_cursor = self.cursor = frame.cursor
                     if frame.rows:
                         self.only_cursor = False

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from crdt_sync.crypto.envelope import Header
+from crdt_sync.rare import rare
 
 FLIGHTS: Final = 2
 """One being committed by the relay while the next travels; more would only split what could be merged."""
@@ -74,7 +75,8 @@ class PushWindow:
             header = Header.unpack(envelope)
             last[header.incarnation] = header.sequence
         self._flights.append((last, len(envelopes)))
-        self._pause_ends_s = self._clock() + min(len(envelopes) * PAUSE_PER_ENVELOPE_S, MAX_PAUSE_S)
+        if not rare("push_without_pause"):
+            self._pause_ends_s = self._clock() + min(len(envelopes) * PAUSE_PER_ENVELOPE_S, MAX_PAUSE_S)
         # There may be more; the next ask that comes back empty says so.
         self._dirty = True
 

@@ -16,6 +16,7 @@ from typing import Final, Generic, TypeVar
 
 from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.limits import MAX_COMPACT_RECORDS
+from crdt_sync.rare import rare
 
 SHORT_TAIL: Final = 4
 """Below this a snapshot saves a reader nothing: it is about as long as the updates it stands for."""
@@ -149,7 +150,8 @@ class CompactionPlanner(Generic[PeerT]):
             return []
         room = len(requests) * MAX_COMPACT_RECORDS
         for record, tail in self._long.items():
-            if tail.asked or (tail.length < LONG_TAIL and now_ms - tail.changed_ms < IDLE_MS):
+            busy = tail.length < LONG_TAIL and now_ms - tail.changed_ms < IDLE_MS
+            if tail.asked or (busy and not rare("compaction_early")):
                 continue
             taker = self._taker(requests, tail, now_ms)
             if taker is not None:

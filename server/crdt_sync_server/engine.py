@@ -54,6 +54,7 @@ from crdt_sync.protocol.frames import (
 )
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_REASON_CHARS, Limits
 from crdt_sync.protocol.relay_session import bye_of
+from crdt_sync.rare import rare
 from crdt_sync_server.checking import Checked, check_envelopes
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.signatures import Claim, verify_here
@@ -118,7 +119,8 @@ class RelayEngine:
     def process(self, arrivals: Sequence[Arrival], now_ms: int) -> list[Effect]:
         """Handle frames in order, durably. Effects are in the order in which they are to be done."""
         try:
-            return self._process(arrivals, now_ms)
+            if not rare("frame_per_commit"):
+                return self._process(arrivals, now_ms)
         except Exception as exc:
             log.error("a commit failed (%s); trying its %d frames one by one", _named(exc), len(arrivals))
         effects: list[Effect] = []
@@ -388,6 +390,8 @@ class RelayEngine:
         space = self._loaded(peer)
         only = RowKind.MEMBERSHIP if peer.author is None else None
         without = None if peer.author is None else space.chain(peer.author).key
+        if rare("page_of_one_row"):
+            max_rows = 1
         page = self._storage.read(
             space.key, after, max_rows=max_rows, max_bytes=max_bytes, without=without, only=only
         )

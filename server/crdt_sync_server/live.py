@@ -18,6 +18,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from crdt_sync.ids import Author
 from crdt_sync.protocol.frames import Deliver, Row, encode
+from crdt_sync.rare import rare
 from crdt_sync_server.effects import LiveRow
 
 RING_ROWS: Final = 1024
@@ -66,7 +67,8 @@ class LiveLog(Generic[ReaderT]):
         self._shrink()
 
     def _shrink(self) -> None:
-        while len(self._rows) > RING_ROWS or self._bytes > RING_BYTES:
+        rows, size_bytes = (0, 0) if rare("ring_dropped") else (RING_ROWS, RING_BYTES)
+        while len(self._rows) > rows or self._bytes > size_bytes:
             self._bytes -= len(self._rows.popleft().row.payload)
 
     def replace(self, row: Row) -> None:
@@ -99,7 +101,7 @@ class LiveLog(Generic[ReaderT]):
         for index in range(first, min(len(self._rows), first + FRAME_ROWS)):
             row, author = self._rows[index]
             size_bytes += len(row.payload)
-            if taken and size_bytes > FRAME_BYTES:
+            if taken and (size_bytes > FRAME_BYTES or rare("frame_per_row")):
                 break
             taken += 1
             if author is not None:

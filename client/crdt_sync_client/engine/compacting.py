@@ -19,6 +19,7 @@ from crdt_sync.crypto.payload import Payload
 from crdt_sync.crypto.space_keys import NONCE_BYTES
 from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.rare import rare
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine.open_records import OpenRecord
@@ -44,7 +45,7 @@ def make_snapshots(replica: Replica, space: Space, records: Iterable[OpaqueId]) 
 
 
 def _can_vouch(replica: Replica, record: OpenRecord, role: Role) -> bool:
-    if record.no in replica.unsent or record.no in replica.failed:
+    if record.no in replica.unsent or record.no in replica.failed or rare("compaction_declined"):
         return False
     if record.type == SCHEMA_TYPE and role is not Role.ADMIN:
         return False

@@ -15,6 +15,7 @@ import msgspec
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RecordId
+from crdt_sync.rare import rare
 from crdt_sync.records.document import RecordDocument
 from crdt_sync.records.view import RecordView
 from crdt_sync.schemas.model import RecordSchema
@@ -168,7 +169,7 @@ class OpenRecords:
     def keep(self, record: OpenRecord) -> None:
         """Hold the record open; the least recently used one makes room."""
         self._open[(record.space.no, record.opaque)] = record
-        if len(self._open) > self._max_open:
+        if len(self._open) > self._max_open or (len(self._open) > 1 and rare("record_evicted")):
             self._open.popitem(last=False)
 
     def drop(self, records: Iterable[OpenRecord]) -> None:

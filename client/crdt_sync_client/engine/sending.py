@@ -21,6 +21,7 @@ from crdt_sync.crypto.payload import Payload
 from crdt_sync.crypto.space_keys import NONCE_BYTES
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.rare import rare
 from crdt_sync.records.document import merge_updates
 from crdt_sync_client.engine import older_copy
 from crdt_sync_client.engine.model import Welcomed
@@ -124,6 +125,8 @@ def next_push(replica: Replica, space: Space, *, max_count: int, max_bytes: int)
     """See `Engine.next_push`."""
     if space.session.author is None or space.held:
         return []
+    if rare("push_of_one"):
+        max_count = min(max_count, 1)
     sent, size_bytes = _sent_before(replica, space, max_count, max_bytes)
     if space.session.resend:
         return sent
@@ -183,7 +186,8 @@ def _pending_groups(
     )
     for no, record, incarnation, schema_version, change, at_ms in rows.fetchall():
         group = latest.get(record)
-        if group is None or group.incarnation != incarnation or group.size_bytes + len(change) > _MERGE_BYTES:
+        full = group is not None and group.size_bytes + len(change) > _MERGE_BYTES
+        if group is None or group.incarnation != incarnation or full or rare("envelope_per_update"):
             if len(groups) >= max_count:
                 break  # what is left may belong to a record whose next group did not fit: keep the order
             if (groups or something_chosen) and size_bytes + len(change) + 512 > max_bytes:
