@@ -64,8 +64,10 @@ class Actor:
             return
         chance = Streams(self._sim.seed)[f"work/{arguments['draw']}"]
         workload = self._sim.scenario.workload
-        mix = dict(workload.mix) if workload is not None else DEFAULT_MIX
-        operation = draw_operation(device, chance, mix)
+        mix, fields = DEFAULT_MIX, None
+        if workload is not None:
+            mix, fields = dict(workload.mix), workload.fields
+        operation = draw_operation(device, chance, mix, fields)
         if operation is not None:
             device.write([operation])
 

@@ -46,7 +46,7 @@ def _work(scenario: Scenario, chance: Random) -> list[Scheduled]:
     devices = list(work.devices or writers)
     return [
         _event(chance.uniform(0, scenario.duration_s), "work", device=chance.choice(devices), draw=number)
-        for number in range(work.writes)
+        for number in range(work.operations)
     ]
 
 

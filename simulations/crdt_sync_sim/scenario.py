@@ -85,12 +85,15 @@ class RecordSpec:
 class Workload:
     """Random but valid work, spread over the duration. `mix` weighs create, update, delete and so on."""
 
-    writes: int
+    operations: int
+    """Saves, deletions and so on. Each assigns one field or several: that many writes."""
     devices: tuple[str, ...] = ()
     """Empty: all that may write."""
     mix: Mapping[str, int] = field(
         default_factory=lambda: {"create": 2, "update": 14, "delete": 1, "restore": 1, "resolve": 2}
     )
+    fields: tuple[int, int] | None = None
+    """How many fields one save touches, from and to. None: mostly one, at times two or four."""
 
 
 @dataclass(frozen=True, slots=True)

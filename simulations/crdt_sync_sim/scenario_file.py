@@ -6,6 +6,8 @@ the schemas. So a scenario that loads can be acted out; whether the product does
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any, Final, get_args
 
@@ -26,7 +28,7 @@ _TOP: Final = {
     "workload", "faults", "swarm", "at", "expect",
 }  # fmt: skip
 _NETWORK: Final = {"delay_ms", "jitter_ms", "loss", "kbit_per_s"}
-_WORKLOAD: Final = {"writes", "devices", "mix"}
+_WORKLOAD: Final = {"operations", "fields", "devices", "mix"}
 _MIX: Final = {"create", "update", "delete", "restore", "resolve"}
 _RECORD: Final = {"type", "by", "values"}
 _MAX_DEVICES: Final = 500
@@ -164,8 +166,22 @@ class _Reader:
         for kind, weight in mix.items():
             if not isinstance(weight, int) or weight < 0:
                 self._tables.bad((*at, "mix", kind), "a weight is a whole number, 0 or more")
-        work = Workload(int(self._tables.number(table, "writes", 100, at=at)), devices)
-        return Workload(work.writes, work.devices, mix) if mix and not self._tables.problems else work
+        operations = int(self._tables.number(table, "operations", 100, at=at))
+        work = Workload(operations, devices, fields=self._read_span(table))
+        return replace(work, mix=mix) if mix and not self._tables.problems else work
+
+    def _read_span(self, table: Mapping[str, Any]) -> tuple[int, int] | None:
+        """How many fields one save touches, from and to."""
+        given = table.get("fields")
+        if given is None:
+            return None
+        whole = isinstance(given, list) and [type(end) for end in given] == [int, int]
+        if not whole or not 1 <= given[0] <= given[1]:
+            self._tables.bad(
+                ("workload", "fields"), "how many fields a save touches: [from, to], as in [6, 10]"
+            )
+            return None
+        return given[0], given[1]
 
     def _read_faults(self) -> tuple[Fault, ...]:
         given = self._doc.get("faults", [])

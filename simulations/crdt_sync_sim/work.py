@@ -28,8 +28,17 @@ _ELEMENTS: Final = ("red", "green", "blue", "urgent")
 DEFAULT_MIX: Final = {"create": 2, "update": 14, "delete": 1, "restore": 1, "resolve": 2}
 
 
-def draw_operation(device: DeviceNode, chance: Random, mix: dict[str, int]) -> Operation | None:
-    """One operation that fits what the device shows now; None when there is nothing to do of that kind."""
+Span = tuple[int, int]
+"""From and to, both included."""
+
+
+def draw_operation(
+    device: DeviceNode, chance: Random, mix: dict[str, int], fields: Span | None = None
+) -> Operation | None:
+    """One operation that fits what the device shows now; None when there is nothing to do of that kind.
+
+    A save touches as many fields as drawn from `fields`; without it mostly one.
+    """
     kinds = [kind for kind, weight in mix.items() if weight]
     kind = chance.choices(kinds, [mix[kind] for kind in kinds])[0]
     if kind == "resolve":
@@ -38,17 +47,17 @@ def draw_operation(device: DeviceNode, chance: Random, mix: dict[str, int]) -> O
     if schema is None:
         return None
     if kind == "create":
-        return CreateOp(schema.type, _values(schema, chance))
+        return CreateOp(schema.type, _values(schema, chance, fields))
     record = _record(device, schema, chance, deleted=kind == "restore")
     if record is None:
-        return CreateOp(schema.type, _values(schema, chance)) if kind == "update" else None
+        return CreateOp(schema.type, _values(schema, chance, fields)) if kind == "update" else None
     match kind:
         case "delete":
             return DeleteOp(schema.type, record.id)
         case "restore":
             return RestoreOp(schema.type, record.id)
         case _:
-            return UpdateOp(schema.type, record.id, _changes(schema, record, chance))
+            return UpdateOp(schema.type, record.id, _changes(schema, record, chance, fields))
 
 
 def _record(device: DeviceNode, schema: RecordSchema, chance: Random, *, deleted: bool) -> Record | None:
@@ -78,17 +87,26 @@ def _resolve(device: DeviceNode, chance: Random) -> Operation | None:
     return ResolveOp(conflict.id, alternative=chance.randrange(len(conflict.alternatives)))
 
 
-def _values(schema: RecordSchema, chance: Random) -> dict[str, Any]:
+def _values(schema: RecordSchema, chance: Random, fields: Span | None) -> dict[str, Any]:
     values = {name: draw_value(schema.fields[name], chance) for name in schema.required}
-    for name, spec in schema.fields.items():
-        if name not in values and spec.shape == "value" and not spec.transitions and chance.random() < 0.3:
-            values[name] = draw_value(spec, chance)
+    plain = [
+        name
+        for name, spec in schema.fields.items()
+        if name not in values and spec.shape == "value" and not spec.transitions
+    ]
+    if fields is None:
+        chosen = [name for name in plain if chance.random() < 0.3]
+    else:
+        count = max(chance.randint(*fields) - len(values), 0)
+        chosen = chance.sample(plain, min(count, len(plain)))
+    values |= {name: draw_value(schema.fields[name], chance) for name in chosen}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _changes(schema: RecordSchema, record: Record, chance: Random) -> dict[Any, Any]:
+def _changes(schema: RecordSchema, record: Record, chance: Random, fields: Span | None) -> dict[Any, Any]:
     changes: dict[Any, Any] = {}
-    for name in chance.sample(list(schema.fields), min(len(schema.fields), chance.choice([1, 1, 1, 2, 4]))):
+    count = chance.choice([1, 1, 1, 2, 4]) if fields is None else chance.randint(*fields)
+    for name in chance.sample(list(schema.fields), min(len(schema.fields), count)):
         spec = schema.fields[name]
         change = _change(spec, record, chance)
         if change is not None:
