@@ -8,6 +8,7 @@ admins write them; writes that carry another role are refused when they arrive, 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Final
 
 from crdt_sync.roles import Role
@@ -32,7 +33,8 @@ properties:
 """
 
 
+@cache
 def schema_type() -> RecordSchema:
-    """The type `_schema`, with its one field `source`."""
+    """The type `_schema`, with its one field `source`; always the same object."""
     loaded = load_schema(_TEXT, source="the built-in type _schema")
     return replace(loaded, type=SCHEMA_TYPE, write_roles=frozenset({Role.ADMIN}))
