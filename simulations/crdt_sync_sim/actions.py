@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 Kind = Literal[
     "device", "node", "nodes", "groups", "record", "number", "seconds", "text", "values", "value",
-    "elements", "counts", "fields",
+    "elements", "counts", "fields", "share", "point",
 ]  # fmt: skip
 
 
@@ -108,6 +108,11 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "replay": Argument("number", required=False),
             "for_s": _FOR,
         },
+    ),
+    # The product's own code
+    "rare": ActionSpec(
+        "a rare point of the product's code fires, in a share of the times it is asked",
+        {"point": Argument("point"), "share": Argument("share", required=False), "for_s": _FOR},
     ),
     # Nodes
     "crash": ActionSpec("the process dies and starts again", {"node": _NODE, "for_s": _FOR}),

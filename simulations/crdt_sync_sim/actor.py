@@ -161,6 +161,13 @@ class Actor:
         self._network.mischief = Mischief(**kinds)
         self._after(arguments, lambda: setattr(self._network, "mischief", Mischief()))
 
+    # The product's own code
+
+    def _rare(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        point = arguments["point"]
+        self._sim.rare.switch(point, arguments.get("share", 1.0))
+        self._after(arguments, lambda: self._sim.rare.switch(point, 0))
+
     # Nodes
 
     def _crash(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:

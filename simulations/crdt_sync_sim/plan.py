@@ -12,6 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
+from crdt_sync.rare import POINTS
 from crdt_sync.roles import Role
 from crdt_sync_sim.scenario import RELAY, Fault, Scenario, Scheduled
 from crdt_sync_sim.world import Streams
@@ -19,6 +20,11 @@ from crdt_sync_sim.world import Streams
 YEAR_S: Final = 365 * 86_400
 FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
+
+RARE_POINT_SHARE: Final = 0.25
+"""How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
+RARE_SHARES: Final = (0.02, 0.25, 1.0)
+"""How often one that is on fires: once in a while, often, always. Each hides what another one shows."""
 
 
 def drawn_faults(scenario: Scenario, seed: int) -> tuple[Fault, ...]:
@@ -176,6 +182,14 @@ def _backups(scenario: Scenario, chance: Random) -> list[Scheduled]:
     return [_event(first, "backup", node=name), _event(second, "restore_backup", node=name)]
 
 
+def _rare_points(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    return [
+        _event(0, "rare", point=point, share=chance.choice(RARE_SHARES))
+        for point in POINTS
+        if chance.random() < RARE_POINT_SHARE
+    ]
+
+
 def _relay_rollback(scenario: Scenario, chance: Random) -> list[Scheduled]:
     first, second = sorted(chance.uniform(0, scenario.duration_s) for _ in range(2))
     return [_event(first, "backup", node=RELAY), _event(second, "restore_backup", node=RELAY)]
@@ -200,6 +214,7 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "corruption": _corruption,
     "disk_full": _disk_full,
     "backups": _backups,
+    "rare_points": _rare_points,
     "relay_rollback": _relay_rollback,
     "relay_wipe": _relay_wipe,
 }

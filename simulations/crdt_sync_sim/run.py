@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import new_record_id
+from crdt_sync.rare import decided_by
 from crdt_sync_client.engine.model import CreateOp
 from crdt_sync_sim.actor import Actor
 from crdt_sync_sim.checks import Violation, check_all
@@ -26,6 +27,7 @@ from crdt_sync_sim.network import LinkProfile, Mischief, Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import Oracle, RecordName
 from crdt_sync_sim.plan import drawn_faults, plan
+from crdt_sync_sim.rare_points import RarePoints
 from crdt_sync_sim.relay_node import NEW_DATABASE, RelayNode
 from crdt_sync_sim.scenario import RELAY, Fault, Scenario, Scheduled, Verdict
 from crdt_sync_sim.storage import DiskStorage, MemoryStorage, Storage
@@ -52,6 +54,8 @@ class Figures:
     steps: int = 0
     faults: tuple[Fault, ...] = ()
     delivered: dict[str, int] = field(default_factory=dict)
+    rare: dict[str, int] = field(default_factory=dict)
+    """How often each rare point of the product's code fired."""
     acknowledged: int = 0
     refused: int = 0
     failed: int = 0
@@ -122,6 +126,7 @@ class Simulation:
         self.network = Network(self.world, self.calm)
         self.network.tap = self._see
         self.oracle = Oracle()
+        self.rare = RarePoints(self.world)
         self.relay = RelayNode(self.world, self.network, self._storage(RELAY))
         self.devices = {
             name: DeviceNode(name, self.world, self.network, self._storage(name), self.oracle)
@@ -201,6 +206,7 @@ class Simulation:
         self.network.mend_all()
         self.network.set_profile(self.calm)
         self.network.mischief = Mischief()
+        self.rare.all_off()
         for node in self.nodes:
             node.resume()
             node.storage.set_capacity(None)
@@ -281,6 +287,7 @@ class Simulation:
             steps=self.world.steps,
             faults=drawn_faults(self.scenario, self.seed),
             delivered=dict(sorted(self.actor.delivered.items())),
+            rare=dict(sorted(self.rare.fired.items())),
             acknowledged=sum(device.tally.acknowledged for device in devices),
             refused=sum(device.tally.refused for device in devices),
             failed=sum(device.tally.failed for device in devices),
@@ -332,14 +339,8 @@ def simulate(
     verdict: Verdict
     error = ""
     try:
-        sim.prologue()
-        sim.story()
-        sim.heal()
-        if sim.settle():
-            violations = [*check_all(sim), *check_expectations(sim)]
-            verdict = _judge(sim, violations)
-        else:
-            violations, verdict = [sim.liveness()], "liveness"
+        with decided_by(sim.rare.decide):
+            verdict, violations = _run(sim)
     except (ScenarioCannotBegin, FoundingError) as exc:
         verdict, error = "crash", f"{type(exc).__name__}: {exc}"
     except Exception:
@@ -359,6 +360,16 @@ def simulate(
     )
     sim.discard()
     return outcome
+
+
+def _run(sim: Simulation) -> tuple[Verdict, list[Violation]]:
+    sim.prologue()
+    sim.story()
+    sim.heal()
+    if not sim.settle():
+        return "liveness", [sim.liveness()]
+    violations = [*check_all(sim), *check_expectations(sim)]
+    return _judge(sim, violations), violations
 
 
 def _figures(sim: Simulation, started_s: float) -> Figures:

@@ -31,6 +31,7 @@ Fault = Literal[
     "corruption",
     "disk_full",
     "backups",
+    "rare_points",
     "relay_rollback",
     "relay_wipe",
 ]
@@ -49,6 +50,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "corruption",
     "disk_full",
     "backups",
+    "rare_points",
     "relay_rollback",
     "relay_wipe",
 )

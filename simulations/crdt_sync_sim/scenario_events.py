@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
+from crdt_sync.rare import POINTS, Point
 from crdt_sync_sim.actions import ACTIONS, EDIT_PARTS, Argument
 from crdt_sync_sim.scenario import RELAY, Scheduled
 from crdt_sync_sim.scenario_names import Names
@@ -67,6 +68,12 @@ class EventReader:
                 self._tables.bad(at, f"{name} is a number")
             case "seconds" if value < 0:
                 self._tables.bad(at, f"{name} cannot be negative")
+            case "share" if (
+                isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1
+            ):
+                self._tables.bad(at, f"{name} is a share, from 0 to 1")
+            case "point" if value not in get_args(Point):
+                self._tables.bad(at, self._tables.no_such("rare point", str(value), POINTS))
             case "text" if not isinstance(value, str):
                 self._tables.bad(at, f"{name} is text")
             case "values":

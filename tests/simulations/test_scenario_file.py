@@ -140,3 +140,15 @@ def test_what_is_wrong_in_an_edit_is_said_with_its_line(edit: str, message: str)
         read_scenario(wrong, source="x")
     assert caught.value.problems[0].line in range(18, 25)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('point = "push_of_two"', "there is no rare point 'push_of_two'; did you mean 'push_of_one'?"),
+        ('point = "push_of_one"\nshare = 2', "share is a share, from 0 to 1"),
+        ("share = 0.5", "rare needs point"),
+    ],
+)
+def test_what_is_wrong_with_a_rare_point_is_said(arguments: str, expected: str) -> None:
+    assert any(expected in problem for problem in problems(f'{GOOD}\n[[at]]\ndo = "rare"\n{arguments}\n'))

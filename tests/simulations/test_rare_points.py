@@ -1,0 +1,55 @@
+"""Rare points: off in a run that does not switch them on, all of them reached, and a run passes with each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from crdt_sync.rare import POINTS, Point, rare
+from crdt_sync_sim.commands import scenario_folder
+from crdt_sync_sim.run import Outcome, simulate
+from crdt_sync_sim.scenario import Scenario, Scheduled, Workload
+from crdt_sync_sim.scenario_file import load_scenario
+
+
+@pytest.fixture(scope="module")
+def bumpy() -> Scenario:
+    """A minute of work in which links break, so that devices fall behind and wait for their backoff."""
+    swarm = load_scenario(scenario_folder() / "swarm.toml")
+    return replace(
+        swarm, duration_s=60.0, workload=Workload(60), faults=("crashes", "relay_crashes"), swarm=False
+    )
+
+
+def shown(outcome: Outcome) -> str:
+    return "\n".join(map(str, outcome.violations)) + outcome.error
+
+
+def test_none_fires_unless_a_run_switches_it_on(bumpy: Scenario) -> None:
+    assert simulate(bumpy, 1).figures.rare == {}
+
+
+@pytest.mark.parametrize("point", sorted(POINTS))
+def test_a_run_passes_when_a_point_always_fires(bumpy: Scenario, point: Point) -> None:
+    on = bumpy.with_events((Scheduled(0, "rare", {"point": point}),))
+    outcome = simulate(on, 1)
+    assert outcome.verdict == "pass", shown(outcome)
+    assert outcome.figures.rare[point] > 0
+    assert not rare(point)
+
+
+def test_what_fires_is_in_the_digest_and_the_same_again(bumpy: Scenario) -> None:
+    once, always = (
+        bumpy.with_events((Scheduled(0, "rare", {"point": "record_evicted", "share": share}),))
+        for share in (0.3, 1.0)
+    )
+    first = simulate(once, 1)
+    assert first.digest == simulate(once, 1).digest
+    assert first.digest != simulate(always, 1).digest != simulate(bumpy, 1).digest
+
+
+def test_swarms_draw_points(bumpy: Scenario) -> None:
+    drawn = [simulate(replace(bumpy, faults=("rare_points",)), seed).figures.rare for seed in range(1, 7)]
+    assert any(len(fired) > 1 for fired in drawn)
+    assert len({tuple(fired) for fired in drawn}) > 3
