@@ -7,8 +7,7 @@ memory is read again, so that the two agree whatever happened.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 from crdt_sync.crypto.device_keys import DeviceKeys
@@ -44,7 +43,7 @@ class Replica:
         self.entropy = entropy
         self.verify_many = verify_many
         self.closed = False
-        self._in_transaction = False
+        self.in_transaction = False
         meta = dict(db.rows("SELECT name, value FROM meta"))
         self.name: str = meta["name"]
         self.keys = DeviceKeys.from_bytes(meta["keys"])
@@ -97,24 +96,12 @@ class Replica:
         for space in self.spaces.values():
             space.new_life()
 
-    @contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[None]:
+    def transaction(self, *, durable: bool) -> ReplicaTransaction:
         """A database transaction that takes memory back too when it fails.
 
         Inside another one it is a part of that: it is durable if the outer one is, and undone with it.
         """
-        if self._in_transaction:
-            yield
-            return
-        self._in_transaction = True
-        try:
-            with self.db.transaction(durable=durable):
-                yield
-        except BaseException:
-            self.reload()
-            raise
-        finally:
-            self._in_transaction = False
+        return ReplicaTransaction(self, durable)
 
     def reload(self) -> None:
         """Read everything kept in memory from the store again."""
@@ -196,3 +183,37 @@ class Replica:
                 self.set_meta("clean", CLEAN)
         finally:
             self.db.close()
+
+
+class ReplicaTransaction:
+    """See `Replica.transaction`; for one `with` block."""
+
+    __slots__ = ("_inner", "_replica")
+
+    def __init__(self, replica: Replica, durable: bool) -> None:
+        self._replica = replica
+        nested = replica.in_transaction
+        self._inner = None if nested else replica.db.transaction(durable=durable)
+
+    def __enter__(self) -> None:
+        if self._inner is None:
+            return
+        try:
+            self._inner.__enter__()
+        except BaseException:
+            self._replica.reload()
+            raise
+        self._replica.in_transaction = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._inner is None:
+            return
+        replica = self._replica
+        replica.in_transaction = False
+        try:
+            self._inner.__exit__(kind)
+        except BaseException:
+            replica.reload()
+            raise
+        if kind is not None:
+            replica.reload()
