@@ -11,9 +11,8 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 SpaceId = NewType("SpaceId", bytes)
 """16 bytes: the start of the hash of the space's genesis entry."""
@@ -90,16 +89,24 @@ def new_incarnation(entropy: Entropy) -> Incarnation:
     return Incarnation(int.from_bytes(entropy(4), "big") or 1)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Author:
-    """One life of one device. Ordered by bytes: the last resort when a merge rule has a tie."""
-
+class _AuthorParts(NamedTuple):
     device: DeviceId
     incarnation: Incarnation
 
-    def __post_init__(self) -> None:
-        if len(self.device) != ID_BYTES or not 0 < self.incarnation < 2**32:
+
+class Author(_AuthorParts):
+    """One life of one device. Ordered by bytes: the last resort when a merge rule has a tie.
+
+    A tuple, because authors are keys everywhere, and tuples are hashed and compared by the interpreter.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, device: DeviceId, incarnation: Incarnation) -> Author:
+        """Raises ValueError for what is no device id or no incarnation."""
+        if len(device) != ID_BYTES or not 0 < incarnation < 2**32:
             raise ValueError("an author is a 16-byte device id and an incarnation from 1 to 2**32 - 1")
+        return tuple.__new__(cls, (device, incarnation))
 
     @property
     def array_name(self) -> str:
