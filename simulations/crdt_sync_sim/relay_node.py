@@ -101,10 +101,12 @@ class Link:
     def pump(self) -> None:
         """Send rows as far as there are any and the window allows."""
         while self._may_deliver():
+            before = self.cursor
             data = self._next_rows()
-            if not data:
-                return
-            self._end.send(data)
+            if data:
+                self._end.send(data)
+            elif self.cursor == before:
+                return  # else own rows were passed in silence, and there may be others behind them
 
     def _may_deliver(self) -> bool:
         if self._live is None or not self.session.open or not self.session.window_open:

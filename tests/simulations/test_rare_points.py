@@ -15,11 +15,16 @@ from crdt_sync_sim.scenario_file import load_scenario
 
 @pytest.fixture(scope="module")
 def bumpy() -> Scenario:
-    """A minute of work in which links break, so that devices fall behind and wait for their backoff."""
+    """A minute of work in which two devices fall behind and come back."""
     swarm = load_scenario(scenario_folder() / "swarm.toml")
-    return replace(
-        swarm, duration_s=60.0, workload=Workload(60), faults=("crashes", "relay_crashes"), swarm=False
+    events = (
+        Scheduled(5, "offline", {"device": "tablet_1", "for_s": 40}),
+        Scheduled(10, "crash", {"node": "tablet_1", "for_s": 1}),
+        Scheduled(15, "crash", {"node": "tablet_2", "for_s": 20}),
+        Scheduled(25, "crash", {"node": "relay", "for_s": 1}),
     )
+    calm = replace(swarm, duration_s=60.0, workload=Workload(200), faults=(), swarm=False)
+    return calm.with_events(events)
 
 
 def shown(outcome: Outcome) -> str:
@@ -32,7 +37,7 @@ def test_none_fires_unless_a_run_switches_it_on(bumpy: Scenario) -> None:
 
 @pytest.mark.parametrize("point", sorted(POINTS))
 def test_a_run_passes_when_a_point_always_fires(bumpy: Scenario, point: Point) -> None:
-    on = bumpy.with_events((Scheduled(0, "rare", {"point": point}),))
+    on = bumpy.with_events((*bumpy.events, Scheduled(0, "rare", {"point": point})))
     outcome = simulate(on, 1)
     assert outcome.verdict == "pass", shown(outcome)
     assert outcome.figures.rare[point] > 0
@@ -41,7 +46,7 @@ def test_a_run_passes_when_a_point_always_fires(bumpy: Scenario, point: Point) -
 
 def test_what_fires_is_in_the_digest_and_the_same_again(bumpy: Scenario) -> None:
     once, always = (
-        bumpy.with_events((Scheduled(0, "rare", {"point": "record_evicted", "share": share}),))
+        bumpy.with_events((Scheduled(0, "rare", {"point": "record_evicted", "share": share}), *bumpy.events))
         for share in (0.3, 1.0)
     )
     first = simulate(once, 1)
