@@ -54,6 +54,7 @@ def plan_edit(
     A value that stands there already is not written again.
     """
     schema.require_writer(role)
+    doc_writes = schema.current(doc_writes)
     standing = _Standing(schema, doc_writes)
     if not standing.exists:
         raise RecordNotFound("the record does not exist", hint="create it first")
@@ -71,6 +72,7 @@ def plan_create(
 ) -> Edit:
     """Write a new record with defaults for what is not given. A deleted one of that id starts afresh."""
     schema.require_writer(role)
+    doc_writes = schema.current(doc_writes)
     standing = _Standing(schema, doc_writes)
     if standing.exists and not standing.deleted:
         raise LocalError("the record exists already", hint="change it instead of creating it")
@@ -94,6 +96,7 @@ def plan_delete(
 ) -> Edit:
     """Delete a record. Of one that is deleted, or never was, nothing is written."""
     _require_deleter(schema, role)
+    doc_writes = schema.current(doc_writes)
     standing = _Standing(schema, doc_writes)
     if standing.deleted or not standing.exists:
         return Edit()
@@ -105,6 +108,7 @@ def plan_restore(
 ) -> Edit:
     """Bring a deleted record back as it was. Of one that is not deleted nothing is written."""
     schema.require_writer(role)
+    doc_writes = schema.current(doc_writes)
     standing = _Standing(schema, doc_writes)
     if not standing.exists:
         raise RecordNotFound("the record does not exist", hint="create it first")
@@ -128,6 +132,8 @@ def plan_resolve(
     """
     schema.require_writer(role)
     path = _path(path)
+    if schema.old_names is not None:
+        doc_writes, path = schema.current(doc_writes), schema.old_names.path(path)
     if path[-1] == DELETED:
         return _resolve_deletion(schema, doc_writes, path, value, author, role, tick)
     standing = _Standing(schema, doc_writes)

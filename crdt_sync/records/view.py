@@ -57,6 +57,9 @@ def view(
     With the view from `before` and the top-level names `touched` since, only those are looked at again;
     what comes out is the same. Values of other fields are then shared between the two views.
     """
+    if schema.old_names is not None:
+        doc_writes = schema.current(doc_writes)
+        touched = None if touched is None else schema.old_names.touched(touched)
     reader = _Reader(record_type, record_id, doc_writes)
     paths = list(doc_writes)
     if before is None or touched is None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-from crdt_sync.roles import Role
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync.schemas.model import RecordSchema
 
@@ -23,7 +22,7 @@ $schema: https://json-schema.org/draft/2020-12/schema
 title: Record type
 x-type: schema
 x-version: 1
-x-delete: {rule: edit_wins, roles: [admin]}
+x-write: {roles: [admin]}
 type: object
 required: [source]
 properties:
@@ -37,4 +36,4 @@ properties:
 def schema_type() -> RecordSchema:
     """The type `_schema`, with its one field `source`; always the same object."""
     loaded = load_schema(_TEXT, source="the built-in type _schema")
-    return replace(loaded, type=SCHEMA_TYPE, write_roles=frozenset({Role.ADMIN}))
+    return replace(loaded, type=SCHEMA_TYPE)

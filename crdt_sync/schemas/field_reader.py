@@ -31,7 +31,7 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _RESERVED_NAMES: Final = frozenset({"id"})
 """What a record's JSON form needs for itself (`_sync` cannot be a field name anyway)."""
 _OWN_KEYWORDS: Final = keywords.NOTES | {
-    "default", "x-merge", "x-transitions", "contentEncoding", "contentMediaType"
+    "default", "x-merge", "x-transitions", "x-aliases", "contentEncoding", "contentMediaType"
 }  # fmt: skip
 _PATTERNS: Final = jsonschema_rs.RegexOptions()
 """Rust's linear-time expressions: no pattern in a schema can hang a device. They have no look-around."""
@@ -56,7 +56,26 @@ def read_fields(
                 fields[name] = spec
         else:
             problems.add(node, f"{name} must be a mapping of keywords, such as {{type: string}}")
+    _check_aliases(properties, problems)
     return fields
+
+
+def _check_aliases(properties: MapNode, problems: Problems) -> None:
+    """An old name leads to one field, and is nobody's name now."""
+    owner: dict[str, str] = {}
+    for name, (_, node) in properties.entries.items():
+        aliases = node.get("x-aliases") if isinstance(node, MapNode) else None
+        for item in aliases.items if isinstance(aliases, ListNode) else []:
+            alias = item.value if isinstance(item, ScalarNode) else None
+            if not isinstance(alias, str) or not _FIELD_NAME.fullmatch(alias):
+                problems.add(item, "an old name must be a field's name: letters, digits and _")
+            elif alias in properties.entries:
+                problems.add(item, f"{alias!r} is the name of a field now, so it cannot be an old name")
+            elif alias in owner:
+                whose = "this field" if owner[alias] == name else owner[alias]
+                problems.add(item, f"{alias!r} is an old name of {whose} already")
+            else:
+                owner[alias] = name
 
 
 class _FieldReader:
@@ -101,6 +120,7 @@ class _FieldReader:
             title=str(title.value) if isinstance(title, ScalarNode) else self.name,
             required=required,
             is_bytes=is_bytes,
+            aliases=self._aliases(),
             transitions=transitions,
             row=row,
             row_key_check=self._part("propertyNames") if rule.shape == "rows" else None,
@@ -212,6 +232,15 @@ class _FieldReader:
                     f"default cannot stand here: a row has {name} once it is written",
                 )
         return fields
+
+    def _aliases(self) -> tuple[str, ...]:
+        node = self.node.get("x-aliases")
+        if node is None:
+            return ()
+        if not isinstance(node, ListNode) or not node.items:
+            self.problems.add(node, "x-aliases must be a list of old names, such as [old_name]")
+            return ()
+        return tuple(str(plain(item)) for item in node.items)
 
     def _transitions(self, rule: Rule) -> Mapping[str, tuple[str, ...]] | None:
         node = self.node.get("x-transitions")

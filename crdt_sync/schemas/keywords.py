@@ -20,7 +20,7 @@ NOTES: Final = frozenset({"title", "description", "$comment", "examples", "depre
 ROOT: Final = frozenset(
     {
         "$schema", "$id", "$comment", "title", "description", "examples", "type", "required",
-        "properties", "additionalProperties", "x-type", "x-version", "x-delete",
+        "properties", "additionalProperties", "x-type", "x-version", "x-delete", "x-write", "x-parent",
     }
 )  # fmt: skip
 SUBSCHEMA: Final = NOTES | {
@@ -31,7 +31,7 @@ SUBSCHEMA: Final = NOTES | {
     "minProperties", "maxProperties", "dependentRequired",
     "allOf", "anyOf", "oneOf", "not", "if", "then", "else",
 }  # fmt: skip
-FIELD: Final = NOTES | {"type", "default", "x-merge", "x-transitions"}
+FIELD: Final = NOTES | {"type", "default", "x-merge", "x-transitions", "x-aliases"}
 """What every field may have, whatever its shape."""
 BY_SHAPE: Final[Mapping[str, frozenset[str]]] = {
     "value": FIELD | SUBSCHEMA | {"contentEncoding", "contentMediaType"},
@@ -53,6 +53,7 @@ _WHY_NOT: Final[Mapping[str, str]] = {
     ),
     "x-merge": "a rule belongs to a field, not to a part of its value; use rows to merge the parts",
     "x-transitions": "transitions belong to a field, not to a part of its value",
+    "x-aliases": "only a field has a name to be found under",
 }
 _WHY_NOT_ON: Final[Mapping[str, str]] = {
     "counter": "devices that are apart add to it, so only the type of each amount can be checked",
@@ -91,7 +92,10 @@ def check_names(node: MapNode, allowed: frozenset[str], what: str, problems: Pro
         elif name in _STANDARD:
             problems.add(key, f"{name} cannot stand here: it belongs to a field")
         else:
-            problems.add(key, f"unknown keyword {name!r}{did_you_mean(name, allowed)}")
+            # What is nearest of all and may not stand here is no help either.
+            near = did_you_mean(name, _STANDARD | allowed)
+            meant = near and near == did_you_mean(name, allowed)
+            problems.add(key, f"unknown keyword {name!r}{near if meant else ''}")
 
 
 def check_subschemas(node: MapNode, problems: Problems) -> None:

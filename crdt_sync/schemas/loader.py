@@ -3,8 +3,8 @@
 A schema is JSON Schema 2020-12 with these keywords of our own, so that editors and validators
 understand it:
 
-- on the record type: `x-type` (its name), `x-version`, `x-delete`;
-- on a field: `x-merge` (a rule's name, or `rule:` with its options), `x-transitions`.
+- on the record type: `x-type` (its name), `x-version`, `x-delete`, `x-write`, `x-parent`;
+- on a field: `x-merge` (a rule's name, or `rule:` with its options), `x-transitions`, `x-aliases`.
 
 All problems of a file are collected, not only the first; loading raises `SchemaError` and nothing else.
 It knows no files: the caller brings the text and says where it came from.
@@ -12,22 +12,18 @@ It knows no files: the caller brings the text and says where it came from.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import jsonschema_rs
 
 from crdt_sync.errors import SchemaError
-from crdt_sync.roles import Role
-from crdt_sync.rules.deletion import DELETE_RULES, EDIT_WINS, DeleteRule
-from crdt_sync.schemas import keywords, yaml_nodes
+from crdt_sync.schemas import keywords, policies, yaml_nodes
 from crdt_sync.schemas.field_reader import read_fields
-from crdt_sync.schemas.model import WRITERS, DeletePolicy, FieldSpec, RecordSchema
+from crdt_sync.schemas.model import FieldSpec, RecordSchema
 from crdt_sync.schemas.sentences import keyword_sentence
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode
 
-_TYPE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _META: Final = jsonschema_rs.Draft202012Validator(
     {"$ref": keywords.DRAFT}, offline=True, validate_formats=True
 )
@@ -69,8 +65,10 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
     _check_root_constants(root, problems)
     record_type = _read_type_name(root, problems)
     version = _read_version(root, problems)
-    delete = _read_delete(root, problems)
+    write_roles = policies.read_write_roles(root, problems)
+    delete = policies.read_delete(root, write_roles, problems)
     fields = _read_properties(root, problems)
+    parent = policies.read_parent(root, fields, problems)
     _check_against_meta(root, problems)
     if problems.found:
         return None
@@ -83,6 +81,8 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
         delete=delete,
         text=text,
         source=problems.source,
+        write_roles=write_roles,
+        parent=parent,
     )
 
 
@@ -104,7 +104,7 @@ def _read_type_name(root: MapNode, problems: Problems) -> str:
         problems.add(root, "x-type is missing: the name of the record type, such as work_order")
     elif not isinstance(node, ScalarNode) or not isinstance(node.value, str):
         problems.add(node, "x-type must be a name, such as work_order")
-    elif not _TYPE_NAME.fullmatch(node.value):
+    elif not policies.TYPE_NAME.fullmatch(node.value):
         problems.add(
             node, "x-type must be in snake case: a letter, then letters a-z, digits and _, at most 64 in all"
         )
@@ -121,55 +121,6 @@ def _read_version(root: MapNode, problems: Problems) -> int:
         return node.value
     problems.add(node, "x-version must be a whole number from 1")
     return 1
-
-
-def _read_delete(root: MapNode, problems: Problems) -> DeletePolicy:
-    node = root.get("x-delete")
-    if node is None:
-        return DeletePolicy()
-    if isinstance(node, ScalarNode):
-        return DeletePolicy(rule=_delete_rule(node, problems))
-    if not isinstance(node, MapNode):
-        problems.add(node, "x-delete must be a rule's name, or a mapping of rule and roles")
-        return DeletePolicy()
-    for name, (key, _) in node.entries.items():
-        if name not in ("rule", "roles"):
-            problems.add(key, f"x-delete has no option {name!r}{did_you_mean(name, ('rule', 'roles'))}")
-    rule = node.get("rule")
-    roles = node.get("roles")
-    return DeletePolicy(
-        rule=EDIT_WINS if rule is None else _delete_rule(rule, problems),
-        roles=WRITERS if roles is None else _delete_roles(roles, problems),
-    )
-
-
-def _delete_rule(node: Node, problems: Problems) -> DeleteRule:
-    name = node.value if isinstance(node, ScalarNode) else None
-    for rule in DELETE_RULES:
-        if name == rule:
-            return rule
-    near = did_you_mean(name, DELETE_RULES) if isinstance(name, str) else ""
-    problems.add(node, f"the delete rules are {' and '.join(DELETE_RULES)}{near}")
-    return EDIT_WINS
-
-
-def _delete_roles(node: Node, problems: Problems) -> frozenset[Role]:
-    if not isinstance(node, ListNode) or not node.items:
-        problems.add(node, "roles must be a list of roles, such as [office, admin]")
-        return WRITERS
-    roles: set[Role] = set()
-    names = [role.text for role in sorted(WRITERS)]
-    for item in node.items:
-        name = item.value if isinstance(item, ScalarNode) else None
-        if name == Role.READER.text:
-            problems.add(item, "a reader may not write, so it cannot delete")
-        elif isinstance(name, str) and name in names:
-            roles.add(Role.parse(name))
-        else:
-            said = f"unknown role {name!r}" if isinstance(name, str) else "a role must be a word"
-            near = did_you_mean(name, names) if isinstance(name, str) else ""
-            problems.add(item, f"{said}{near or '; the roles are ' + ', '.join(names)}")
-    return frozenset(roles)
 
 
 def _read_properties(root: MapNode, problems: Problems) -> dict[str, FieldSpec]:

@@ -18,15 +18,16 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from crdt_sync.errors import PermissionDenied, ValidationError
 from crdt_sync.records.changes import Value
-from crdt_sync.records.writes import MAX_NAME_LENGTH, Path, element_key
+from crdt_sync.records.writes import MAX_NAME_LENGTH, DocWrites, Path, element_key
 from crdt_sync.roles import Role
 from crdt_sync.rules import Rule, Shape
 from crdt_sync.rules.deletion import EDIT_WINS, DeleteRule
 from crdt_sync.schemas import assignments
+from crdt_sync.schemas.aliases import OldNames, old_names
 from crdt_sync.schemas.sentences import describe
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.values import ValueCheck, check_plain, check_row_key
@@ -43,6 +44,23 @@ class DeletePolicy:
 
     def may_delete(self, role: Role) -> bool:
         return role in self.roles
+
+
+OnDelete: TypeAlias = Literal["cascade", "refuse", "keep"]
+ON_DELETE: Final[tuple[OnDelete, ...]] = ("cascade", "refuse", "keep")
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """That each record of a type may belong to one of another type, whose id stands in `field`.
+
+    `on_delete` says what deleting the parent does where it is deleted: `cascade` deletes the children
+    with it, `refuse` refuses while there are any, `keep` leaves them as they are.
+    """
+
+    type: str
+    field: str
+    on_delete: OnDelete = "keep"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +80,8 @@ class FieldSpec:
     required: bool = False
     is_bytes: bool = False
     default: Value = None
+    aliases: tuple[str, ...] = ()
+    """What the field was called in earlier versions."""
     transitions: Mapping[str, tuple[str, ...]] | None = None
     row: Mapping[str, FieldSpec] | None = None
     row_key_check: ValueCheck | None = None
@@ -113,7 +133,8 @@ class FieldSpec:
         subfields = self.row or {}
         spec = subfields.get(name)
         if spec is None:
-            raise ValidationError(f"{field}.{name}", f"there is no such field{did_you_mean(name, subfields)}")
+            near = _renamed(name, subfields) or did_you_mean(name, subfields)
+            raise ValidationError(f"{field}.{name}", f"there is no such field{near}")
         return spec
 
     def _check_set(self, value: Any, field: str) -> Value:
@@ -157,17 +178,24 @@ class RecordSchema:
     text: str
     source: str
     write_roles: frozenset[Role] = WRITERS
+    parent: Parent | None = None
     defaults: Mapping[str, Value] = field(init=False)
+    old_names: OldNames | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
         defaults = {name: spec.default for name, spec in self.fields.items() if spec.default is not None}
         object.__setattr__(self, "defaults", MappingProxyType(defaults))
+        object.__setattr__(self, "old_names", old_names(self.fields))
 
     @property
     def required(self) -> tuple[str, ...]:
         """Names of the fields every record of this type must have, in the schema's order."""
         return tuple(name for name, spec in self.fields.items() if spec.required)
+
+    def current(self, doc_writes: DocWrites) -> DocWrites:
+        """The visible writes of a record by the names its fields have now, see `aliases`."""
+        return doc_writes if self.old_names is None else self.old_names.writes(doc_writes)
 
     def require_writer(self, role: Role) -> None:
         """Raises PermissionDenied when a device of that role may not write records of this type."""
@@ -187,9 +215,10 @@ class RecordSchema:
         name = path[0] if path else ""
         spec = self.fields.get(name)
         if spec is None:
+            near = _renamed(name, self.fields) or did_you_mean(name, self.fields)
             raise ValidationError(
                 ".".join(path) or "(no field)",
-                f"a {self.type} has no field {name!r}{did_you_mean(name, self.fields)}",
+                f"a {self.type} has no field {name!r}{near}",
                 hint=f"its fields are {', '.join(self.fields)}",
             )
         # After a collection's name comes a row's key or an element, after a row's key a subfield.
@@ -238,6 +267,11 @@ class RecordSchema:
                 f"is required for a {self.type}{others}",
                 hint=f"give it a value: {missing[0]}=…",
             )
+
+
+def _renamed(name: str, fields: Mapping[str, FieldSpec]) -> str:
+    now = [each for each, spec in fields.items() if name in spec.aliases]
+    return f"; it is called {now[0]!r} now" if now else ""
 
 
 def _or(roles: frozenset[Role]) -> str:

@@ -79,7 +79,7 @@ def describe(value: Any) -> str:
 def type_sentence(types: Sequence[str], value: Any) -> str:
     """`takes text or a number, got true`."""
     words = [TYPE_WORDS.get(name, name) for name in types if name != "null"] or ["null"]
-    return f"takes {_listed(words)}, got {describe(value)}"
+    return f"takes {listed(words)}, got {describe(value)}"
 
 
 def sentence(error: jsonschema_rs.ValidationError) -> str:
@@ -99,7 +99,8 @@ def keyword_sentence(error: jsonschema_rs.ValidationError) -> str:
     return f"{keyword} {sentence(error)}"
 
 
-def _listed(words: Sequence[str], last: str = " or ") -> str:
+def listed(words: Sequence[str], last: str = " or ") -> str:
+    """`a, b or c`."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + last + words[-1]
 
 
@@ -118,7 +119,7 @@ def _alternatives(error: jsonschema_rs.ValidationError, kind: Any) -> str:
     found = [errors[0] for errors in kind.context if errors]
     if found and all(each.kind.name == "format" and not each.instance_path for each in found):
         formats = [FORMAT_WORDS.get(each.kind.format, each.kind.format) for each in found]
-        return f"{shown(error.instance)} is not {_listed(formats)}"
+        return f"{shown(error.instance)} is not {listed(formats)}"
     if found and all(each.kind.name == "type" and not each.instance_path for each in found):
         return type_sentence([name for each in found for name in each.kind.types], error.instance)
     each_says = "; or ".join(dict.fromkeys(sentence(each) for each in found))
@@ -161,7 +162,7 @@ _BY_KEYWORD: Final[Mapping[str, Callable[[jsonschema_rs.ValidationError, Any], s
     ),
     "required": lambda error, kind: f"lacks {shown(kind.property)}",
     "additionalProperties": lambda error, kind: (
-        f"has no place for {_listed([shown(name) for name in kind.unexpected[:_OPTIONS_SHOWN]], ' and ')}"
+        f"has no place for {listed([shown(name) for name in kind.unexpected[:_OPTIONS_SHOWN]], ' and ')}"
     ),
     "uniqueItems": lambda error, kind: "has an element twice",
     "contains": lambda error, kind: "lacks an element it must contain",

@@ -147,7 +147,8 @@ class Materialiser:
         if json == record.json and seen.deleted == record.deleted and standing == before:
             return False
         if before.conflicts or seen.conflicts:
-            self._audit.note(record, before.conflicts, seen.conflicts, writes, self._now_ms)
+            current = schema.current(writes)
+            self._audit.note(record, before.conflicts, seen.conflicts, current, self._now_ms)
             now_standing = {conflict.id for conflict in standing.conflicts}
             was_standing = {conflict.id for conflict in before.conflicts}
             self.result.opened += sorted(now_standing - was_standing)
