@@ -205,7 +205,7 @@ class Envelope:
     def hash(self) -> bytes:
         """SHA-256 over all bytes: the `prev` of the author's next update."""
         if self._hash is None:
-            self._hash = hashlib.sha256(self.raw).digest()
+            self._hash = envelope_hash(self.raw)
         return self._hash
 
     def cover(self) -> CoverVector:
@@ -265,11 +265,21 @@ def _described(header: Header) -> str:
     return f"{what} by device {header.device.hex()[:8]}"
 
 
+def envelope_hash(raw: bytes) -> bytes:
+    """SHA-256 (32 bytes) over an envelope's bytes."""
+    return hashlib.sha256(raw).digest()
+
+
+def check_size(raw: bytes, *, max_bytes: int) -> None:
+    """Raises MalformedEnvelope for an envelope that is longer than allowed."""
+    if len(raw) > max_bytes:
+        raise MalformedEnvelope(f"envelope: {len(raw)} bytes, more than the {max_bytes} that are allowed")
+
+
 def parse(raw: bytes, *, max_bytes: int) -> Envelope:
     """Take an envelope apart; raises MalformedEnvelope naming the part that is wrong. Needs no key."""
+    check_size(raw, max_bytes=max_bytes)
     size = len(raw)
-    if size > max_bytes:
-        raise MalformedEnvelope(f"envelope: {size} bytes, more than the {max_bytes} that are allowed")
     if size < MIN_ENVELOPE_BYTES:
         raise MalformedEnvelope(f"envelope: {size} bytes, and the least is {MIN_ENVELOPE_BYTES}")
     header = Header.unpack(raw)

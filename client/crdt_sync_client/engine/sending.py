@@ -12,11 +12,11 @@ one of our chains than this store, the store is an older copy of itself: see `ol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.crypto.chain import ChainHead
-from crdt_sync.crypto.envelope import Header, parse, seal
+from crdt_sync.crypto.envelope import Header, check_size, envelope_hash, seal
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.crypto.space_keys import NONCE_BYTES
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
@@ -38,6 +38,8 @@ _MERGE_BYTES: Final = MAX_ENVELOPE_BYTES // 2
 
 MAX_REFUSALS: Final = 3
 """A refusal may come from bytes that were damaged on the way, so the same bytes are sent again; so often."""
+
+_ACKNOWLEDGED: Final = "s.space = ? AND s.incarnation = ? AND s.sequence <= ? AND s.error IS NOT ?"
 
 Named = tuple[str, RecordId]
 
@@ -130,8 +132,8 @@ def next_push(replica: Replica, space: Space, *, max_count: int, max_bytes: int)
     sent, size_bytes = _sent_before(replica, space, max_count, max_bytes)
     if space.session.resend:
         return sent
-    groups = _pending_groups(replica, space, max_count - len(sent), max_bytes - size_bytes, bool(sent))
-    return sent + _seal(replica, space, groups) if groups else sent
+    groups, last = _pending_groups(replica, space, max_count - len(sent), max_bytes - size_bytes, bool(sent))
+    return sent + _seal(replica, space, groups, last) if groups else sent
 
 
 def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int) -> tuple[list[bytes], int]:
@@ -157,97 +159,97 @@ def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int)
 
 
 class _Group:
-    """Pending updates of one record and author: one envelope."""
+    """Pending updates of one record: one envelope."""
 
-    __slots__ = ("at_ms", "changes", "incarnation", "nos", "record", "schema_version", "size_bytes")
+    __slots__ = ("changes", "id", "opaque", "record", "schema_version", "size_bytes", "type")
 
-    def __init__(self, record: int, incarnation: int, at_ms: int) -> None:
+    def __init__(self, record: int, record_type: str, id: RecordId, opaque: OpaqueId) -> None:
         self.record = record
-        self.incarnation = incarnation
-        self.at_ms = at_ms
+        self.type = record_type
+        self.id = id
+        self.opaque = opaque
         self.schema_version = 0
-        self.nos: list[int] = []
         self.changes: list[bytes] = []
         self.size_bytes = 0
 
 
 def _pending_groups(
     replica: Replica, space: Space, max_count: int, max_bytes: int, something_chosen: bool
-) -> Sequence[_Group]:
-    """The oldest pending updates of the session's author, by record, in the order of their first."""
+) -> tuple[Sequence[_Group], int]:
+    """The oldest pending updates of the session's author, by record, in the order of their first.
+
+    And the number of the last of them: all before it are among them.
+    """
     assert space.session.author is not None
     groups: list[_Group] = []
     latest: dict[int, _Group] = {}
-    size_bytes = 0
+    size_bytes = last = 0
     rows = replica.db.execute(
-        "SELECT no, record, incarnation, schema_version, change, at_ms FROM outbox"
-        " WHERE space = ? AND incarnation = ? AND error IS NULL ORDER BY no LIMIT ?",
+        "SELECT o.no, record, schema_version, change, type, id, opaque FROM outbox o"
+        " JOIN records r ON r.no = record"
+        " WHERE o.space = ? AND incarnation = ? AND error IS NULL ORDER BY o.no LIMIT ?",
         (space.no, space.session.author.incarnation, MAX_UPDATES_AT_ONCE),
     )
-    for no, record, incarnation, schema_version, change, at_ms in rows.fetchall():
+    for no, record, schema_version, change, record_type, id, opaque in rows.fetchall():
         group = latest.get(record)
         full = group is not None and group.size_bytes + len(change) > _MERGE_BYTES
-        if group is None or group.incarnation != incarnation or full or rare("envelope_per_update"):
+        if group is None or full or rare("envelope_per_update"):
             if len(groups) >= max_count:
                 break  # what is left may belong to a record whose next group did not fit: keep the order
             if (groups or something_chosen) and size_bytes + len(change) + 512 > max_bytes:
                 break
-            group = latest[record] = _Group(record, incarnation, at_ms)
+            group = latest[record] = _Group(record, record_type, id, opaque)
             groups.append(group)
             size_bytes += 512
-        group.nos.append(no)
         group.changes.append(change)
         group.size_bytes += len(change)
         size_bytes += len(change)
         group.schema_version = schema_version
-    return groups
+        last = no
+    return groups, last
 
 
-def _seal(replica: Replica, space: Space, groups: Sequence[_Group]) -> list[bytes]:
-    """Seal, store, and only then hand out."""
-    epoch = space.keys.current_epoch
-    key = space.keys.envelope_key(epoch)
+def _seal(replica: Replica, space: Space, groups: Sequence[_Group], last: int) -> list[bytes]:
+    """Seal, store, and only then hand out. `last` is the number of the last update in the groups."""
+    author = space.session.author
+    assert author is not None
+    key = space.keys.envelope_key(space.keys.current_epoch)
     sealed: list[tuple[Any, ...]] = []
     envelopes: list[bytes] = []
-    heads: dict[Author, ChainHead] = {}
+    head = space.chain(author)
     now_ms = replica.now_ms()
     with replica.transaction(durable=True):
         for group in groups:
-            author = Author(replica.device_id, Incarnation(group.incarnation))
-            head = heads.get(author) or space.chain(author)
-            record_type, id, opaque = replica.db.execute(
-                "SELECT type, id, opaque FROM records WHERE no = ?", (group.record,)
-            ).fetchone()
-            change = group.changes[0] if len(group.changes) == 1 else merge_updates(group.changes)
+            count = len(group.changes)
             header = Header.for_update(
                 space=space.id,
-                record=OpaqueId(opaque),
+                record=group.opaque,
                 author=author,
-                epoch=epoch,
+                epoch=key.epoch,
                 sequence=head.sequence + 1,
                 prev=head.hash,
                 members_head=space.log.short_head,
                 frontier=space.frontier(replica.author),
             )
-            payload = Payload(record_type, RecordId(id), group.schema_version, change).encode()
+            change = group.changes[0] if count == 1 else merge_updates(group.changes)
+            payload = Payload(group.type, group.id, group.schema_version, change).encode()
             envelope = seal(header, payload, key=key, keys=replica.keys, nonce=replica.entropy(NONCE_BYTES))
-            head = heads[author] = ChainHead(
-                header.sequence, parse(envelope, max_bytes=MAX_ENVELOPE_BYTES).hash
-            )
-            sealed.append(
-                (space.no, group.record, group.incarnation, *head, len(group.nos), envelope, now_ms)
-            )
+            check_size(envelope, max_bytes=MAX_ENVELOPE_BYTES)
+            head = ChainHead(header.sequence, envelope_hash(envelope))
+            sealed.append((space.no, group.record, author.incarnation, *head, count, envelope, now_ms))
             envelopes.append(envelope)
-            replica.unsent[group.record] -= len(group.nos) - 1
+            replica.unsent[group.record] -= count - 1
         replica.db.many(
             "INSERT INTO sealed (space, record, incarnation, sequence, hash, updates, envelope, at_ms)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             sealed,
         )
-        replica.db.many("DELETE FROM outbox WHERE no = ?", [(no,) for group in groups for no in group.nos])
-        for author, head in heads.items():
-            space.advance(author, head, own=author == replica.author)
-        save_chains(replica, space, heads)
+        replica.db.execute(
+            "DELETE FROM outbox WHERE space = ? AND incarnation = ? AND error IS NULL AND no <= ?",
+            (space.no, author.incarnation, last),
+        )
+        space.advance(author, head, own=author == replica.author)
+        save_chains(replica, space, {author: head})
     return envelopes
 
 
@@ -267,49 +269,53 @@ def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: in
         return []
     for refused in [place for place in space.session.refusals if place[0] == incarnation]:
         del space.session.refusals[refused]
+    acknowledged = (space.no, incarnation, sequence, older_copy.OLDER_COPY)
     rows = replica.db.rows(
-        "SELECT s.no, s.record, s.sequence, s.hash, r.type, r.id, r.opaque FROM sealed s"
-        " JOIN records r ON r.no = s.record"
-        " WHERE s.space = ? AND s.incarnation = ? AND s.sequence <= ? AND s.error IS NOT ?"
-        " ORDER BY s.sequence",
-        (space.no, incarnation, sequence, older_copy.OLDER_COPY),
+        "SELECT record, sequence, hash, type, id, opaque FROM sealed s JOIN records r ON r.no = record"
+        f" WHERE {_ACKNOWLEDGED} ORDER BY sequence",
+        acknowledged,
     )
-    synced: dict[int, Named] = {}
+    synced: list[Named] = []
     newest: dict[int, tuple[OpaqueId, ChainHead]] = {}
     with replica.transaction(durable=False):
-        for _, record, own, link, record_type, id, opaque in rows:
-            newest[record] = (OpaqueId(opaque), ChainHead(own, link))
-            _count_down(replica, record)
-            if record not in replica.unsent:
-                synced[record] = (record_type, RecordId(id))
-        for record, (opaque, head) in newest.items():
-            _cover(replica, space, record, opaque, author, head)
-        replica.db.many("DELETE FROM sealed WHERE no = ?", [(row[0],) for row in rows])
+        for record, own, link, record_type, id, opaque in rows:
+            newest[record] = (opaque, ChainHead(own, link))
+            if _count_down(replica, record):
+                synced.append((record_type, id))
+        _cover(replica, space, author, newest)
+        replica.db.execute(f"DELETE FROM sealed AS s WHERE {_ACKNOWLEDGED}", acknowledged)
         replica.db.execute(
             "UPDATE chains SET acked = ? WHERE space = ? AND device = ? AND incarnation = ?",
             (sequence, space.no, author.device, incarnation),
         )
         space.acked[author] = sequence
-    return list(synced.values())
+    return synced
 
 
-def _count_down(replica: Replica, record: int) -> None:
-    replica.unsent[record] -= 1
-    if replica.unsent[record] <= 0:
-        del replica.unsent[record]
+def _count_down(replica: Replica, record: int) -> bool:
+    """One of the record's envelopes is at the relay; whether that was the last of its unsent work."""
+    left = replica.unsent[record] - 1
+    if left > 0:
+        replica.unsent[record] = left
+        return False
+    del replica.unsent[record]
+    return True
 
 
 def _cover(
-    replica: Replica, space: Space, no: int, opaque: OpaqueId, author: Author, head: ChainHead
+    replica: Replica, space: Space, author: Author, newest: Mapping[int, tuple[OpaqueId, ChainHead]]
 ) -> None:
-    """Note in the record's heads that the relay has this envelope of ours."""
-    raw = replica.db.value("SELECT heads FROM documents WHERE record = ?", (no,))
-    heads = decode_heads(raw)
-    heads[author] = head
-    replica.db.execute("UPDATE documents SET heads = ? WHERE record = ?", (encode_heads(heads), no))
-    opened = replica.records.opened(space, opaque)
-    if opened is not None:
-        opened.heads = heads
+    """Note in the heads of these records (by number) that the relay has this envelope of ours."""
+    updates: list[tuple[bytes, int]] = []
+    for no, (opaque, head) in newest.items():
+        opened = replica.records.opened(space, opaque)
+        if opened is None:
+            heads = decode_heads(replica.db.value("SELECT heads FROM documents WHERE record = ?", (no,)))
+        else:
+            heads = opened.heads
+        heads[author] = head
+        updates.append((encode_heads(heads), no))
+    replica.db.many("UPDATE documents SET heads = ? WHERE record = ?", updates)
 
 
 def refused(
