@@ -15,7 +15,8 @@
     │   ├── StoreExists, StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew, NoKey
     │   └── StoreClosed
     ├── RemoteError               the peer sent something that cannot be
-    │   ├── MalformedFrame (DamagedFrame), ProtocolViolation, FrameTooLarge
+    │   ├── MalformedFrame (DamagedFrame), FrameTooLarge
+    │   ├── ProtocolViolation (VersionMismatch)
     │   ├── MalformedEnvelope, BadSignature, DecryptionFailed, UnknownMember, UnknownEpoch
     │   ├── ChainBroken, Equivocation
     │   ├── BadUpdate               the CRDT update inside an envelope
@@ -214,6 +215,12 @@ class ProtocolViolation(RemoteError):
     """A well-formed frame at a moment when it may not be sent."""
 
     code = "protocol_violation"
+
+
+class VersionMismatch(ProtocolViolation):
+    """The two sides speak no version of the protocol in common; one has to be updated."""
+
+    code = "version"
 
 
 class FrameTooLarge(RemoteError):

@@ -34,7 +34,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from crdt_sync.errors import CrdtSyncError, DamagedFrame, FrameTooLarge, ProtocolViolation
+from crdt_sync.errors import CrdtSyncError, DamagedFrame, FrameTooLarge, ProtocolViolation, VersionMismatch
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import (
@@ -110,7 +110,8 @@ _TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
 class DeviceSession:
     """One connection of a device to a relay. See the module for the rules."""
 
-    def __init__(self, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, *, max_frame_bytes: int = MAX_FRAME_BYTES, version: int = PROTOCOL_VERSION) -> None:
+        """`version` is the one this device speaks; tests and simulations pass another."""
         self.state = State.HEARING
         self.limits: Limits = DEFAULT_LIMITS
         self.relay_id: RelayId = NO_RELAY
@@ -120,6 +121,7 @@ class DeviceSession:
         self.cursor = 0
         """Everything up to here was delivered."""
         self._max_frame_bytes = max_frame_bytes
+        self._version = version
         self._nonce = b""
         self._incarnation = 0
         self._asked = 0
@@ -151,7 +153,7 @@ class DeviceSession:
         """Raises ProtocolViolation when the frame contradicts what the relay said before."""
         match frame:
             case Challenge():
-                _check_challenge(frame)
+                _check_challenge(frame, self._version)
             case Deliver():
                 self._check_rows(frame)
             case Welcome():
@@ -260,7 +262,7 @@ class DeviceSession:
         self.state = State.PROVING
         return encode(
             Hello(
-                version=PROTOCOL_VERSION,
+                version=self._version,
                 mode=mode,
                 space=space,
                 party=party,
@@ -278,7 +280,7 @@ class DeviceSession:
         self.state = State.CREATING
         self._appends = 1
         return encode(
-            Create(version=PROTOCOL_VERSION, genesis=genesis, setup_token=setup_token, agent=agent[:100])
+            Create(version=self._version, genesis=genesis, setup_token=setup_token, agent=agent[:100])
         )
 
     def push(self, envelopes: Sequence[bytes]) -> bytes:
@@ -330,17 +332,19 @@ def close_code_for(error: CrdtSyncError) -> CloseCode:
     """The code with which a device closes after a frame or envelope it refuses."""
     if isinstance(error, FrameTooLarge):
         return CloseCode.TOO_LARGE
+    if isinstance(error, VersionMismatch):
+        return CloseCode.VERSION
     if isinstance(error, DamagedFrame):
         return CloseCode.DAMAGED
     return CloseCode.MALFORMED
 
 
-def _check_challenge(frame: Challenge) -> None:
-    if PROTOCOL_VERSION not in frame.versions:
+def _check_challenge(frame: Challenge, version: int) -> None:
+    if version not in frame.versions:
         spoken = ", ".join(str(version) for version in frame.versions)
-        raise ProtocolViolation(
-            f"the relay speaks protocol version {spoken}, this device {PROTOCOL_VERSION}",
-            hint="update the older of the two",
+        raise VersionMismatch(
+            f"the relay speaks protocol version {spoken}, this device {version}",
+            hint="update the older of the two; work on this device goes on and is sent afterwards",
         )
     limits = frame.limits
     smallest = min(

@@ -34,6 +34,7 @@ from crdt_sync.errors import (
     ProtocolViolation,
     UnknownMember,
     UnknownSpace,
+    VersionMismatch,
 )
 from crdt_sync.ids import RelayId
 from crdt_sync.protocol.codes import CloseCode
@@ -89,12 +90,6 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
     RelayState.CREATED: {Bye: RelayState.CLOSED},
     RelayState.CLOSED: {},
 }
-
-
-class VersionMismatch(ProtocolViolation):
-    """The device answered with a version that the challenge did not offer."""
-
-    code = "version"
 
 
 class RelaySession:

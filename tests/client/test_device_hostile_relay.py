@@ -45,7 +45,7 @@ T = TypeVar("T")
 TYPE = "work_order"
 KEY = bytes(range(32))
 RELAY = RelayId(b"r" * 16)
-OUR_CODES = {4400, 4413, 4422}
+OUR_CODES = {4400, 4413, 4422, 4426}
 WEBSOCKET_CODES = {1002, 1007, 1009}
 
 

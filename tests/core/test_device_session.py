@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crdt_sync.errors import FrameTooLarge, MalformedFrame, ProtocolViolation, RemoteError
+from crdt_sync.errors import (
+    FrameTooLarge,
+    MalformedFrame,
+    ProtocolViolation,
+    RemoteError,
+    VersionMismatch,
+)
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.device_session import NO_RELAY, DeviceSession, State, close_code_for
@@ -226,6 +232,22 @@ def test_a_welcome_may_not_start_delivery_after_the_end_of_the_log() -> None:
 def test_a_challenge_that_cannot_be_met_is_refused(frame: Challenge, words: str) -> None:
     with pytest.raises(ProtocolViolation, match=words):
         DeviceSession().receive(encode(frame))
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_device_of_another_version_says_so_and_closes(version: int) -> None:
+    session = DeviceSession(version=version)
+    with pytest.raises(VersionMismatch) as caught:
+        session.receive(encode(CHALLENGE))
+    assert caught.value.message == f"the relay speaks protocol version 1, this device {version}"
+    assert "update the older of the two" in caught.value.hint
+    assert close_code_for(caught.value) is CloseCode.VERSION
+
+
+def test_a_device_chooses_the_version_that_it_speaks() -> None:
+    session = DeviceSession(version=2)
+    session.receive(encode(Challenge((1, 2), RELAY, b"n" * 32, 0, DEFAULT_LIMITS)))
+    assert hello(session).version == 2
 
 
 def test_nothing_is_sent_before_its_time() -> None:

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt_sync import errors
-from crdt_sync.errors import CrdtSyncError, FrameTooLarge, MalformedFrame, ProtocolViolation
+from crdt_sync.errors import (
+    CrdtSyncError,
+    FrameTooLarge,
+    MalformedFrame,
+    ProtocolViolation,
+    VersionMismatch,
+)
 from crdt_sync.ids import Incarnation, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import (
@@ -29,7 +35,6 @@ from crdt_sync.protocol.relay_session import (
     _TRANSITIONS,
     RelaySession,
     RelayState,
-    VersionMismatch,
     bye_of,
     close_code_of,
 )
