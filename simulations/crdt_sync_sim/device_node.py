@@ -7,7 +7,7 @@ afterwards. What happened inside a crash is looked up in the store when the devi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import RecordId, SpaceId
@@ -30,6 +30,10 @@ KEPT_BATCHES = 40
 """Received batches kept per device, to be replayed at the end."""
 
 
+Received = tuple[list[tuple[int, int, bytes]], int]
+"""Rows (sequence, kind, payload) as they came in one frame, and the cursor after them."""
+
+
 @dataclass(slots=True)
 class DeviceTally:
     """What one device did in a run."""
@@ -43,6 +47,10 @@ class DeviceTally:
     peak_outbox: int = 0
     converged_us: int | None = None
 
+    def copy(self) -> DeviceTally:
+        """One that can go on by itself."""
+        return replace(self, conflicts_opened=set(self.conflicts_opened), converged_us=None)
+
 
 class DeviceNode(Node):
     """See the module. `space` is the one space of the world, once it is founded."""
@@ -53,11 +61,18 @@ class DeviceNode(Node):
         self.space: SpaceId
         self.oracle = oracle
         self.tally = DeviceTally()
-        self.batches: list[tuple[list[tuple[int, int, bytes]], int]] = []
+        self.batches: list[Received] = []
+        self.changes = 0
+        """Grows with everything that may change what the store holds."""
         self.sync = DeviceSync(self)
         self._database: Database | None = None
         self._created = False
         self._entropy = world.streams.entropy(f"crypto/{name}")
+
+    def belongs_to(self, space: SpaceId) -> None:
+        """Its storage holds a store that is in that space."""
+        self.space = space
+        self._created = True
 
     # Lives
 
@@ -103,6 +118,7 @@ class DeviceNode(Node):
         """Do it; None when the device cannot now, or its disk would not."""
         if not self.ready:
             return None
+        self.changes += 1
         names = [name for name in map(self._record_of, operations) if name is not None]
         before = {name: self.visible(name) for name in names}
         try:
@@ -171,6 +187,7 @@ class DeviceNode(Node):
 
     def took(self, frames: Sequence[FromRelay], batch: IncomingBatch) -> None:
         """A batch was given to the store; `batch.error` says whether all of it was taken."""
+        self.changes += 1
         for received in batch.received:
             self.tally.conflicts_opened.update(received.conflicts_opened)
             self.tally.quarantined += len(received.quarantined)

@@ -55,6 +55,11 @@ class Oracle:
     """Removed by an operation that had seen it; the device that did."""
     excused: set[WriteId] = field(default_factory=set)
 
+    def begin_from(self, other: Oracle) -> None:
+        """Know what another oracle was told, and go on by itself."""
+        self.promises = {record: dict(kept) for record, kept in other.promises.items()}
+        self.removed = dict(other.removed)
+
     def wrote(
         self, device: DeviceNode, record: RecordName, before: frozenset[Write], after: frozenset[Write]
     ) -> None:

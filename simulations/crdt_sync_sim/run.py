@@ -1,8 +1,9 @@
 """One run: a scenario and a seed become a world, its story is acted out, it heals, and it is judged.
 
-Prologue: the space is founded, everyone joins and gets the records of the scenario; no faults. Story: the
-plan's events, for the scenario's duration. Then everything heals at once, and the devices must converge, with
-empty outboxes, within the scenario's bound. Safety is checked at the end, liveness by that bound.
+Prologue: the space was founded, everyone is in it and has the records of the scenario (see `founding`), and
+everyone connects; no faults. Story: the plan's events, for the scenario's duration. Then everything heals at
+once, and the devices must converge, with empty outboxes, within the scenario's bound. Safety is checked at
+the end, liveness by that bound.
 """
 
 from __future__ import annotations
@@ -14,35 +15,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from crdt_sync.errors import CrdtSyncError
-from crdt_sync.ids import new_record_id
 from crdt_sync.rare import decided_by
-from crdt_sync_client.engine.model import CreateOp
 from crdt_sync_sim.actor import Actor
 from crdt_sync_sim.checks import Violation, check_all
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.expecting import check_expectations
-from crdt_sync_sim.founding import FoundingError, found
-from crdt_sync_sim.network import LinkProfile, Mischief, Network
+from crdt_sync_sim.founding import FoundingError, begin_from, founded
+from crdt_sync_sim.network import LinkProfile, Mischief
 from crdt_sync_sim.node import Node
-from crdt_sync_sim.oracle import Oracle, RecordName
 from crdt_sync_sim.plan import drawn_faults, plan
 from crdt_sync_sim.rare_points import RarePoints
-from crdt_sync_sim.relay_node import NEW_DATABASE, RelayNode
-from crdt_sync_sim.scenario import RELAY, Fault, Scenario, Scheduled, Verdict
-from crdt_sync_sim.storage import DiskStorage, MemoryStorage, Storage
-from crdt_sync_sim.work import CANARY
+from crdt_sync_sim.scenario import Fault, Scenario, Scheduled, Verdict
+from crdt_sync_sim.site import Site
 from crdt_sync_sim.world import Event, World, seconds
 
-POLL_US: Final = seconds(0.2)
-"""How often it is asked whether all have converged: the resolution of convergence times."""
 PROLOGUE_S: Final = 120
 QUIET_S: Final = 5.0
 """After convergence the world runs on this long, so that compaction and stragglers show what they do."""
-
-
-class ScenarioCannotBegin(Exception):
-    """The prologue failed: the product refused a record, or did not sync without any fault."""
 
 
 @dataclass(slots=True)
@@ -105,8 +94,8 @@ class Outcome:
         return self.violations[0].kind if self.violations else self.verdict
 
 
-class Simulation:
-    """The nodes of one run. Use `simulate`."""
+class Simulation(Site):
+    """A site and the story of one run. Use `simulate`."""
 
     def __init__(
         self,
@@ -116,80 +105,29 @@ class Simulation:
         *,
         keep_trace: bool = False,
     ) -> None:
-        self.scenario = scenario
+        super().__init__(scenario, World(seed, keep_trace=keep_trace))
         self.seed = seed
         self.events = plan(scenario, seed) if events is None else tuple(events)
-        self.world = World(seed, keep_trace=keep_trace)
-        self.calm = LinkProfile(
-            delay_us=round(scenario.delay_ms * 1000), jitter_us=round(scenario.jitter_ms * 1000)
-        )
-        self.network = Network(self.world, self.calm)
-        self.network.tap = self._see
-        self.oracle = Oracle()
         self.rare = RarePoints(self.world)
-        self.relay = RelayNode(self.world, self.network, self._storage(RELAY))
-        self.devices = {
-            name: DeviceNode(name, self.world, self.network, self._storage(name), self.oracle)
-            for name in scenario.devices
-        }
-        self.records: dict[str, RecordName] = {}
         self.actor = Actor(self)
-        self.leaks: set[str] = set()
         self.story_us = 0
         self.healed_us = 0
         self._backups: dict[str, int] = {}
         """When the last copy of a node's storage was made."""
 
-    def _storage(self, name: str) -> Storage:
-        if self.scenario.storage == "memory":
-            return MemoryStorage()
-        chance = self.world.streams[f"storage/{name}"]
-        return DiskStorage(chance, NEW_DATABASE if name == RELAY else ())
-
-    @property
-    def nodes(self) -> list[Node]:
-        return [self.relay, *self.devices.values()]
-
-    # What goes over the network
-
-    def _see(self, sender: str, receiver: str, message: bytes) -> None:
-        if CANARY.encode() in message:
-            self.leaks.add(f"text of a record from {sender} to {receiver}")
-
     # The story
 
     def prologue(self) -> None:
-        """Found, join, make the records, and wait until all have everything."""
-        for node in self.nodes:
-            node.start()
+        """Begin where the founding ended, and wait until all are connected."""
+        begin_from(self, founded(self.scenario, self.seed))
+        if not self.run_until_converged(PROLOGUE_S):
+            raise FoundingError("not every device can connect to the relay")
         scenario = self.scenario
-        found(
-            self.relay,
-            [(self.devices[name], role) for name, role in scenario.devices.items()],
-            self.devices[scenario.founder],
-            list(scenario.schemas.values()),
-        )
-        for device in self.devices.values():
-            device.sync.connect()
-        self._until_converged(PROLOGUE_S, "the space did not reach every device")
-        for record in scenario.records:
-            record_type, id = self.name_record(record.name, record.type)
-            results = self.devices[record.by].write([CreateOp(record_type, record.values, id)])
-            if results is None or isinstance(results[0], CrdtSyncError):
-                raise ScenarioCannotBegin(f"record {record.name}: {results and results[0]}")
-        self._until_converged(PROLOGUE_S, "the records did not reach every device")
         profile = LinkProfile(
             delay_us=self.calm.delay_us, jitter_us=self.calm.jitter_us, loss=scenario.loss,
             bytes_per_s=round(scenario.kbit_per_s * 125),
         )  # fmt: skip
         self.network.set_profile(profile)
-
-    def name_record(self, name: str, record_type: str) -> RecordName:
-        """The id of a record that the scenario knows by a name; the same in every run."""
-        if name not in self.records:
-            entropy = self.world.streams.entropy(f"ids/{name}")
-            self.records[name] = record_type, new_record_id(entropy)
-        return self.records[name]
 
     def story(self) -> None:
         self.story_us = self.world.now_us
@@ -215,42 +153,10 @@ class Simulation:
 
     def settle(self) -> bool:
         """Whether all converge within the bound."""
-        deadline_us = self.world.now_us + seconds(self.scenario.settle_s)
-        while not self.converged():
-            if self.world.now_us >= deadline_us:
-                return False
-            self.world.run(self.world.now_us + POLL_US)
+        if not self.run_until_converged(self.scenario.settle_s):
+            return False
         self.world.run(self.world.now_us + seconds(QUIET_S))
         return self.converged()
-
-    def converged(self) -> bool:
-        """All connected, all outboxes empty, everything received."""
-        done, head = True, self._relay_head()
-        for device in self.devices.values():
-            if self._is_synced(device, head):
-                if device.tally.converged_us is None:
-                    device.tally.converged_us = self.world.now_us
-            else:
-                device.tally.converged_us = None
-                done = False
-        return done
-
-    def _is_synced(self, device: DeviceNode, head: int) -> bool:
-        if not device.ready or not device.sync.idle or device.sync.cursor < head:
-            return False
-        return device.engine.status_counts().pending == 0
-
-    def _relay_head(self) -> int:
-        """The end of the log. A device with a half-open connection believes that it has everything."""
-        key = self.relay.log_storage.find_space(next(iter(self.devices.values())).space)
-        return 0 if key is None else self.relay.log_storage.head(key)
-
-    def _until_converged(self, bound_s: float, otherwise: str) -> None:
-        deadline_us = self.world.now_us + seconds(bound_s)
-        while not self.converged():
-            if self.world.now_us >= deadline_us:
-                raise ScenarioCannotBegin(otherwise)
-            self.world.run(self.world.now_us + POLL_US)
 
     # Backups
 
@@ -270,7 +176,7 @@ class Simulation:
         for device in self.devices.values():
             if not device.ready:
                 details.append(f"{device.name} is not running")
-            elif not self._is_synced(device, self._relay_head()):
+            elif not self.is_synced(device):
                 items = device.engine.outbox()
                 problem = device.sync.problem
                 state = ", ".join(sorted({item.state for item in items})) or "empty"
@@ -318,10 +224,6 @@ class Simulation:
         at_us = device.tally.converged_us
         return None if at_us is None else max(0, at_us - self.healed_us) / 1e6
 
-    def discard(self) -> None:
-        for node in self.nodes:
-            node.storage.discard()
-
 
 def simulate(
     scenario: Scenario,
@@ -341,7 +243,7 @@ def simulate(
     try:
         with decided_by(sim.rare.decide):
             verdict, violations = _run(sim)
-    except (ScenarioCannotBegin, FoundingError) as exc:
+    except FoundingError as exc:
         verdict, error = "crash", f"{type(exc).__name__}: {exc}"
     except Exception:
         verdict, error = "crash", traceback.format_exc()

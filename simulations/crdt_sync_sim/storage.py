@@ -11,7 +11,7 @@ Not encrypted: SQLCipher reads and writes its pages below SQL, so nothing that t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -31,16 +31,19 @@ class Connection:
     as a DB-API driver lets it, without holding a lock on the tables.
     """
 
-    __slots__ = ("_apsw",)
+    __slots__ = ("_apsw", "_last")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._apsw = connection
+        self._last: Rows | None = None
 
     def execute(self, sql: str, parameters: Any = (), /) -> Rows:
-        return Rows(self._apsw.execute(sql, parameters or None).fetchall(), self._apsw)
+        rows = self._last = Rows(self._apsw.execute(sql, parameters or None).fetchall(), self)
+        return rows
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows:
-        return Rows(self._apsw.executemany(sql, list(parameters)).fetchall(), self._apsw)
+        rows = self._last = Rows(self._apsw.executemany(sql, list(parameters)).fetchall(), self)
+        return rows
 
     @property
     def in_transaction(self) -> bool:
@@ -52,40 +55,42 @@ class Connection:
     def image(self) -> bytes:
         return self._apsw.serialize("main")
 
+    def of_last(self, rows: Rows) -> apsw.Connection:
+        """The connection, to ask about the statement that gave `rows`; it knows about the last one only."""
+        if rows is not self._last:
+            raise RuntimeError("another statement ran on this connection since")
+        return self._apsw
+
 
 class Rows:
     """A cursor whose rows are all there."""
 
-    __slots__ = ("_next", "_rows", "lastrowid", "rowcount")
+    __slots__ = ("_connection", "_rows")
 
-    def __init__(self, rows: list[Any], connection: apsw.Connection) -> None:
-        self._rows = rows
-        self._next = 0
-        self.lastrowid = connection.last_insert_rowid()
-        self.rowcount = connection.changes()
+    def __init__(self, rows: list[Any], connection: Connection) -> None:
+        self._rows = iter(rows)
+        self._connection = connection
+
+    @property
+    def lastrowid(self) -> int:
+        return self._connection.of_last(self).last_insert_rowid()
+
+    @property
+    def rowcount(self) -> int:
+        return self._connection.of_last(self).changes()
 
     def fetchone(self) -> Any:
-        if self._next >= len(self._rows):
-            return None
-        row = self._rows[self._next]
-        self._next += 1
-        return row
+        return next(self._rows, None)
 
     def fetchall(self) -> list[Any]:
-        rest, self._next = self._rows[self._next :], len(self._rows)
-        return rest
+        return list(self._rows)
 
     def close(self) -> None:
         """The rest is not wanted."""
-        self._next = len(self._rows)
+        self._rows = iter(())
 
-    def __iter__(self) -> Rows:
-        return self
-
-    def __next__(self) -> Any:
-        if self._next >= len(self._rows):
-            raise StopIteration
-        return self.fetchone()
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
 
 
 class Storage(Protocol):

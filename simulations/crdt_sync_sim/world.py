@@ -139,6 +139,14 @@ class World:
         """What a perfect wall clock shows."""
         return START_UNIX_MS + self.now_us // 1000
 
+    @property
+    def next_us(self) -> int | None:
+        """When the next event is due; None when nothing is."""
+        heap = self._heap
+        while heap and not heap[0][2].waiting:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
     def after(self, delay_us: int, action: Action) -> Timer:
         """Run `action` that many microseconds from now; never before what is already due at that time."""
         return self.at(self.now_us + max(delay_us, 0), action)
