@@ -5,13 +5,11 @@ to delete every visible write of its path, wherever it stands, and to append the
 array. What is concurrent survives side by side; what was sequential never does. In its own array an
 author's items are contiguous, so deleted runs merge and ten thousand overwrites stay a few hundred bytes.
 
-Two traps of the bindings that this module is built around:
-
-- `Doc.get_update()` leaves out what is *pending*: items whose predecessor, and deletions whose item, has
-  not arrived yet. Storing only that would lose them. So updates that do not show in full yet are held
-  here, applied again with whatever comes, and are part of `state()`.
-- A subscription of `Doc.observe` refers to the document it is kept in, through Rust, where Python's
-  collector cannot see it. It is dropped after each edit, or closed documents would never be freed.
+A trap of the bindings that this module is built around: `Doc.get_update()` leaves out what is *pending*,
+items whose predecessor, and deletions whose item, has not arrived yet. Storing only that would lose them. So
+updates that do not show in full yet are held here, applied again with whatever comes, and are part of
+`state()`. And a slow path that it avoids: an edit is not made through the bindings but written as the update
+it is (`update_writing`), and applied like any other.
 
 Updates are trusted here: `update_check` comes first.
 """
@@ -25,10 +23,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import pycrdt
-from pycrdt import Array, Doc
+from pycrdt import Doc
 
 from crdt_sync.ids import Author
 from crdt_sync.records.update_format import ParsedUpdate, parse_update
+from crdt_sync.records.update_writing import edit_update
 from crdt_sync.records.writes import DocWrites, Path, Write, read_write
 
 EMPTY_UPDATE: Final = b"\0\0"
@@ -37,8 +36,8 @@ EMPTY_UPDATE: Final = b"\0\0"
 MAX_UNREAD: Final = 64
 """Updates taken in before they are looked at; the only use of waiting is to look at several at once."""
 
-_READ_ONLY_CLIENT: Final = 1
-"""Client id of a document opened without an author. It never stands in a document."""
+_NO_CLIENT: Final = 1
+"""Client id of every `Doc`: nothing is inserted through it, so this never stands in a document."""
 
 
 class _Lane:
@@ -61,7 +60,7 @@ class RecordDocument:
     def __init__(self, state: bytes | None = None, *, author: Author | None = None) -> None:
         """`state` is what `state()` gave; without `author` the document cannot be edited."""
         self._author = author
-        self._doc: Doc[Any] = Doc(client_id=_READ_ONLY_CLIENT if author is None else author.client_id)
+        self._doc: Doc[Any] = Doc(client_id=_NO_CLIENT)
         self._lanes: dict[Author, _Lane] = {}
         self._by_path: Mapping[Path, tuple[Write, ...]] | None = None
         self._fresh = True
@@ -116,15 +115,15 @@ class RecordDocument:
     def edit(self, *, remove: Iterable[Write], add: Sequence[Write]) -> bytes:
         """Remove visible writes and append own ones, in one transaction; returns the update to send.
 
-        Raises ValueError for a write to remove that is not visible, and for one to add that is not by
-        this document's author, or not later than the author's last.
+        Raises ValueError for a write to remove that is not visible, for one to add that is not by this
+        document's author, or not later than the author's last, and without an author.
         """
         author = self._author
         lanes = self._read()
         places = self._places(lanes, remove)
         raws = [write.encode() for write in add]
+        own = None if author is None else lanes.get(author)
         if add:
-            own = None if author is None else lanes.get(author)
             before = own.writes[-1].hlc if own is not None and own.writes else 0
             for write in add:
                 if write.author != author or write.hlc <= before:
@@ -132,21 +131,16 @@ class RecordDocument:
                 before = write.hlc
         if not places and not raws:
             return EMPTY_UPDATE
-        doc = self._doc
-        updates: list[bytes] = []
-        subscription = doc.observe(lambda event: updates.append(event.update))
-        try:
-            with doc.transaction():
-                for lane, indexes in places:
-                    array: Array[Any] = doc.get(lane.author.array_name, type=Array)
-                    for index in indexes:
-                        del array[index]
-                if author is not None and raws:
-                    doc.get(author.array_name, type=Array).extend(raws)
-        finally:
-            doc.unobserve(subscription)
+        if author is None:
+            raise ValueError("a document opened without an author cannot be edited")
+        deleted = {
+            lane.author.client_id: [lane.clocks[index] for index in reversed(indexes)]
+            for lane, indexes in places
+        }
+        update = edit_update(author, 0 if own is None else own.end, raws, deleted)
+        self._doc.apply_update(update)
         self._note_edit(places, add)
-        return updates[0]
+        return update
 
     def state(self) -> bytes:
         """The whole document as one update, with what is still pending in it."""

@@ -12,13 +12,10 @@ from __future__ import annotations
 from typing import Final
 
 from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
+from crdt_sync.records.update_writing import ANY, BUFFER, ORIGIN, number, root_name
 
-_ANY: Final = 8
 _DELETED: Final = 1
 _SKIP: Final = 10
-_ORIGIN: Final = 0x80
-_ROOT_NAME: Final = b"\x01"
-_BUFFER: Final = b"\x74"
 
 
 def without_tail(update: bytes, client: int, clock: int) -> bytes:
@@ -56,16 +53,16 @@ def _forget_deletes(parsed: ParsedUpdate, client: int, clock: int) -> None:
 
 
 def _encode(parsed: ParsedUpdate) -> bytes:
-    out = bytearray(_number(len(parsed.blocks)))
+    out = bytearray(number(len(parsed.blocks)))
     for blocks in sorted(parsed.blocks, key=lambda blocks: blocks.client, reverse=True):
         structs = _structs(blocks)
-        out += _number(len(structs)) + _number(blocks.client) + _number(blocks.start) + b"".join(structs)
-    out += _number(len(parsed.deletes))
+        out += number(len(structs)) + number(blocks.client) + number(blocks.start) + b"".join(structs)
+    out += number(len(parsed.deletes))
     for client in sorted(parsed.deletes, reverse=True):
         ranges = parsed.deletes[client]
-        out += _number(client) + _number(len(ranges))
+        out += number(client) + number(len(ranges))
         for start, end in ranges:
-            out += _number(start) + _number(end - start)
+            out += number(start) + number(end - start)
     return bytes(out)
 
 
@@ -79,33 +76,22 @@ def _structs(blocks: Blocks) -> list[bytes]:
         first = clock
         if clock in skips:
             clock = skips[clock]
-            structs.append(bytes([_SKIP]) + _number(clock - first))
+            structs.append(bytes([_SKIP]) + number(clock - first))
             continue
         has_value = clock in values
         while clock < blocks.end and clock not in skips and (clock in values) is has_value:
             clock += 1
         info, where = _place(blocks, first)
         if has_value:
-            contents = b"".join(_BUFFER + _number(len(values[at])) + values[at] for at in range(first, clock))
-            structs.append(bytes([info | _ANY]) + where + _number(clock - first) + contents)
+            contents = b"".join(BUFFER + number(len(values[at])) + values[at] for at in range(first, clock))
+            structs.append(bytes([info | ANY]) + where + number(clock - first) + contents)
         else:
-            structs.append(bytes([info | _DELETED]) + where + _number(clock - first))
+            structs.append(bytes([info | _DELETED]) + where + number(clock - first))
     return structs
 
 
 def _place(blocks: Blocks, clock: int) -> tuple[int, bytes]:
     """The flag and the bytes that say where a struct stands."""
     if clock:
-        return _ORIGIN, _number(blocks.client) + _number(clock - 1)
-    name = (blocks.name or "").encode("ascii")
-    return 0, _ROOT_NAME + _number(len(name)) + name
-
-
-def _number(number: int) -> bytes:
-    """Unsigned LEB128."""
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+        return ORIGIN, number(blocks.client) + number(clock - 1)
+    return 0, root_name(blocks.name or "")
