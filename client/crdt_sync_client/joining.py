@@ -33,8 +33,9 @@ from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync.schemas.model import RecordSchema
 
 from .database_thread import DatabaseThread
+from .endings import append_refusal
 from .relay_connection import AGENT, RelayConnection, check_relay_url
-from .sync_loop import APPEND_TRIES, STALE_HEAD, append_refusal
+from .sync_loop import APPEND_TRIES, STALE_HEAD
 
 logger = logging.getLogger("crdt_sync.client")
 

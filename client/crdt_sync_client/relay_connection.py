@@ -1,10 +1,6 @@
 """One WebSocket connection to a relay: bytes in and out of a `DeviceSession`, endings turned into errors.
 
-However a connection ends, the caller gets one of our own errors:
-
-    RelayUnreachable   no connection, or it was lost, or the relay asked to come back later
-    RelayRefused       the relay said no, and would say no again
-    RemoteError        the relay sent what cannot be; we closed, with a code and a reason
+However a connection ends, the caller gets one of our own errors: see `endings`.
 """
 
 from __future__ import annotations
@@ -28,20 +24,18 @@ from crdt_sync.errors import (
     ConnectionFailed,
     CrdtSyncError,
     FrameTooLarge,
-    InviteError,
-    InviteExpired,
-    InviteUsed,
-    InviteWithdrawn,
     MalformedFrame,
     ProtocolViolation,
     RelayRefused,
     RelayUnreachable,
     RemoteError,
 )
-from crdt_sync.protocol.codes import RETRYABLE, CloseCode
+from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.device_session import DeviceSession, State, close_code_for
 from crdt_sync.protocol.frames import Bye, Challenge, FromRelay
 from crdt_sync.protocol.limits import MAX_CLOSE_REASON_BYTES, MAX_FRAME_BYTES, PATH, SUBPROTOCOL
+
+from .endings import printable, refusal
 
 logger = logging.getLogger("crdt_sync.client")
 
@@ -54,17 +48,6 @@ QUEUED_FRAMES: Final = 8
 """Frames `websockets` holds for us before it stops reading from the socket."""
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_BY_CODE: Final[dict[str, type[InviteError]]] = {
-    kind.code: kind for kind in (InviteUsed, InviteExpired, InviteWithdrawn)
-}
-_HINTS: Final[dict[int, str]] = {
-    CloseCode.UNAUTHENTICATED: "check the setup token or the invite; is this the right relay?",
-    CloseCode.FORBIDDEN: "ask an admin of the space for a new invite",
-    CloseCode.UNKNOWN_SPACE: "check the relay's address; was its data directory replaced?",
-    CloseCode.VERSION: "update this device or the relay, whichever is older",
-    CloseCode.TOO_LARGE: "the relay's limits are below what this device sends; ask its operator",
-    CloseCode.MALFORMED: "update this device or the relay, whichever is older",
-}
 
 
 def _agent() -> str:
@@ -87,6 +70,7 @@ class RelayConnection:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.last_frame_bytes = 0
+        self.challenge: Challenge
         self._socket = socket
         self._closing = False
 
@@ -100,6 +84,7 @@ class RelayConnection:
             await connection.close()
             raise
         assert isinstance(frame, Challenge)  # the session lets nothing else through
+        connection.challenge = frame
         return connection
 
     async def next_frame(self) -> FromRelay:
@@ -142,12 +127,12 @@ class RelayConnection:
 
     async def refuse(self, error: CrdtSyncError) -> None:
         """Close because of what the relay sent, saying why."""
-        logger.warning("closing the connection to %s: %s: %s", self.url, error.code, error.message)
         await self.close(close_code_for(error), error.code, error.message)
 
     async def close(self, code: CloseCode = CloseCode.NORMAL, error: str = "", reason: str = "") -> None:
-        """Close; again is harmless."""
-        if code is not CloseCode.NORMAL:
+        """Close; again is harmless, and the first reason given is the one that was sent."""
+        if code is not CloseCode.NORMAL and not self._closing:
+            logger.warning("closing the connection to %s: %s: %s", self.url, error, reason)
             try:
                 await self._socket.send(self.session.bye(code, error, reason))
             except ConnectionClosed:
@@ -167,30 +152,6 @@ class RelayConnection:
         code = closed.rcvd.code if closed.rcvd is not None else 1006
         text = closed.rcvd.reason if closed.rcvd is not None else ""
         return refusal(code, "", text, self.url)
-
-
-def refusal(close_code: int, error: str, reason: str, url: str) -> CrdtSyncError:
-    """The error for a connection that the relay closed. `error` is a code of `crdt_sync.errors`, or empty."""
-    text = printable(reason)
-    kind = _BY_CODE.get(error)
-    if kind is not None:
-        return kind(text or "the relay refused the invite", hint="ask for a new invite")
-    if close_code in RETRYABLE:
-        detail = f": {text}" if text else ""
-        return RelayUnreachable(
-            f"the connection to {url} ended ({close_code}{detail})",
-            hint="local work goes on; the device tries again by itself while it is connected",
-        )
-    return RelayRefused(
-        f"the relay at {url} refused: {text or 'no reason given'} ({close_code})",
-        close_code=close_code,
-        hint=_HINTS.get(close_code, "ask the relay's operator"),
-    )
-
-
-def printable(text: str) -> str:
-    """A peer's text, made safe to show: no control characters, at most 300 characters."""
-    return "".join(char if char.isprintable() else "�" for char in text[:300])
 
 
 async def _connect(url: str) -> ClientConnection:

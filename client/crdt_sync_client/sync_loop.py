@@ -18,24 +18,21 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from crdt_sync.errors import (
-    BadMembership,
     CrdtSyncError,
     RelayRefused,
     RelayUnreachable,
-    RemoteError,
     StoreClosed,
 )
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import Appended, AppendRefused, Welcome
-from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
+from crdt_sync.protocol.frames import Appended
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 
-from .backoff import Backoff
 from .database_thread import DatabaseThread
-from .engine.model import Welcomed
-from .live_session import LiveSession, Publish, Reconnect
-from .relay_connection import AGENT, RelayConnection, refusal
+from .endings import Reconnecting, append_refusal
+from .live_session import LiveSession, Publish
+from .relay_connection import AGENT, RelayConnection
+from .session_driver import WELCOME_TIMEOUT_S, SessionDriver, late_handshake
 from .signal import Signal
 from .status import SyncState
 
@@ -48,8 +45,6 @@ STALE_HEAD: Final = "stale_head"
 ROW_TIMEOUT_S: Final = 5.0
 """How long a membership entry that the relay has may take to reach a connected device."""
 _NEVER_WAS: Final = frozenset({CloseCode.UNAUTHENTICATED, CloseCode.FORBIDDEN, CloseCode.UNKNOWN_SPACE})
-MAX_REBIRTHS: Final = 3
-"""How often one attempt begins a new incarnation before it counts as failed."""
 
 
 class SpaceSync:
@@ -67,10 +62,6 @@ class SpaceSync:
         """`on_gone` is told when the space turned out never to have been: see `_forget_unsettled`."""
         self.space = space
         self.state: SyncState = "offline"
-        self.problem: CrdtSyncError | None = None
-        """Why the last attempt or connection failed; None since the last that caught up."""
-        self.failures = 0
-        """Attempts and connections that failed, ever; compare before and after."""
         self.last_synced_at: int | None = None
         self.sent = 0
         self.received = 0
@@ -82,14 +73,24 @@ class SpaceSync:
         self._publish = publish
         self._now_ms = now_ms
         self._on_gone = on_gone
-        self._backoff = Backoff(random.random)
+        self._reconnecting = Reconnecting(random.random)
         self._retry_at_s: float | None = None
         self._wanted = False
         self._holds = 0
+        self._fruitful = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._appending = asyncio.Lock()
-        self._first = (0, 0)
+
+    @property
+    def problem(self) -> CrdtSyncError | None:
+        """Why the last attempt or connection failed; None since the last that caught up."""
+        return self._reconnecting.problem
+
+    @property
+    def failures(self) -> int:
+        """Attempts and connections that failed, ever; compare before and after."""
+        return self._reconnecting.failures
 
     # What the device asks
 
@@ -156,9 +157,9 @@ class SpaceSync:
             await session.connection.round_trip()
             session.push_soon()
             await self.signal.until(lambda: session.window.idle or not session.live)
-            head = session.head
+            head = session.driver.head
             await self.signal.until(
-                lambda: (session.cursor >= head and session.window.idle) or not session.live
+                lambda: (session.driver.cursor >= head and session.window.idle) or not session.live
             )
         return session.live
 
@@ -171,8 +172,8 @@ class SpaceSync:
             for tries_left in reversed(range(APPEND_TRIES)):
                 session = await self.live(patient=False)
                 # mypy does not infer the type of a lambda with a default argument.
-                await self.signal.until(lambda s=session: s.caught_up or not s.live)  # type: ignore[misc]
-                seen = session.membership_batches
+                await self.signal.until(lambda s=session: s.driver.caught_up or not s.live)  # type: ignore[misc]
+                seen = session.driver.membership_batches
                 entry, made = await self._thread.run(make)
                 answer = await session.append(entry)
                 if isinstance(answer, Appended):
@@ -184,7 +185,7 @@ class SpaceSync:
                     async with asyncio.timeout(ROW_TIMEOUT_S):
                         await self.signal.until(
                             # mypy does not infer the type of a lambda with a default argument.
-                            lambda s=session, n=seen: s.membership_batches != n or not s.live  # type: ignore[misc]
+                            lambda s=session, n=seen: s.driver.membership_batches != n or not s.live  # type: ignore[misc]
                         )
         raise AssertionError("unreachable")
 
@@ -205,23 +206,23 @@ class SpaceSync:
         """Rows received and to receive in this connection: `done` and `total`."""
         if self.session is None:
             return 0, 0
-        start = self._first[0]
-        total = max(self.session.head - start, 0)
-        return min(max(self.session.cursor - start, 0), total), total
+        driver = self.session.driver
+        total = max(driver.head - driver.first_cursor, 0)
+        return min(max(driver.cursor - driver.first_cursor, 0), total), total
 
     def current_state(self) -> SyncState:
         """`syncing` or `idle` while live, else where the loop stands."""
         session = self.session
         if session is None:
             return self.state
-        return "idle" if session.caught_up and session.window.idle else "syncing"
+        return "idle" if session.driver.idle else "syncing"
 
     # The loop
 
     def _start(self) -> None:
         self._wake.set()
         if not self._running():
-            self._backoff.reset()
+            self._reconnecting.asked()
             self._task = asyncio.create_task(self._run(), name=f"sync {self.space.hex()[:8]}")
 
     async def _stop(self) -> None:
@@ -249,27 +250,27 @@ class SpaceSync:
             self._wake.clear()
             self.state = "connecting"
             self.signal.notify()
+            gone = False
             try:
                 await self._connect_and_serve()
                 return  # ended by us
             except StoreClosed:
                 return
-            except Reconnect:
-                continue
             except RelayRefused as exc:
                 # Before anybody is told, and to its end even if they then want no connection any more.
                 gone = await asyncio.shield(self._forget_unsettled(exc))
                 self._failed(exc)
-                if gone:
-                    return
             except CrdtSyncError as exc:
                 self._failed(exc)
             except Exception as exc:
                 logger.exception("syncing failed")
-                self._failed(RelayUnreachable(f"syncing failed: {type(exc).__name__}", hint="see the log"))
+                self._failed(exc)
+            if gone:
+                return
             await self._wait()
 
     async def _connect_and_serve(self) -> None:
+        self._fruitful = False
         session = await self._open()
         self.session = session
         self.signal.notify()
@@ -281,82 +282,49 @@ class SpaceSync:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
             self.session = None
-            self.sent += session.acknowledged
-            self.received += session.received
+            self._fruitful = session.driver.fruitful
+            self.sent += session.driver.acknowledged
+            self.received += session.driver.received
             self._count(session.connection)
             self.signal.notify()
 
     async def _open(self) -> LiveSession:
         """Connect and be welcomed."""
-        for _ in range(MAX_REBIRTHS):
-            try:
-                async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_S):
-                    session = await self._handshake()
-            except TimeoutError:
-                raise RelayUnreachable(
-                    "the relay did not finish the handshake in time", hint="the device tries again"
-                ) from None
-            if session is not None:
-                return session
-        raise RelayUnreachable("this store is behind what it sent before", hint="the device tries again")
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT_S):
+                return await self._handshake()
+        except TimeoutError:
+            raise late_handshake() from None
 
-    async def _handshake(self) -> LiveSession | None:
+    async def _handshake(self) -> LiveSession:
         thread, space = self._thread, self.space
         engine = thread.store.engine
         start = await thread.run(lambda: engine.session_start(space))
         connection = await RelayConnection.open(start.relay_url)
-        try:
-            hello = connection.session.hello(
-                space=space,
-                device=start.device,
-                incarnation=start.incarnation,
-                cursor=start.cursor,
-                relay_seen=start.relay_seen,
-                sign=start.sign,
-                agent=AGENT,
-            )
-            await connection.send(hello)
-            frame = await connection.next_frame()
-            assert isinstance(frame, Welcome)  # the session lets nothing else through
-            relay_id = connection.session.relay_id
-            own, own_hash, head = frame.own_sequence, frame.own_hash, frame.head
-
-            def welcome() -> Welcomed:
-                self._settle_stage()
-                return engine.welcome(space, relay_id, own, own_hash, head)
-
-            welcomed = await thread.run(welcome)
-        except RemoteError as exc:
-            await connection.refuse(exc)
-            raise
-        except BaseException:
-            await connection.close()
-            raise
-        if welcomed.relay_behind:
-            logger.warning("the relay has lost updates it had acknowledged; sending them again")
-        if welcomed.reconnect:
-            await connection.close()
-            self._count(connection)
-            return None
-        self._first = (frame.cursor, frame.head)
-        return LiveSession(
-            connection,
-            thread,
-            space,
-            cursor=frame.cursor,
-            publish=self._publish,
-            signal=self.signal,
-            lazy=not welcomed.holding,
+        driver = SessionDriver(
+            engine,
+            start,
+            protocol=connection.session,
+            clock=asyncio.get_running_loop().time,
+            agent=AGENT,
         )
-
-    def _settle_stage(self) -> None:
-        """On the engine's thread: a welcome proves that the relay took our genesis or join."""
-        engine = self._thread.store.engine
-        stage = engine.space(self.space).stage
-        if stage == "creating":
-            engine.confirm_space(self.space)
-        elif stage == "joining":
-            engine.confirm_join(self.space)
+        try:
+            driver.arrived(connection.challenge, 0)
+            while not driver.welcomed:
+                while driver.outgoing:
+                    await connection.send(driver.outgoing.popleft())
+                driver.arrived(await connection.next_frame(), connection.last_frame_bytes)
+                step = driver.next_step()
+                if step is not None:
+                    await thread.run(step.run)
+                    driver.done(step)
+                if driver.error is not None:
+                    raise driver.error
+        except BaseException:
+            await connection.close(*driver.last_word)
+            self._count(connection)
+            raise
+        return LiveSession(connection, thread, driver, publish=self._publish, signal=self.signal)
 
     async def _forget_unsettled(self, refused: RelayRefused) -> bool:
         """A space that this device began to make or join, and that its relay does not know, never was.
@@ -383,9 +351,8 @@ class SpaceSync:
 
     async def _note_caught_up(self, session: LiveSession) -> None:
         """The first time a session has everything, the backoff starts over and the time is kept."""
-        await self.signal.until(lambda: session.caught_up and session.window.idle)
-        self._backoff.reset()
-        self.problem = None
+        await self.signal.until(lambda: session.driver.idle)
+        self._reconnecting.caught_up()
         await self._note_synced()
 
     async def _note_synced(self) -> None:
@@ -399,20 +366,19 @@ class SpaceSync:
 
         await self._thread.run(keep)
 
-    def _failed(self, error: CrdtSyncError) -> None:
-        self.problem = error
-        self.failures += 1
-        retryable = isinstance(error, RelayUnreachable)
-        self.state = "backoff" if retryable else "error"
-        refused = isinstance(error, RelayRefused | BadMembership)
-        delay_s = self._backoff.longest_s() if refused else self._backoff.next_s()
+    def _failed(self, error: Exception) -> None:
+        delay_s = self._reconnecting.ended(error, fruitful=self._fruitful)
+        if delay_s is None:
+            return
+        self.state = "backoff" if isinstance(self.problem, RelayUnreachable) else "error"
         self._retry_at_s = asyncio.get_running_loop().time() + delay_s
-        logger.info("connection failed: %s; next try in %.1f s", error.code, delay_s)
         self.signal.notify()
 
     async def _wait(self) -> None:
         """Until the next try is due or somebody asks for one."""
         delay_s = self.retry_in_s
+        if delay_s is None:
+            return
         try:
             async with asyncio.timeout(delay_s):
                 await self._wake.wait()
@@ -430,13 +396,8 @@ class SpaceSync:
         if session is None:
             return self.sent, self.received, self.bytes_sent, self.bytes_received
         return (
-            self.sent + session.acknowledged,
-            self.received + session.received,
+            self.sent + session.driver.acknowledged,
+            self.received + session.driver.received,
             self.bytes_sent + session.connection.bytes_sent,
             self.bytes_received + session.connection.bytes_received,
         )
-
-
-def append_refusal(answer: AppendRefused, url: str) -> CrdtSyncError:
-    """The error for a membership entry that the relay will not take."""
-    return refusal(4403, answer.code, answer.reason, url)

@@ -89,7 +89,7 @@ class WriteQueue:
         """What the engine's thread does: write, and seal what that gave for the sessions that have room."""
         engine = self._thread.store.engine
         ops = [op for op, _ in taken]
-        pushes = {space: (s.window.max_count, s.window.max_bytes) for space, s in ready.items()}
+        pushes = {space: session.bounds for space, session in ready.items()}
 
         def work() -> _Done:
             if pushes:

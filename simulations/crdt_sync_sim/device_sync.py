@@ -1,46 +1,31 @@
-"""A device's side of the network: the real session, batches, window and backoff, in virtual time.
+"""A device's side of the network: the product's own sync, its shell turned into events of virtual time.
 
-What `crdt_sync_client.sync_loop` and `live_session` do with tasks is done here with events: connect, shake
-hands, take what arrives in batches, push what is written, come back after an end with the product's own
-backoff.
+What to send, to store, to seal, when a session ends and how long to stay away is decided by the product's
+`SessionDriver` and `Reconnecting`. This module gives them a connection, a store that takes its time, and a
+clock, as `crdt_sync_client.sync_loop` and `live_session` do with asyncio.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from crdt_sync.crypto.envelope import Header
-from crdt_sync.errors import BadMembership, CrdtSyncError, RelayRefused, RelayUnreachable, RemoteError
-from crdt_sync.protocol.device_session import DeviceSession, State, close_code_for
-from crdt_sync.protocol.frames import (
-    Ack,
-    Bye,
-    Challenge,
-    CompactRequest,
-    FromRelay,
-    Refuse,
-    Welcome,
-)
-from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
-from crdt_sync_client.backoff import Backoff
-from crdt_sync_client.incoming_batch import IncomingBatch
-from crdt_sync_client.push_window import PushWindow
-from crdt_sync_client.relay_connection import refusal
+from crdt_sync.errors import CrdtSyncError, RelayUnreachable, RemoteError
+from crdt_sync.ids import SpaceId
+from crdt_sync.protocol.device_session import DeviceSession
+from crdt_sync_client.endings import Reconnect, Reconnecting
+from crdt_sync_client.session_driver import WELCOME_TIMEOUT_S, SessionDriver
+from crdt_sync_client.session_steps import BatchStep, PushStep, SnapshotStep, Step, WelcomeStep
 from crdt_sync_sim.network import Endpoint
 from crdt_sync_sim.scenario import RELAY
-from crdt_sync_sim.world import seconds
+from crdt_sync_sim.world import Timer, seconds
 
 if TYPE_CHECKING:
     from crdt_sync_sim.device_node import DeviceNode
 
-APPLY_US: Final = (100, 2_000)
-"""How long frames wait in the inbox while the store's thread is busy."""
+STORE_US: Final = (100, 2_000)
+"""How long a step waits while the store's thread is busy."""
 PUSH_US: Final = (50, 1_000)
-MAX_REBIRTHS: Final = 3
-"""As in `crdt_sync_client.sync_loop`."""
-_AGENT: Final = "crdt-sync-sim"
-_URL: Final = "ws://relay:1"
+AGENT: Final = "crdt-sync-sim"
 
 
 class DeviceSync:
@@ -49,316 +34,238 @@ class DeviceSync:
     def __init__(self, device: DeviceNode) -> None:
         self._device = device
         self._world = device.world
-        self._backoff = Backoff(self._world.streams[f"backoff/{device.name}"].random)
+        self._reconnecting = Reconnecting(self._world.streams[f"backoff/{device.name}"].random)
+        self._storage = self._world.streams["storage"]
         self._life = device.life
-        self._attempt = 0
-        self._rebirths = 0
+        self._driver: SessionDriver | None = None
         self._end: Endpoint | None = None
-        self._session = DeviceSession()
-        self._window = PushWindow(*self._session.push_budget, self._now_s)
-        self._bye: Bye | None = None
-        self._welcomed = False
-        self._inbox: deque[tuple[FromRelay, int]] = deque()
-        self._inbox_bytes = 0
-        self._applying = False
+        self._opening: Timer | None = None
+        self._timeout: Timer | None = None
+        self._retry: Timer | None = None
+        self._storing = False
         self._pushing = False
-        self._ungot_bytes = 0
-        self.cursor = 0
-        self.caught_up_once = False
-        self.problem: CrdtSyncError | None = None
+
+    # What the rest of the simulator asks
 
     @property
     def idle(self) -> bool:
         """Live, everything received, everything sent acknowledged."""
-        return (
-            self._welcomed
-            and self.cursor >= self._session.head
-            and not self._inbox
-            and not self._applying
-            and self._window.idle
-        )
+        return self._driver is not None and self._driver.idle
 
-    def _now_s(self) -> float:
-        return self._world.now_s
+    @property
+    def cursor(self) -> int:
+        """Up to where the log is stored here, in this session."""
+        return 0 if self._driver is None else self._driver.cursor
+
+    @property
+    def problem(self) -> CrdtSyncError | None:
+        """Why the last connection failed; None since the last that caught up."""
+        return self._reconnecting.problem
+
+    @property
+    def waits_for(self) -> str:
+        """What has to come before it goes on, for people who ask why a device is stuck."""
+        driver = self._driver
+        if driver is None:
+            return "its next attempt to connect"
+        if not driver.welcomed:
+            return "the relay's welcome"
+        if driver.has_work:
+            return "its store, to take in what has come"
+        if self.cursor < driver.head:
+            return f"no. {self.cursor + 1} to {driver.head} of the log"
+        if not driver.window.idle and not driver.window.wants:
+            return "the relay's acknowledgement of what it pushed"
+        return "nothing: it takes itself to be done" if driver.idle else "its turn to push"
+
+    def reconnect_now(self) -> None:
+        """The app asks; the waits start over."""
+        if self._driver is None:
+            self._reconnecting.asked()
+            self.connect()
+
+    def ready_to_push(self) -> dict[SpaceId, tuple[int, int]]:
+        """Where a write may be sealed in its own commit, with the bounds; then call `pushed`."""
+        driver = self._driver
+        if driver is None or not driver.welcomed or not driver.window.begin():
+            return {}
+        return {self._device.space: driver.bounds}
+
+    def pushed(self, envelopes: list[bytes]) -> None:
+        """What was sealed with a write, after `ready_to_push` gave bounds."""
+        if self._driver is not None:
+            if envelopes:
+                self._world.note("push", self._device.name, f"{len(envelopes)}")
+            self._driver.pushed(envelopes)
+            self._look(self._driver)
+
+    def push_soon(self) -> None:
+        """Something was written that was not sealed."""
+        if self._driver is not None:
+            self._driver.push_soon()
+            self._look(self._driver)
 
     # Connecting
 
     def connect(self) -> None:
-        self._attempt += 1
-        attempt, device = self._attempt, self._device
-        self._bye = None
-        self._welcomed = False
-        self._session = DeviceSession()
-        self._inbox.clear()
-        self._inbox_bytes = self._ungot_bytes = 0
-        device.network.connect(
+        """Try now."""
+        device = self._device
+        if self._retry is not None:
+            self._retry.cancel()
+        try:
+            start = device.engine.session_start(device.space)
+        except Exception as exc:
+            demand_sound(exc)
+            self._failed(exc, fruitful=False)
+            return
+        driver = self._driver = SessionDriver(
+            device.engine, start, protocol=DeviceSession(), clock=self._now_s, agent=AGENT
+        )
+        self._storing = self._pushing = False
+        # The network does not know about lives: whoever connects again in another one is somebody else.
+        self._opening = device.network.connect(
             device.name,
             RELAY,
-            lambda end: device.now(lambda: self._connected(attempt, end)),
-            lambda why: device.now(lambda: self._unreachable(attempt, why)),
+            lambda end: device.now(lambda: self._connected(driver, end)),
+            lambda why: device.now(lambda: self._unreachable(driver, why)),
         )
-        device.later(seconds(2 * HANDSHAKE_TIMEOUT_S), lambda: self._check_handshake(attempt))
+        self._timeout = device.later(seconds(WELCOME_TIMEOUT_S), lambda: self._late(driver))
 
-    def reconnect_now(self) -> None:
-        """The app asks; the backoff starts over."""
-        if self._end is None:
-            self._backoff.reset()
-            self.connect()
+    def _now_s(self) -> float:
+        return self._world.now_s
 
-    def _current(self, attempt: int) -> bool:
-        """Whether that attempt is still the one, of a process that still lives.
+    def _ours(self, driver: SessionDriver) -> bool:
+        return driver is self._driver and self._life == self._device.life
 
-        A connection is opened by the network, which does not know about lives.
-        """
-        return attempt == self._attempt and self._life == self._device.life
+    def _unreachable(self, driver: SessionDriver, why: str) -> None:
+        if self._ours(driver):
+            driver.end(RelayUnreachable(f"the relay cannot be reached: {why}"))
+            self._look(driver)
 
-    def _unreachable(self, attempt: int, why: str) -> None:
-        if self._current(attempt):
-            self._failed(RelayUnreachable(f"the relay cannot be reached: {why}"))
+    def _late(self, driver: SessionDriver) -> None:
+        if driver is self._driver:
+            driver.late()
+            self._look(driver)
 
-    def _check_handshake(self, attempt: int) -> None:
-        if attempt == self._attempt and not self._welcomed:
-            self._finish(RelayUnreachable("the relay did not finish the handshake in time"))
-
-    def _connected(self, attempt: int, end: Endpoint) -> None:
-        if not self._current(attempt):
+    def _connected(self, driver: SessionDriver, end: Endpoint) -> None:
+        if not self._ours(driver):
             end.close()
             return
         device = self._device
         self._end = end
         device.adopt(end)
-        end.on_message = lambda data: device.now(lambda: self._received(attempt, data))
-        end.on_close = lambda code: device.now(lambda: self._closed(attempt, code))
+        end.on_message = lambda data: device.now(lambda: self._received(driver, data))
+        end.on_close = lambda code: device.now(lambda: self._closed(driver, code))
 
-    def _closed(self, attempt: int, code: int) -> None:
-        if attempt != self._attempt:
+    def _received(self, driver: SessionDriver, data: bytes) -> None:
+        if driver is self._driver:
+            driver.received_bytes(data)
+            self._look(driver)
+
+    def _closed(self, driver: SessionDriver, code: int) -> None:
+        if driver is self._driver:
+            driver.closed(code)
+            self._look(driver)
+
+    # The driver's wishes, as events
+
+    def _look(self, driver: SessionDriver) -> None:
+        """Something happened to the session: do what it wants now."""
+        if self._end is not None:
+            while driver.outgoing:
+                self._end.send(driver.outgoing.popleft())
+        if driver.ended:
+            self._over(driver)
             return
-        bye = self._bye
-        if bye is not None:
-            self._finish(refusal(bye.code, bye.error, bye.reason, _URL))
-        else:
-            self._finish(refusal(code, "", "", _URL))
+        if driver.has_work and not self._storing:
+            self._storing = True
+            self._device.later(self._storage.randint(*STORE_US), lambda: self._store(driver))
+        if driver.welcomed and driver.window.wants and not self._pushing:
+            self._pushing = True
+            delay_us = max(self._storage.randint(*PUSH_US), seconds(driver.window.pause_s) + 1)
+            self._device.later(delay_us, lambda: self._push(driver))
 
-    def _finish(self, error: CrdtSyncError, *, code: int = 1000) -> None:
-        """The connection is over for this reason; come back later."""
-        self._drop(code)
-        self._failed(error)
+    def _store(self, driver: SessionDriver) -> None:
+        if driver is self._driver:
+            self._storing = False
+            step = driver.next_step()
+            if step is not None:
+                self._do(driver, step)
 
-    def _drop(self, code: int) -> None:
-        self._attempt += 1
-        self._welcomed = False
-        self._inbox.clear()
-        self._inbox_bytes = 0
+    def _push(self, driver: SessionDriver) -> None:
+        if driver is self._driver:
+            self._pushing = False
+            step = driver.next_push()
+            if step is None:
+                self._look(driver)
+            else:
+                self._do(driver, step)
+
+    def _do(self, driver: SessionDriver, step: Step) -> None:
+        if step.needs_store:
+            step.run()
+            demand_sound(step.error)
+            self._note(step)
+        driver.done(step)
+        if driver.idle:
+            self._reconnecting.caught_up()
+        self._look(driver)
+
+    def _note(self, step: Step) -> None:
+        device, note = self._device, self._world.note
+        match step:
+            case WelcomeStep():
+                frame, resend = step.frame, step.welcomed.resend
+                note("welcome", device.name, f"head={frame.head} cursor={frame.cursor} resend={resend}")
+            case BatchStep():
+                device.took(step.frames, step.batch)
+            case SnapshotStep():
+                made = len(step.records) - len(step.left_out)
+                note("compact", device.name, f"{made} of {len(step.records)}")
+            case _:
+                pass
+        if isinstance(step, PushStep) and step.envelopes:
+            note("push", device.name, f"{len(step.envelopes)}")
+
+    # The end of a session
+
+    def _over(self, driver: SessionDriver) -> None:
+        code, error, message = driver.last_word
         end, self._end = self._end, None
         if end is not None:
+            if isinstance(driver.error, RemoteError):
+                end.send(driver.protocol.bye(code, error, message))
             end.close(code)
             self._device.release(end)
+        for timer in (self._opening, self._timeout):
+            if timer is not None:
+                timer.cancel()
+        self._driver = None
+        last = driver.last_step()
+        if last is not None:
+            last.run()
+            demand_sound(last.error)
+        assert driver.error is not None  # nobody ends a session here but the relay, a fault or the driver
+        self._failed(driver.error, fruitful=driver.fruitful)
 
-    def _failed(self, error: CrdtSyncError) -> None:
-        self._attempt += 1
-        self.problem = error
-        refused = isinstance(error, RelayRefused | BadMembership)
-        delay_s = self._backoff.longest_s() if refused else self._backoff.next_s()
-        self._world.note("backoff", self._device.name, f"{error.code} {delay_s:.3f}")
-        attempt = self._attempt
-        self._device.later(seconds(delay_s), lambda: self.connect() if attempt == self._attempt else None)
+    def _failed(self, error: Exception, *, fruitful: bool) -> None:
+        delay_s = self._reconnecting.ended(error, fruitful=fruitful)
+        kind = "again" if delay_s is None else "backoff"
+        self._world.note(kind, self._device.name, f"{_code(error)} {delay_s or 0.0:.3f}")
+        self._retry = self._device.later(seconds(delay_s or 0.0), self.connect)
 
-    def _refuse(self, error: CrdtSyncError) -> None:
-        """What the relay sent cannot be: say so and close."""
-        code = close_code_for(error)
-        if self._end is not None:
-            self._end.send(self._session.bye(code, error.code, error.message))
-        self._finish(error, code=int(code))
 
-    # Receiving
+def _code(error: Exception) -> str:
+    """What a note calls an error."""
+    if isinstance(error, Reconnect):
+        return error.message
+    return error.code if isinstance(error, CrdtSyncError) else type(error).__name__
 
-    def _received(self, attempt: int, data: bytes) -> None:
-        if attempt != self._attempt:
-            return
-        try:
-            frame = self._session.receive(data)
-        except RemoteError as exc:
-            self._world.note("refuse", self._device.name, exc.code)
-            self._refuse(exc)
-            return
-        match frame:
-            case Bye():
-                self._bye = frame
-            case Challenge():
-                self._hello()
-            case Welcome():
-                self._welcome(frame)
-            case _:
-                self._inbox.append((frame, len(data)))
-                self._inbox_bytes += len(data)
-                self._apply_soon()
 
-    def _hello(self) -> None:
-        device = self._device
-        start = device.engine.session_start(device.space)
-        assert self._end is not None
-        self._end.send(
-            self._session.hello(
-                space=device.space,
-                device=start.device,
-                incarnation=start.incarnation,
-                cursor=start.cursor,
-                relay_seen=start.relay_seen,
-                sign=start.sign,
-                agent=_AGENT,
-            )
-        )
-
-    def _welcome(self, frame: Welcome) -> None:
-        device = self._device
-        try:
-            welcomed = device.engine.welcome(
-                device.space, self._session.relay_id, frame.own_sequence, frame.own_hash, frame.head
-            )
-        except RemoteError as exc:
-            self._refuse(exc)
-            return
-        except Exception as exc:
-            self._broke(exc)
-            return
-        detail = f"head={frame.head} cursor={frame.cursor} resend={welcomed.resend}"
-        self._world.note("welcome", device.name, detail)
-        if welcomed.reconnect:
-            self._world.note("rebirth", device.name)
-            self._drop(1000)
-            self._rebirths += 1
-            if self._rebirths < MAX_REBIRTHS:
-                self.connect()
-            else:
-                self._rebirths = 0
-                self._failed(RelayUnreachable("this store is behind what it sent before"))
-            return
-        self._rebirths = 0
-        self._welcomed = True
-        self.cursor = frame.cursor
-        self._window = PushWindow(*self._session.push_budget, self._now_s)
-        self._push_soon()
-
-    # Batches
-
-    def _apply_soon(self) -> None:
-        if not self._applying:
-            self._applying = True
-            attempt = self._attempt
-            delay_us = self._world.streams["storage"].randint(*APPLY_US)
-            self._device.later(delay_us, lambda: self._apply(attempt))
-
-    def _apply(self, attempt: int) -> None:
-        self._applying = False
-        if attempt != self._attempt or not self._inbox:
-            if self._inbox:
-                self._apply_soon()
-            return
-        device = self._device
-        frames = [frame for frame, _ in self._inbox]
-        self._ungot_bytes += self._inbox_bytes
-        self._inbox.clear()
-        self._inbox_bytes = 0
-        batch = IncomingBatch(device.engine, device.space, frames, appends=[])
-        for frame in frames:
-            if isinstance(frame, Ack):
-                self._window.acked(frame.incarnation, frame.sequence)
-        batch.store()
-        device.took(frames, batch)
-        if batch.error is not None:
-            if isinstance(batch.error, RemoteError):
-                self._world.note("refuse", device.name, batch.error.code)
-                self._refuse(batch.error)
-            else:
-                self._broke(batch.error)
-            return
-        if batch.reconnect:
-            self._world.note("another_session", device.name)
-            self._drop(1000)
-            self.connect()
-            return
-        self.cursor = max(self.cursor, batch.cursor)
-        self._answer(frames)
-        self._push_soon()
-        if self.idle:
-            self._backoff.reset()
-            self.problem = None
-
-    def _answer(self, frames: list[FromRelay]) -> None:
-        assert self._end is not None
-        if self._session.state is not State.LIVE:
-            return  # the relay has said its last word
-        if self._ungot_bytes >= self._session.limits.got_every_bytes:
-            self._ungot_bytes = 0
-            self._end.send(self._session.got(self.cursor))
-        for frame in frames:
-            match frame:
-                case Refuse():
-                    self._world.note("refused", self._device.name, frame.code)
-                    self._finish(RelayUnreachable("the relay refused an update; connecting again"))
-                    return
-                case CompactRequest():
-                    self._compact(frame)
-                case _:
-                    pass
-
-    def _compact(self, request: CompactRequest) -> None:
-        device = self._device
-        assert self._end is not None
-        snapshots = device.engine.make_snapshots(device.space, request.records)
-        made = {Header.unpack(snapshot).record for snapshot in snapshots}
-        self._world.note("compact", device.name, f"{len(made)} of {len(request.records)}")
-        for snapshot in snapshots:
-            self._end.send(self._session.push_snapshot(snapshot))
-        left_out = [record for record in request.records if record not in made]
-        if left_out:
-            self._end.send(self._session.decline(left_out))
-
-    # Pushing
-
-    def push_soon(self) -> None:
-        """Something was written."""
-        self._window.mark()
-        self._push_soon()
-
-    def _push_soon(self) -> None:
-        if self._welcomed and self._window.wants and not self._pushing:
-            self._pushing = True
-            attempt = self._attempt
-            delay_us = self._world.streams["storage"].randint(*PUSH_US)
-            delay_us = max(delay_us, seconds(self._window.pause_s) + 1)
-            self._device.later(delay_us, lambda: self._push(attempt))
-
-    def _push(self, attempt: int) -> None:
-        self._pushing = False
-        if attempt != self._attempt:
-            self._push_soon()
-            return
-        device, window = self._device, self._window
-        while window.wants and window.begin():
-            try:
-                envelopes = device.engine.next_push(
-                    device.space, max_count=window.max_count, max_bytes=window.max_bytes
-                )
-            except Exception as exc:
-                window.finish([])
-                self._broke(exc)
-                return
-            window.finish(envelopes)
-            if envelopes and self._end is not None and self._session.state is State.LIVE:
-                self._world.note("push", device.name, f"{len(envelopes)}")
-                self._end.send(self._session.push(envelopes))
-        self._push_soon()
-        if self.idle:
-            self._backoff.reset()
-
-    def _broke(self, error: Exception) -> None:
-        """Our own store failed, a full disk for example: end the session, not the device."""
-        if device_is_sound(error):
-            self._world.note("store_failed", self._device.name, type(error).__name__)
-            self._finish(RelayUnreachable(f"syncing failed: {type(error).__name__}"))
-        else:
-            raise error
+def demand_sound(error: Exception | None) -> None:
+    """Raise what only a faulty program meets; pass over what a peer's or a disk's fault is."""
+    if error is not None and not isinstance(error, RemoteError) and not device_is_sound(error):
+        raise error
 
 
 def device_is_sound(error: Exception) -> bool:

@@ -199,13 +199,13 @@ async def test_a_device_that_died_between_sealing_and_acknowledgement_sends_the_
 DIE_AFTER_SEALING = """
 import asyncio, os, signal, sys
 from crdt_sync_client import Device
-from crdt_sync_client.live_session import LiveSession
+from crdt_sync_client.session_driver import SessionDriver
 
 def die(self, envelopes):
     if envelopes:
         os.kill(os.getpid(), signal.SIGKILL)
 
-LiveSession.pushed = die
+SessionDriver.pushed = die
 
 async def main():
     device = await Device.open(sys.argv[1], key=bytes.fromhex(sys.argv[2]))

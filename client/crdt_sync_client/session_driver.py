@@ -1,0 +1,377 @@
+"""What a device does in one connection of one space, without I/O: from the relay's challenge to the end.
+
+The shell (asyncio in `live_session`, virtual time in the simulator) only moves things about:
+
+- a frame that came goes into `arrived`;
+- what waits in `outgoing` is sent, oldest first;
+- while `next_step` or `next_push` gives a step, its `run` is called where the store lives, and the step is
+  handed back to `done`. One of each kind may be at work at a time;
+- once `ended`, the connection is closed with `last_word`, and `last_step` is run.
+
+What comes in is stored in batches: everything that waits when the store has time becomes one step, up to a
+bound, so that a batch is as large as the device is busy. What goes out is sealed together with the write that
+made it necessary (see `write_queue`), together with the batch that made room, or on its own (`next_push`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from crdt_sync.errors import RelayUnreachable, RemoteError
+from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.device_session import DeviceSession, State, close_code_for
+from crdt_sync.protocol.frames import (
+    Ack,
+    Appended,
+    AppendRefused,
+    Bye,
+    Challenge,
+    CompactRequest,
+    Deliver,
+    FromRelay,
+    Refuse,
+    SnapshotResult,
+    Welcome,
+)
+from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
+
+from .endings import Reconnect, refusal
+from .engine import Engine
+from .engine.model import SessionStart
+from .push_window import PushWindow
+from .session_steps import BatchStep, CursorStep, PushBounds, PushStep, SnapshotStep, Step, WelcomeStep
+
+logger = logging.getLogger("crdt_sync.client")
+
+WELCOME_TIMEOUT_S: Final = 2 * HANDSHAKE_TIMEOUT_S
+"""From the wish to connect to the relay's welcome. A relay gives a handshake half of it."""
+INBOX_BYTES: Final = 8 * 1024 * 1024
+"""Frames taken off the socket and not yet stored; the reader stops there, and the relay with it."""
+BATCH_ROWS: Final = 512
+BATCH_BYTES: Final = 1024 * 1024
+"""One batch for the engine: some 100 ms of its thread, for which local writes wait."""
+LAZY_CURSORS: Final = 64
+"""A cursor that moved over our own rows only is stored with the next batch, or after that many moves."""
+
+Answered = Callable[[Appended | AppendRefused | None], None]
+"""Told the relay's answer to a membership entry, None when the session ended without one."""
+
+
+class SessionDriver:
+    """See the module. Lives in one thread; only the steps' `run` belongs to the engine's."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        start: SessionStart,
+        *,
+        protocol: DeviceSession,
+        clock: Callable[[], float],
+        agent: str,
+    ) -> None:
+        """`start` is the engine's, made for this connection. `clock` gives seconds."""
+        self.protocol = protocol
+        self.outgoing: deque[bytes] = deque()
+        self.window = PushWindow(0, 0, clock)
+        self.welcomed = False
+        self.first_cursor = 0
+        """Where this session's delivery began."""
+        self.cursor = 0
+        """Everything up to here is in the store, or is our own."""
+        self.received = 0
+        """Envelopes the engine took in this session."""
+        self.acknowledged = 0
+        self.membership_batches = 0
+        """Batches that changed the membership log."""
+        self.ended = False
+        self.error: Exception | None = None
+        """Why the session ended; None when it did not, or we ended it."""
+        self.last_word: tuple[CloseCode, str, str] = (CloseCode.NORMAL, "", "")
+        """With what to close: a code, the code of an error, its message."""
+        self._engine = engine
+        self._start = start
+        self._clock = clock
+        self._agent = agent
+        self._welcome: Welcome | None = None
+        self._lazy_cursors = 0
+        self._inbox: deque[tuple[FromRelay, int]] = deque()
+        self._inbox_bytes = 0
+        self._at_work = False
+        self._unstored_cursors = 0
+        self._ungot_bytes = 0
+        self._appends: deque[tuple[bytes, Answered]] = deque()
+        self._compactions: deque[CompactRequest] = deque()
+
+    # What the shell may ask
+
+    @property
+    def can_send(self) -> bool:
+        """After the relay's last word nothing can be sent, though the session has not ended quite yet."""
+        return not self.ended and self.protocol.state is State.LIVE
+
+    @property
+    def head(self) -> int:
+        """The end of the relay's log, as far as it told."""
+        return self.protocol.head
+
+    @property
+    def caught_up(self) -> bool:
+        """Everything that the relay told of is stored."""
+        return self.welcomed and self.cursor >= self.protocol.head and not (self.has_work or self._at_work)
+
+    @property
+    def idle(self) -> bool:
+        """Caught up, and everything sent is acknowledged."""
+        return self.caught_up and self.window.idle
+
+    @property
+    def fruitful(self) -> bool:
+        """Whether the session brought something to either side."""
+        return self.received > 0 or self.acknowledged > 0
+
+    @property
+    def full(self) -> bool:
+        """More waits to be stored than may; take nothing off the socket until it is less."""
+        return self._inbox_bytes > INBOX_BYTES
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `next_step` has something, now or when the step at work is done."""
+        return bool(self._inbox or self._compactions or self._welcome)
+
+    # What happens to the connection
+
+    def arrived(self, frame: FromRelay, size_bytes: int) -> None:
+        """The protocol let this frame through; its message had that many bytes."""
+        match frame:
+            case Challenge():
+                self.outgoing.append(self._hello())
+            case Welcome():
+                self._welcome = frame
+            case Bye():
+                self.end(refusal(frame.code, frame.error, frame.reason, self._start.relay_url))
+            case _:
+                self._inbox.append((frame, size_bytes))
+                self._inbox_bytes += size_bytes
+
+    def received_bytes(self, data: bytes) -> None:
+        """`arrived`, for a shell that has the message and not yet the frame."""
+        try:
+            frame = self.protocol.receive(data)
+        except RemoteError as exc:
+            self.end(exc)
+        else:
+            self.arrived(frame, len(data))
+
+    def closed(self, code: int, reason: str = "") -> None:
+        """The connection is gone, with this close code (1006 for none)."""
+        self.end(refusal(code, "", reason, self._start.relay_url))
+
+    def late(self) -> None:
+        """`WELCOME_TIMEOUT_S` have passed since the wish to connect."""
+        if not self.welcomed:
+            self.end(late_handshake())
+
+    def end(self, error: Exception | None = None) -> None:
+        """The session is over. The first reason given is the one that counts."""
+        if self.ended:
+            return
+        self.ended = True
+        self.error = error
+        if isinstance(error, RemoteError):
+            self.last_word = close_code_for(error), error.code, error.message
+        while self._appends:
+            self._appends.popleft()[1](None)
+
+    def _hello(self) -> bytes:
+        start = self._start
+        return self.protocol.hello(
+            space=start.space,
+            device=start.device,
+            incarnation=start.incarnation,
+            cursor=start.cursor,
+            relay_seen=start.relay_seen,
+            sign=start.sign,
+            agent=self._agent,
+        )
+
+    # What the device wants sent
+
+    def push_soon(self) -> None:
+        """There may be something to send."""
+        self.window.mark()
+
+    def append(self, entry: bytes, answered: Answered) -> None:
+        """Send a membership entry; it is applied to the store before `answered` hears of `Appended`."""
+        self._appends.append((entry, answered))
+        self.outgoing.append(self.protocol.append(entry))
+
+    @property
+    def bounds(self) -> PushBounds:
+        """For whoever asks the engine for a push, after `window.begin`."""
+        return self.window.max_count, self.window.max_bytes
+
+    def pushed(self, envelopes: Sequence[bytes]) -> None:
+        """The engine sealed these for this session, after `window.begin`."""
+        self.window.finish(envelopes)
+        if envelopes and self.can_send:  # else the next session sends them: they are in the store
+            self.outgoing.append(self.protocol.push(envelopes))
+
+    def next_push(self) -> PushStep | None:
+        """Something to seal, if there is room for it on the way and no pause is due (`window.pause_s`)."""
+        if self.ended or not self.welcomed or not self.window.wants or not self.window.begin():
+            return None
+        return PushStep(self._engine, self._start.space, self.bounds)
+
+    # What the store has to do
+
+    def next_step(self) -> Step | None:
+        """The next thing to store; None when there is nothing, or one is at work."""
+        if self.ended or self._at_work:
+            return None
+        engine, space = self._engine, self._start.space
+        step: Step
+        if self._welcome is not None:
+            step = WelcomeStep(engine, space, self.protocol.relay_id, self._welcome)
+            self._welcome = None
+        elif self._compactions:
+            step = SnapshotStep(engine, space, self._compactions.popleft().records)
+        elif self._inbox and self.welcomed:
+            step = self._batch_step()
+        else:
+            return None
+        self._at_work = True
+        return step
+
+    def last_step(self) -> CursorStep | None:
+        """After the end: what is still to be stored."""
+        if not self._unstored_cursors or isinstance(self.error, RemoteError):
+            return None
+        self._unstored_cursors = 0
+        return CursorStep(self._engine, self._start.space, self.cursor)
+
+    def done(self, step: Step) -> None:
+        """A step was run; also when the session has ended meanwhile."""
+        match step:
+            case BatchStep():
+                self._at_work = False
+                self._stored(step)
+            case PushStep():
+                self.pushed(step.envelopes)
+            case WelcomeStep():
+                self._at_work = False
+                self._begun(step)
+            case SnapshotStep():
+                self._at_work = False
+                self._compacted(step)
+            case _:
+                pass
+        if step.error is not None:
+            self.end(step.error)
+
+    def _begun(self, step: WelcomeStep) -> None:
+        if step.error is not None:
+            return
+        if step.welcomed.relay_behind:
+            logger.warning("the relay has lost updates it had acknowledged; sending them again")
+        if step.welcomed.reconnect:
+            self.end(Reconnect("this store is behind what it sent before", hint="the device tries again"))
+            return
+        self.welcomed = True
+        self.window = PushWindow(*self.protocol.push_budget, self._clock)
+        self.cursor = self.first_cursor = step.frame.cursor
+        # While work is held back until everything has come, every moved cursor counts.
+        self._lazy_cursors = 0 if step.welcomed.holding else LAZY_CURSORS
+
+    def _batch_step(self) -> BatchStep:
+        frames = self._take_batch()
+        for frame in frames:
+            if isinstance(frame, Ack):
+                self.window.acked(frame.incarnation, frame.sequence)
+        self.acknowledged = self.window.acknowledged
+        bounds = self.bounds if self.window.wants and self.window.begin() else None
+        step = BatchStep(
+            self._engine,
+            self._start.space,
+            frames,
+            appends=[entry for entry, _ in self._appends],
+            bounds=bounds,
+        )
+        lazy = step.batch.only_cursor and bounds is None and not self.window.wants
+        step.needs_store = not (lazy and self._unstored_cursors < self._lazy_cursors)
+        return step
+
+    def _take_batch(self) -> list[FromRelay]:
+        frames: list[FromRelay] = []
+        rows = size_bytes = 0
+        while self._inbox:
+            frame, frame_bytes = self._inbox[0]
+            more = len(frame.rows) if isinstance(frame, Deliver) else 0
+            if frames and (rows + more > BATCH_ROWS or size_bytes + frame_bytes > BATCH_BYTES):
+                break
+            self._inbox.popleft()
+            frames.append(frame)
+            rows += more
+            size_bytes += frame_bytes
+        self._inbox_bytes -= size_bytes
+        self._ungot_bytes += size_bytes
+        return frames
+
+    def _stored(self, step: BatchStep) -> None:
+        batch = step.batch
+        if step.pushes:
+            self.pushed(step.envelopes)
+        for received in batch.received:
+            self.received += received.envelopes
+            self.membership_batches += received.members_changed
+            if received.quarantined:
+                logger.warning("%d envelopes were put aside", len(received.quarantined))
+        if not step.needs_store:
+            self._unstored_cursors += 1
+        elif batch.cursor:
+            self._unstored_cursors = 0
+        if batch.error is not None:
+            return
+        if batch.reconnect:
+            self._unstored_cursors = 0  # where the log stands is for the next session to find out
+            self.end(Reconnect("another session has to send what is left"))
+            return
+        self.cursor = max(self.cursor, batch.cursor)
+        self._answer(step.frames)
+
+    def _answer(self, frames: Sequence[FromRelay]) -> None:
+        if self.can_send and self._ungot_bytes >= self.protocol.limits.got_every_bytes:
+            self._ungot_bytes = 0
+            self.outgoing.append(self.protocol.got(self.cursor))
+        for frame in frames:
+            match frame:
+                case Appended() | AppendRefused():
+                    if self._appends:  # the end has told them all
+                        self._appends.popleft()[1](frame)
+                case Refuse():
+                    # What followed in that push was not taken either: the next session sorts it out.
+                    logger.warning("the relay refused an update: %s", frame.code)
+                    self.end(Reconnect("the relay refused an update; connecting again"))
+                case SnapshotResult() if frame.code == "mismatch":
+                    logger.warning("the relay refused a snapshot: it does not match its log")
+                case CompactRequest():
+                    self._compactions.append(frame)
+                case _:
+                    pass
+
+    def _compacted(self, step: SnapshotStep) -> None:
+        if not self.can_send or step.error is not None:
+            return
+        for snapshot in step.snapshots:
+            self.outgoing.append(self.protocol.push_snapshot(snapshot))
+        left_out = step.left_out
+        if left_out:
+            self.outgoing.append(self.protocol.decline(left_out))
+
+
+def late_handshake() -> RelayUnreachable:
+    """The error for a relay that took too long to say welcome."""
+    return RelayUnreachable("the relay did not finish the handshake in time", hint="the device tries again")

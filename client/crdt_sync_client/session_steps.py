@@ -1,0 +1,131 @@
+"""What a session asks of the store: one object per hop to the engine's thread.
+
+A step is made in the event loop, run on the engine's thread, and handed back to `SessionDriver.done` in the
+event loop. `run` never raises: `error` holds what stopped it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crdt_sync.crypto.envelope import Header
+from crdt_sync.ids import OpaqueId, RelayId, SpaceId
+from crdt_sync.protocol.frames import FromRelay, Welcome
+
+from .engine import Engine
+from .engine.model import Welcomed
+from .incoming_batch import IncomingBatch
+
+PushBounds = tuple[int, int]
+"""At most that many envelopes, and bytes of envelopes, in one push."""
+
+
+class Step:
+    """See the module."""
+
+    needs_store = True
+    """False: there is nothing to run, `done` is due at once."""
+
+    def __init__(self, engine: Engine, space: SpaceId) -> None:
+        self.engine = engine
+        self.space = space
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """On the engine's thread."""
+        try:
+            self.work()
+        except Exception as exc:
+            self.error = exc
+
+    def work(self) -> None:
+        raise NotImplementedError
+
+
+class WelcomeStep(Step):
+    """Compare chains with the relay. Its welcome also proves that it took our genesis or join."""
+
+    def __init__(self, engine: Engine, space: SpaceId, relay: RelayId, frame: Welcome) -> None:
+        super().__init__(engine, space)
+        self.frame = frame
+        self.welcomed = Welcomed(resend=0)
+        self._relay = relay
+
+    def work(self) -> None:
+        stage = self.engine.space(self.space).stage
+        if stage == "creating":
+            self.engine.confirm_space(self.space)
+        elif stage == "joining":
+            self.engine.confirm_join(self.space)
+        frame = self.frame
+        self.welcomed = self.engine.welcome(
+            self.space, self._relay, frame.own_sequence, frame.own_hash, frame.head
+        )
+
+
+class PushStep(Step):
+    """Seal and line up what may go out now."""
+
+    def __init__(self, engine: Engine, space: SpaceId, bounds: PushBounds) -> None:
+        super().__init__(engine, space)
+        self.envelopes: list[bytes] = []
+        self._bounds = bounds
+
+    def work(self) -> None:
+        count, size_bytes = self._bounds
+        self.envelopes = self.engine.next_push(self.space, max_count=count, max_bytes=size_bytes)
+
+
+class BatchStep(PushStep):
+    """Store what came in, and with the same hop take what may go out now."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        space: SpaceId,
+        frames: Sequence[FromRelay],
+        *,
+        appends: Sequence[bytes],
+        bounds: PushBounds | None,
+    ) -> None:
+        """`appends` are our membership entries that wait for an answer, oldest first."""
+        super().__init__(engine, space, bounds or (0, 0))
+        self.frames = frames
+        self.batch = IncomingBatch(engine, space, frames, appends=appends)
+        self.pushes = bounds is not None
+
+    def work(self) -> None:
+        self.batch.store()
+        if self.batch.error is not None:
+            raise self.batch.error
+        if self.pushes and not self.batch.reconnect:
+            super().work()
+
+
+class SnapshotStep(Step):
+    """Compact those records that this device can vouch for."""
+
+    def __init__(self, engine: Engine, space: SpaceId, records: Sequence[OpaqueId]) -> None:
+        super().__init__(engine, space)
+        self.records = records
+        self.snapshots: list[bytes] = []
+
+    def work(self) -> None:
+        self.snapshots = self.engine.make_snapshots(self.space, self.records)
+
+    @property
+    def left_out(self) -> list[OpaqueId]:
+        """Those of the records that no snapshot was made of."""
+        made = {Header.unpack(snapshot).record for snapshot in self.snapshots}
+        return [record for record in self.records if record not in made]
+
+
+class CursorStep(Step):
+    """Keep a cursor that moved over our own rows, so that the next session does not walk them again."""
+
+    def __init__(self, engine: Engine, space: SpaceId, cursor: int) -> None:
+        super().__init__(engine, space)
+        self._cursor = cursor
+
+    def work(self) -> None:
+        self.engine.receive(self.space, [], self._cursor)

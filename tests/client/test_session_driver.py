@@ -1,0 +1,244 @@
+"""One connection without I/O: an engine on a real store, and frames as a relay would send them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crdt_sync.errors import DamagedFrame, ProtocolViolation, RelayRefused, RelayUnreachable
+from crdt_sync.ids import Incarnation
+from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.device_session import DeviceSession
+from crdt_sync.protocol.frames import (
+    Ack,
+    Appended,
+    Bye,
+    Challenge,
+    CompactDecline,
+    CompactRequest,
+    Deliver,
+    Frame,
+    Got,
+    Hello,
+    Push,
+    Refuse,
+    Row,
+    RowKind,
+    Welcome,
+    decode_from_device,
+    encode,
+)
+from crdt_sync.protocol.limits import Limits
+from crdt_sync_client.endings import Reconnect
+from crdt_sync_client.session_driver import LAZY_CURSORS, SessionDriver
+from crdt_sync_client.session_steps import Step
+from tests.client.engine_world import Peer, World
+
+
+class Line:
+    """A device's driver, and the other end of its connection."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.now_s = 0.0
+        self.steps: list[Step] = []
+        start = peer.engine.session_start(peer.space)
+        self.incarnation = start.incarnation
+        self.driver = SessionDriver(
+            peer.engine, start, protocol=DeviceSession(), clock=lambda: self.now_s, agent="test"
+        )
+
+    def relay(self, *frames: Frame) -> None:
+        """The relay sends these; everything they make the device do is done."""
+        for frame in frames:
+            self.driver.received_bytes(encode(frame))
+        self.work()
+
+    def work(self) -> None:
+        while step := self.driver.next_step() or self.driver.next_push():
+            if step.needs_store:
+                step.run()
+            self.steps.append(step)
+            self.driver.done(step)
+
+    def sent(self) -> list[Frame]:
+        """What the device has sent since the last look."""
+        frames = [decode_from_device(data) for data in self.driver.outgoing]
+        self.driver.outgoing.clear()
+        return frames
+
+    def greet(self, *, head: int | None = None, limits: Limits | None = None) -> None:
+        """Challenge, hello, welcome."""
+        relay = self.peer.world.relay
+        self.relay(Challenge((1,), relay.id, b"n" * 32, 0, limits or Limits()))
+        (hello,) = self.sent()
+        assert isinstance(hello, Hello)
+        own = relay.chains.get(self.peer.engine.author, (0, bytes(32)))
+        self.relay(Welcome(relay.head if head is None else head, hello.cursor, bytes(32), *own, 0))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(world: World) -> Line:
+    """A second device that has everything, about to connect."""
+    return Line(world.join("tablet"))
+
+
+def test_what_was_written_goes_out_and_is_idle_when_acknowledged(line: Line) -> None:
+    line.peer.create({"title": "Pump"})
+    line.greet()
+    (push,) = line.sent()
+    assert isinstance(push, Push)
+    assert not line.driver.idle
+    line.now_s += 1  # the pause after a push
+    head = line.peer.world.relay.head + 1
+    line.relay(Ack(line.incarnation, len(push.envelopes), head), Deliver(head - 1, [], head, True))
+    assert line.driver.idle
+    assert line.driver.acknowledged == len(push.envelopes)
+    assert line.peer.engine.status_counts().pending == 0
+
+
+def test_what_waits_becomes_one_batch_and_is_confirmed_by_bytes(world: World, line: Line) -> None:
+    line.greet(head=world.relay.head + 40, limits=Limits(window_bytes=16_000))
+    for n in range(40):
+        world.office.create({"title": f"Job {n}", "notes": "x" * 400})
+    world.office.connect()
+    world.office.push()
+    before = line.driver.cursor
+    rows = world.relay.after(before, line.peer.engine.author)
+    assert len(rows) == 40
+    line.steps.clear()
+    frames = []
+    for seq, kind, raw in rows:
+        frames.append(Deliver(before, [Row(seq, RowKind(kind), raw)], seq, False))
+        before = seq
+    line.relay(*frames)
+    assert len(line.steps) == 1
+    assert line.sent() == [Got(before)]
+    assert line.driver.caught_up
+    assert len(line.peer.engine.query("job")) == 40
+
+
+def test_a_cursor_over_own_rows_is_stored_at_the_end(world: World, line: Line) -> None:
+    line.greet()
+    line.now_s += 1
+    line.work()
+    head = line.driver.cursor
+    for n in range(5):
+        line.relay(Deliver(head + n, [], head + n + 1, True))
+    assert not any(step.needs_store for step in line.steps[-5:])
+    assert line.peer.engine.space(world.space).cursor == head
+    line.driver.closed(1006)
+    last = line.driver.last_step()
+    assert last is not None
+    last.run()
+    assert line.peer.engine.space(world.space).cursor == head + 5
+    assert line.driver.last_step() is None
+
+
+def test_a_cursor_is_not_put_off_for_ever(world: World, line: Line) -> None:
+    line.greet()
+    line.now_s += 1
+    line.work()
+    head = line.driver.cursor
+    for n in range(LAZY_CURSORS + 1):
+        line.relay(Deliver(head + n, [], head + n + 1, True))
+    assert line.peer.engine.space(world.space).cursor == head + LAZY_CURSORS + 1
+
+
+def test_a_damaged_frame_ends_the_session_and_is_named_in_the_last_word(line: Line) -> None:
+    line.greet()
+    data = bytearray(encode(Deliver(line.driver.cursor, [], line.driver.cursor + 1, True)))
+    data[2] ^= 1
+    line.driver.received_bytes(bytes(data))
+    assert isinstance(line.driver.error, DamagedFrame)
+    assert line.driver.last_word[0] is CloseCode.DAMAGED
+    assert line.driver.next_step() is None
+    assert line.driver.next_push() is None
+
+
+def test_the_first_reason_counts(line: Line) -> None:
+    line.greet()
+    line.relay(Bye(4404, "unknown_space", "gone"))
+    line.driver.closed(1006)
+    assert isinstance(line.driver.error, RelayRefused)
+    assert line.driver.last_word[0] is CloseCode.NORMAL
+
+
+def test_a_refused_update_hands_over_to_the_next_session(line: Line) -> None:
+    line.peer.create({"title": "Pump"})
+    line.greet()
+    line.relay(Refuse(line.incarnation, 1, "quota", "no room"))
+    assert isinstance(line.driver.error, Reconnect)
+    assert not line.driver.fruitful
+
+
+def test_an_older_copy_is_told_to_begin_again(world: World, line: Line) -> None:
+    """The relay has more of this device's chain than its store."""
+    relay = world.relay
+    line.relay(Challenge((1,), relay.id, b"n" * 32, 0, Limits()))
+    cursor = line.peer.engine.space(world.space).cursor
+    line.relay(Welcome(relay.head, cursor, bytes(32), 7, b"x" * 32, 0))
+    assert isinstance(line.driver.error, Reconnect)
+    assert not line.driver.welcomed
+
+
+def test_records_that_cannot_be_compacted_are_declined(world: World, line: Line) -> None:
+    id = line.peer.create({"title": "Pump"})
+    line.greet()
+    line.sent()
+    keys = line.peer.engine._replica.space(world.space).keys
+    record = keys.opaque_id("job", id)
+    line.relay(CompactRequest([record]))
+    assert line.sent() == [CompactDecline([record])]
+
+
+def test_whoever_waits_for_an_answer_hears_of_the_end(line: Line) -> None:
+    answers: list[object] = []
+    line.greet()
+    line.sent()
+    line.driver.append(b"an entry", answers.append)
+    line.driver.closed(1006)
+    assert answers == [None]
+    assert not line.driver.can_send
+
+
+def test_an_answer_nobody_asked_for_is_refused(line: Line) -> None:
+    line.greet()
+    line.relay(Appended(1, bytes(32)))
+    assert isinstance(line.driver.error, ProtocolViolation)
+
+
+def test_a_welcome_that_does_not_come(line: Line) -> None:
+    line.driver.late()
+    assert isinstance(line.driver.error, RelayUnreachable)
+    assert "handshake" in line.driver.error.message
+
+
+def test_lateness_of_a_welcome_that_came_is_nothing(line: Line) -> None:
+    line.greet()
+    line.driver.late()
+    assert not line.driver.ended
+
+
+def test_a_store_that_fails_ends_the_session_with_its_error(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.greet()
+    full = OSError("disk full")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise full
+
+    monkeypatch.setattr(line.peer.engine, "acked", fail)
+    line.relay(Ack(Incarnation(line.incarnation), 1, line.driver.head))
+    assert line.driver.error is full
+    assert line.driver.last_word[0] is CloseCode.NORMAL
