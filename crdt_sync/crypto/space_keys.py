@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -35,6 +36,8 @@ _HEAD: Final = struct.Struct(f">B{KEY_BYTES}sI")
 _EPOCH: Final = struct.Struct(f">I{KEY_BYTES}s")
 _OPAQUE_TAG: Final = b"crdt-sync/opaque-id/v1"
 _COMMITMENT_TAG: Final = b"crdt-sync/epoch-commitment/v1"
+_OPAQUE_IDS_KEPT: Final = 2_048
+"""Of each space: 0.5 MB. An HMAC costs as much as a statement of SQL, and a record in use is named often."""
 _ENVELOPE_INFO: Final = b"crdt-sync/envelope-key/v1"
 _NAMES_INFO: Final = b"crdt-sync/names-key/v1"
 
@@ -42,6 +45,17 @@ _NAMES_INFO: Final = b"crdt-sync/names-key/v1"
 def derive_key(secret: bytes, info: bytes) -> bytes:
     """32 bytes for the purpose that `info` names (HKDF-SHA256, RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
+
+
+def _opaque_ids(id_key: bytes) -> Callable[[str, str], OpaqueId]:
+    """`SpaceKeys.opaque_id` under that key, with a memory."""
+
+    @lru_cache(maxsize=_OPAQUE_IDS_KEPT)
+    def opaque_id(record_type: str, record_id: str) -> OpaqueId:
+        named = _OPAQUE_TAG + record_type.encode() + b"\0" + record_id.encode()
+        return OpaqueId(hmac.digest(id_key, named, "sha256")[:ID_BYTES])
+
+    return opaque_id
 
 
 class SealingKey:
@@ -75,12 +89,14 @@ class SealingKey:
 class SpaceKeys:
     """Everything a member holds of a space's keys. Immutable."""
 
-    __slots__ = ("_envelope_keys", "_id_key", "_names_keys", "current_epoch", "epochs")
+    __slots__ = ("_envelope_keys", "_id_key", "_names_keys", "current_epoch", "epochs", "opaque_id")
 
     epochs: Mapping[int, bytes]
     """Epoch number, from 1, to its 32-byte key."""
     current_epoch: int
     """The newest epoch: new envelopes are sealed under it."""
+    opaque_id: Callable[[str, str], OpaqueId]
+    """From a record's type and id to its name at the relay: 16 bytes of HMAC-SHA256 under the id key."""
 
     def __init__(self, id_key: bytes, epochs: Mapping[int, bytes]) -> None:
         if len(id_key) != KEY_BYTES or not epochs:
@@ -92,16 +108,12 @@ class SpaceKeys:
         self.current_epoch = max(epochs)
         self._envelope_keys: dict[int, SealingKey] = {}
         self._names_keys: dict[int, SealingKey] = {}
+        self.opaque_id = _opaque_ids(id_key)
 
     @classmethod
     def generate(cls, entropy: Entropy) -> SpaceKeys:
         """The keys of a new space, in its first epoch."""
         return cls(entropy(KEY_BYTES), {FIRST_EPOCH: entropy(KEY_BYTES)})
-
-    def opaque_id(self, record_type: str, record_id: str) -> OpaqueId:
-        """The record's name at the relay: 16 bytes of HMAC-SHA256 under the id key."""
-        named = _OPAQUE_TAG + record_type.encode() + b"\0" + record_id.encode()
-        return OpaqueId(hmac.digest(self._id_key, named, "sha256")[:ID_BYTES])
 
     def envelope_key(self, epoch: int) -> SealingKey:
         """The key for envelopes of that epoch; raises UnknownEpoch when this device was never given it."""

@@ -8,8 +8,7 @@ outbox. Each record of the call is viewed and stored once, at the end, however m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace as replaced
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt_sync.errors import (
     ConflictClosed,
@@ -25,6 +24,7 @@ from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.editing import Edit, plan_create, plan_delete, plan_edit, plan_resolve, plan_restore
 from crdt_sync.records.writes import Path, Write
 from crdt_sync.roles import Role
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import audit
 from crdt_sync_client.engine.materialising import Materialiser, sync_state
@@ -54,6 +54,14 @@ INSERT_OUTBOX: Final = (
 )
 
 
+class _Done(NamedTuple):
+    """What one operation did, before the record is viewed."""
+
+    record: OpenRecord
+    resolved: tuple[str, ...]
+    changed: bool
+
+
 class LocalWrites:
     """One call of `Engine.write`. Use once."""
 
@@ -70,17 +78,17 @@ class LocalWrites:
     def run(self, ops: Sequence[Operation]) -> list[WriteResult | CrdtSyncError]:
         """Do all of `ops`; results and errors in their order."""
         replica = self._replica
-        results: list[WriteResult | CrdtSyncError] = []
+        done: list[_Done | CrdtSyncError] = []
         with replica.transaction(durable=True):
             for op in ops:
                 try:
-                    results.append(self._do(op))
+                    done.append(self._do(op))
                 except CrdtSyncError as error:
-                    results.append(error)
-            for _, no, *_rest in self._outbox:
-                replica.unsent[no] += 1
+                    done.append(error)
+            for row in self._outbox:
+                replica.unsent[row[1]] += 1
             changes = self._save() if self._outbox else []
-        return self._completed(results, changes)
+        return self._results(done, changes)
 
     def _save(self) -> list[RecordChange]:
         replica = self._replica
@@ -88,8 +96,9 @@ class LocalWrites:
         edited = [record for record in self._touched.values() if record.no in self._stale]
         for record in edited:
             materialiser.take(record)
-        for space in {record.space.id: record.space for record in edited}.values():
-            materialiser.take_schemas(space, (record for record in edited if record.space is space))
+        schemas = [record for record in edited if record.type == SCHEMA_TYPE]
+        for space in {record.space.id: record.space for record in schemas}.values():
+            materialiser.take_schemas(space, (record for record in schemas if record.space is space))
             materialiser.view_waiting(space)
         changes = materialiser.save().changes
         replica.db.many(INSERT_OUTBOX, self._outbox)
@@ -98,26 +107,27 @@ class LocalWrites:
             replica.records.keep(record)
         return changes
 
-    def _completed(
-        self, results: list[WriteResult | CrdtSyncError], changes: Iterable[RecordChange]
+    def _results(
+        self, done: list[_Done | CrdtSyncError], changes: Iterable[RecordChange]
     ) -> list[WriteResult | CrdtSyncError]:
         """Each result with its record's state now, and each change on the last result of its record."""
         pending = {(change.space, change.type, change.id): change for change in changes}
-        records = {(r.space.id, r.type, r.id): r for r in self._touched.values()}
-        completed: list[WriteResult | CrdtSyncError] = []
-        for result in reversed(results):
-            if isinstance(result, WriteResult):
-                key = (result.space, result.type, result.id)
-                record = records[key]
-                state = sync_state(self._replica, record.no, record.standing)
-                result = replaced(result, state=state, change=pending.pop(key, None))
-            completed.append(result)
-        completed.reverse()
-        return completed
+        results: list[WriteResult | CrdtSyncError] = []
+        for each in reversed(done):
+            if isinstance(each, CrdtSyncError):
+                results.append(each)
+                continue
+            record, resolved, changed = each
+            space = record.space.id
+            state = sync_state(self._replica, record.no, record.standing)
+            change = pending.pop((space, record.type, record.id), None)
+            results.append(WriteResult(record.id, record.type, space, resolved, state, changed, change))
+        results.reverse()
+        return results
 
     # One operation ----------------------------------------------------------------------------------
 
-    def _do(self, op: Operation) -> WriteResult:
+    def _do(self, op: Operation) -> _Done:
         match op:
             case CreateOp():
                 return self._create(op)
@@ -141,7 +151,7 @@ class LocalWrites:
             case ResolveOp():
                 return self._resolve(op)
 
-    def _create(self, op: CreateOp) -> WriteResult:
+    def _create(self, op: CreateOp) -> _Done:
         space, schema, role = self._ground(op.space, op.type)
         id = op.id if op.id is not None else new_record_id(self._replica.entropy)
         if not is_record_id(id):
@@ -158,7 +168,7 @@ class LocalWrites:
             record = self._replica.records.new(space, op.type, id, opaque, self._replica.author, None)
         return self._apply(record, schema, edit, deleted=False)
 
-    def _resolve(self, op: ResolveOp) -> WriteResult:
+    def _resolve(self, op: ResolveOp) -> _Done:
         entry = audit.entry(self._replica, op.conflict)
         if op.field is not None and op.field != entry.field:
             raise ValidationError(op.field, f"is not the field of this conflict, which is {entry.field}")
@@ -176,13 +186,13 @@ class LocalWrites:
 
     def _apply(
         self, record: OpenRecord, schema: RecordSchema, edit: Edit, *, deleted: bool | None = None
-    ) -> WriteResult:
+    ) -> _Done:
         """Edit the document and queue what that gives. Nothing before this has changed anything."""
         space = record.space
         resolved = self._resolved(record, edit.resolves)
         if not edit.remove and not edit.add:
             self._touched.setdefault((space.no, record.opaque), record)
-            return WriteResult(record.id, record.type, space.id, resolved, changed=False)
+            return _Done(record, resolved, changed=False)
         _check_size(record, edit.add)
         change = record.doc.edit(remove=edit.remove, add=edit.add)
         self._touched[(space.no, record.opaque)] = record
@@ -193,7 +203,7 @@ class LocalWrites:
         self._outbox.append(
             (space.no, record.no, self._replica.author.incarnation, schema.version, change, self._now_ms)
         )
-        return WriteResult(record.id, record.type, space.id, resolved)
+        return _Done(record, resolved, changed=True)
 
     # What operations need ---------------------------------------------------------------------------
 
