@@ -1,15 +1,16 @@
 """What must always hold (DESIGN section 10), asked of a world at its end.
 
 Each check returns violations, with a number that names the rule. 4, checkouts, has its place here and
-nothing to look at yet. Checks that change what they look at (replaying frames) come last.
+nothing to look at yet. Checks that change what they look at (replaying frames) come last. A rule that was not
+asked is neither kept nor broken, and the report says so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.protocol.frames import Hello, Mode, auth_message
@@ -18,7 +19,7 @@ from crdt_sync_server.compaction import LONG_TAIL
 from crdt_sync_server.effects import Arrival, Close, Grown, Peer
 from crdt_sync_server.storage.port import SpaceKey
 from crdt_sync_sim.device_node import DeviceNode
-from crdt_sync_sim.oracle import RecordName
+from crdt_sync_sim.oracle import Oracle, Promise, RecordName, write_id
 from crdt_sync_sim.work import CANARY
 
 if TYPE_CHECKING:
@@ -32,6 +33,17 @@ SETTLED_TAIL: Final = LONG_TAIL + 64
 """Longer tails than this are compacted without waiting for quiet; one push may come on top."""
 MIN_NAME_CHARS: Final = 8
 """Shorter field names could be in ciphertext by chance: 8 bytes are there once in 10**13 MB."""
+MAX_DETAILS: Final = 6
+"""Of one violation; the table of differences has all."""
+INVARIANTS: Final = {
+    1: "same content, conflicts and values everywhere",
+    2: "no acknowledged write is lost",
+    3: "nothing readable outside the devices",
+    4: "one holder of a checkout",
+    5: "replaying changes nothing",
+    6: "queues and logs are bounded",
+    7: "everything is sent and converges in time",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,14 @@ class Violation:
     rule: int
     message: str
     details: tuple[str, ...] = ()
+    record: RecordName | None = None
+    """The record it is about, where it is about one."""
+    paths: tuple[tuple[str, ...], ...] = ()
+    """The fields it is about, where they are known; rows and set elements as longer paths."""
+    devices: tuple[str, ...] = ()
+    """The devices it is about: the one that lacks something first."""
+    missing: Promise | None = None
+    """The first acknowledged write that the first of `devices` lacks, where that is the matter."""
 
     def __str__(self) -> str:
         lines = [f"[{self.rule}] {self.message}", *(f"      {line}" for line in self.details)]
@@ -52,14 +72,47 @@ class Violation:
         return f"{self.rule}:{re.sub(r'[0-9a-f-]{8,}|[0-9]+', '#', self.message)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """How one of the rules fared in a run. `why` says why it was not asked."""
+
+    number: int
+    name: str
+    state: Literal["ok", "broken", "not asked"]
+    why: str = ""
+
+
 def check_all(sim: Simulation) -> list[Violation]:
     """Every check, in order. Assumes that the network is whole and that all nodes run."""
     found = [
         *same_content(sim), *nothing_lost(sim), *nothing_readable(sim), *bounded(sim), *nothing_stuck(sim)
     ]  # fmt: skip
+    sim.asked |= {1, 2, 3, 6, 7}
     if not found:
         found += replay_changes_nothing(sim)
+        sim.asked.add(5)
     return found
+
+
+def invariants(asked: set[int], violations: Sequence[Violation]) -> tuple[Invariant, ...]:
+    """All seven, by number."""
+    broken = {violation.rule for violation in violations}
+    return tuple(
+        Invariant(number, name, "broken")
+        if number in broken
+        else Invariant(number, name, "ok")
+        if number in asked
+        else Invariant(number, name, "not asked", _why_not_asked(number, asked))
+        for number, name in INVARIANTS.items()
+    )
+
+
+def _why_not_asked(number: int, asked: set[int]) -> str:
+    if number == 4:
+        return "the product has no checkouts yet"
+    if 1 in asked:
+        return "it is asked last, where nothing else is broken"
+    return "it is asked of devices that have converged"
 
 
 # 1
@@ -71,24 +124,27 @@ def same_content(sim: Simulation) -> Iterator[Violation]:
     first = devices[0]
     names = first.record_names()
     # The first is compared with every other: it is asked once.
-    has = {name: (first.engine.content_hash(*name), _shown(first, name)) for name in names}
+    has = {name: (first.engine.content_hash(*name), shown(first, name)) for name in names}
     for other in devices[1:]:
         theirs = other.record_names()
         if names != theirs:
             only = [f"only on {first.name}: {name}" for name in names if name not in theirs]
             only += [f"only on {other.name}: {name}" for name in theirs if name not in names]
-            yield Violation(1, f"{first.name} and {other.name} have different records", tuple(only[:10]))
+            yield Violation(
+                1, f"{first.name} and {other.name} have different records", tuple(only[:10]),
+                record=min({*names} ^ {*theirs}), devices=(first.name, other.name),
+            )  # fmt: skip
         for name in names:
             if name in theirs:
-                yield from _same_record(first, other, name, *has[name])
+                yield from _same_record(sim.oracle, first, other, name, *has[name])
     yield from _same_conflicts(devices)
 
 
 def _same_record(
-    one: DeviceNode, other: DeviceNode, name: RecordName, content: bytes, mine: dict[str, Any]
+    oracle: Oracle, one: DeviceNode, other: DeviceNode, name: RecordName, content: bytes, mine: dict[str, Any]
 ) -> Iterator[Violation]:
     same_hash = content == other.engine.content_hash(*name)
-    theirs = _shown(other, name)
+    theirs = shown(other, name)
     if same_hash and mine == theirs:
         return
     details = [
@@ -96,12 +152,33 @@ def _same_record(
         for key in sorted({*mine, *theirs})
         if mine.get(key) != theirs.get(key)
     ]
-    if not same_hash:
-        details += _write_difference(one, other, name)
-    yield Violation(1, f"{name[0]} {name[1]} differs between {one.name} and {other.name}", tuple(details))
+    if not same_hash and not details:
+        details.append("other writes behind the same values")
+    yield Violation(
+        1, f"{name[0]} {name[1]} differs between {one.name} and {other.name}", tuple(details[:MAX_DETAILS]),
+        record=name, **_who_lacks(oracle, one, other, name),
+    )  # fmt: skip
 
 
-def _shown(device: DeviceNode, name: RecordName) -> dict[str, Any]:
+def _who_lacks(oracle: Oracle, one: DeviceNode, other: DeviceNode, name: RecordName) -> _Lack:
+    """The first write that one has and the other lacks. Who lacks it is named first."""
+    mine, theirs = one.visible(name), other.visible(name)
+    known = oracle.promises.get(name, {})
+    # Of a write that somebody removed, the removal is what one of them lacks: others are tried first.
+    for write in sorted(mine ^ theirs, key=lambda write: (write_id(write) in oracle.removed, write.hlc)):
+        promise = known.get(write_id(write))
+        if promise is not None:
+            lacks, has = (other, one) if write in mine else (one, other)
+            return _Lack(devices=(lacks.name, has.name), missing=promise)
+    return _Lack(devices=(one.name, other.name), missing=None)
+
+
+class _Lack(TypedDict):
+    devices: tuple[str, ...]
+    missing: Promise | None
+
+
+def shown(device: DeviceNode, name: RecordName) -> dict[str, Any]:
     """What an app sees of a record, without what is each device's own."""
     if name[0].startswith("_"):
         return {}
@@ -116,14 +193,6 @@ def _shown(device: DeviceNode, name: RecordName) -> dict[str, Any]:
     }
 
 
-def _write_difference(one: DeviceNode, other: DeviceNode, name: RecordName) -> list[str]:
-    mine, theirs = one.visible(name), other.visible(name)
-    lines = [f"only {one.name} shows {'.'.join(write.path)} by {write.author}" for write in mine - theirs]
-    return lines + [
-        f"only {other.name} shows {'.'.join(write.path)} by {write.author}" for write in theirs - mine
-    ]
-
-
 def _same_conflicts(devices: list[DeviceNode]) -> Iterator[Violation]:
     first, *others = devices
     mine = {conflict.id: conflict for conflict in first.engine.conflicts(open_only=True)}
@@ -136,7 +205,11 @@ def _same_conflicts(devices: list[DeviceNode]) -> Iterator[Violation]:
                 f" {first.name if id in mine else other.name}"
                 for id in different[:10]
             )
-            yield Violation(1, f"{first.name} and {other.name} have different open conflicts", details)
+            entry = mine.get(different[0]) or theirs[different[0]]
+            yield Violation(
+                1, f"{first.name} and {other.name} have different open conflicts", details,
+                record=(entry.type, entry.record), paths=(entry.path,), devices=(first.name, other.name),
+            )  # fmt: skip
 
 
 # 2
@@ -148,8 +221,14 @@ def nothing_lost(sim: Simulation) -> Iterator[Violation]:
         for name in sim.oracle.promises:
             lost = sim.oracle.missing(name, device.visible(name))
             if lost:
-                details = tuple(str(promise) for promise in lost[:10])
-                yield Violation(2, f"{device.name} lacks acknowledged writes of {name[0]} {name[1]}", details)
+                sim.oracle.lost.update((write_id(promise.write), promise) for promise in lost)
+                details = tuple(promise.told(sim.story_us) for promise in lost[:10])
+                paths = tuple(dict.fromkeys(promise.write.path for promise in lost))
+                yield Violation(
+                    2, f"{device.name} lacks acknowledged writes of {name[0]} {name[1]}", details,
+                    record=name, paths=paths, devices=(device.name,),
+                    missing=min(lost, key=lambda promise: promise.at_us),
+                )  # fmt: skip
 
 
 # 3

@@ -14,6 +14,11 @@ from typing import Final
 
 import click
 
+from crdt_sync_client.cli import failures
+from crdt_sync_client.cli.command import Command, Group
+from crdt_sync_client.cli.failures import UsageProblem
+from crdt_sync_sim.complaints import complain
+
 _DEFAULT_OUT: Final = "sim-cases"
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 _case_argument = click.argument(
@@ -37,32 +42,30 @@ class SeedRange(click.ParamType[range]):
         return found
 
 
-def _commands() -> ModuleType:
+def _commands(*, as_json: bool) -> ModuleType:
     """The implementation, which needs apsw for the simulated disk."""
     try:
         import apsw  # noqa: F401  (only whether it is there)
     except ImportError:
-        click.echo("error: the simulator needs the package apsw. pip install 'crdt-sync[simulate]'", err=True)
-        sys.exit(1)
+        message, hint = "the simulator needs the package apsw", "pip install 'crdt-sync[simulate]'"
+        complain("not_installed", message, hint=hint, as_json=as_json)
+        sys.exit(failures.UNEXPECTED)
     from crdt_sync_sim import commands
 
     return commands
 
 
-def _example(*lines: str) -> str:
-    """An epilog that click does not wrap."""
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
-
-
 @click.group(
+    cls=Group,
+    short_help="Try devices and a relay in virtual time.",
     epilog="Exit codes: 0 passed, 2 bad scenario, 10 safety, 11 liveness, 12 crash or nondeterminism, "
-    "13 unknown (nothing was acknowledged)."
+    "13 unknown (nothing was acknowledged).",
 )
 def simulate() -> None:
     """Put devices and a relay through a scenario in virtual time, reproducibly."""
 
 
-@simulate.command(epilog=_example("crdt-sync simulate run week_away --seeds 1..20 --jobs 2"))
+@simulate.command(cls=Command, examples=("crdt-sync simulate run week_away --seeds 1..20 --jobs 2",))
 @click.argument("scenario")
 @click.option("--seed", type=int, help="The seed of the one run; the scenario's own by default.")
 @click.option("--seeds", type=SeedRange(), help="Run every seed of a range.")
@@ -88,27 +91,41 @@ def run(
     timeline: Path | None,
 ) -> None:
     """Run SCENARIO, a file or the name of one that ships."""
-    _commands().run(scenario, seed, seeds, jobs, storage, as_json, out, check_determinism, timeline)
+    if seed is not None and seeds is not None:
+        raise UsageProblem("--seed and --seeds exclude each other", hint="give one of them")
+    _commands(as_json=as_json).run(
+        scenario, seed, seeds, jobs, storage, as_json, out, check_determinism, timeline
+    )
 
 
-@simulate.command(epilog=_example("crdt-sync simulate replay sim-cases/swarm-37"))
+@simulate.command(cls=Command, examples=("crdt-sync simulate replay sim-cases/swarm-37",))
 @_case_argument
 @_json_option
 def replay(case: Path, as_json: bool) -> None:
     """Run the events of a CASE folder again and say whether it ends as it did."""
-    _commands().replay(case, as_json)
+    _commands(as_json=as_json).replay(case, as_json)
 
 
-@simulate.command(epilog=_example("crdt-sync simulate minimise sim-cases/swarm-37"))
+@simulate.command(cls=Command, examples=("crdt-sync simulate minimise sim-cases/swarm-37",))
 @_case_argument
-@click.option("--runs", type=click.IntRange(1), default=400, help="Runs to spend at most.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=20.0,
+    show_default=True,
+    help="Time to spend at most.",
+)
+@click.option("--runs", type=click.IntRange(1), help="Runs to spend at most.")
 @_json_option
-def minimise(case: Path, runs: int, as_json: bool) -> None:
-    """Leave out events of a CASE for as long as it fails in the same way; the result replaces its events."""
-    _commands().minimise(case, runs, as_json)
+def minimise(case: Path, seconds: float, runs: int | None, as_json: bool) -> None:
+    """Make a CASE small for as long as it fails in the same way.
+
+    Leaves out events, then devices, then time. The result takes the place of the case.
+    """
+    _commands(as_json=as_json).minimise(case, seconds, runs, as_json)
 
 
-@simulate.command(epilog=_example("crdt-sync simulate explore --minutes 10"))
+@simulate.command(cls=Command, examples=("crdt-sync simulate explore --minutes 10",))
 @click.option("--minutes", type=click.FloatRange(min=0.01), default=1.0, help="How long to go on.")
 @click.option("--scenario", "name", default="swarm", help="The scenario to draw from.")
 @click.option("--from", "first", type=int, default=1, help="The first seed.")
@@ -116,19 +133,22 @@ def minimise(case: Path, runs: int, as_json: bool) -> None:
     "--out", type=click.Path(path_type=Path), default=Path(_DEFAULT_OUT), help="Where failing cases go."
 )
 @click.option(
-    "--minimise-runs",
-    type=click.IntRange(0),
-    default=100,
-    help="Runs to spend at most on minimising each new kind of failure, beyond the minutes; 0: do not.",
+    "--minimise",
+    "minimise_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Time to spend on making each new kind of failure small; 0: leave it as it is.",
 )
 @_json_option
-def explore(minutes: float, name: str, first: int, out: Path, minimise_runs: int, as_json: bool) -> None:
+def explore(minutes: float, name: str, first: int, out: Path, minimise_s: float, as_json: bool) -> None:
     """Try seed after seed; keep each new kind of failure as a minimised case."""
-    _commands().explore(minutes, name, first, out, minimise_runs, as_json)
+    _commands(as_json=as_json).explore(minutes, name, first, out, minimise_s, as_json)
 
 
-@simulate.command(epilog=_example("crdt-sync simulate ls --json"))
+@simulate.command(cls=Command, examples=("crdt-sync simulate ls --json",))
 @_json_option
 def ls(as_json: bool) -> None:
     """List the scenarios that ship."""
-    _commands().ls(as_json)
+    _commands(as_json=as_json).ls(as_json)

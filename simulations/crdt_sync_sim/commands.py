@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import click
 
+from crdt_sync_sim.case import read_case, replay_command, write_case
+from crdt_sync_sim.causes import Explanation, explain
+from crdt_sync_sim.complaints import complain
+from crdt_sync_sim.many import digest_elsewhere, outcomes, with_storage
+from crdt_sync_sim.minimise import Minimised
 from crdt_sync_sim.minimise import minimise as minimise_outcome
-from crdt_sync_sim.report import read_case, to_json, to_text, write_case
+from crdt_sync_sim.report import to_json, to_text
 from crdt_sync_sim.run import Outcome
 from crdt_sync_sim.run import simulate as run_once
-from crdt_sync_sim.scenario import EXIT_CODES, Scenario
+from crdt_sync_sim.scenario import EXIT_CODES, Scenario, Scheduled
 from crdt_sync_sim.scenario_file import ScenarioError, load_scenario
+from crdt_sync_sim.timeline import timeline as draw
+from crdt_sync_sim.watching import Watching
 
 _DEFAULT_OUT: Final = "sim-cases"
 _EVENTS_SHOWN: Final = 20
+_KINDS_EXPLAINED: Final = 3
+"""Of many runs, the first of each of so many kinds of failure is explained; `replay` explains any other."""
 
 
 def scenario_folder() -> Path:
@@ -32,15 +38,27 @@ def scenario_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "scenarios"
 
 
-def _load(name: str) -> Scenario:
+def _load(name: str, *, as_json: bool) -> Scenario:
     path = Path(name)
     if not path.exists() and "/" not in name:
         path = scenario_folder() / f"{name.removesuffix('.toml')}.toml"
     try:
         return load_scenario(path)
     except ScenarioError as exc:
-        click.echo(str(exc), err=True)
-        sys.exit(EXIT_CODES["bad_scenario"])
+        _bad_scenario(exc, as_json=as_json)
+
+
+def _load_case(case: Path, *, as_json: bool) -> tuple[Scenario, int, tuple[Scheduled, ...], str]:
+    try:
+        return read_case(case)
+    except ScenarioError as exc:
+        _bad_scenario(exc, as_json=as_json)
+
+
+def _bad_scenario(error: ScenarioError, *, as_json: bool) -> NoReturn:
+    problems = [{"source": p.source, "line": p.line, "message": p.message} for p in error.problems]
+    complain("bad_scenario", str(error), problems=problems, as_json=as_json)
+    sys.exit(EXIT_CODES["bad_scenario"])
 
 
 def run(
@@ -55,167 +73,202 @@ def run(
     timeline: Path | None,
 ) -> None:
     """Run a scenario, a file or the name of one that ships."""
-    loaded = _load(scenario)
+    loaded = _load(scenario, as_json=as_json)
     if storage:
-        loaded = _with_storage(loaded, storage)
-    chosen = seeds or range(seed if seed is not None else loaded.seed, (seed or loaded.seed) + 1)
-    if seed is not None:
-        chosen = range(seed, seed + 1)
-    keep = out is not None or timeline is not None
-    code, verdicts, started_s = 0, Counter[str](), time.perf_counter()
-    for number, outcome in enumerate(_outcomes(loaded, chosen, jobs, keep), 1):
-        if check_determinism and _digest_elsewhere(loaded, outcome.seed) != outcome.digest:
-            outcome.verdict, outcome.error = "crash", "nondeterminism: the same seed gave another digest"
-        verdicts[outcome.verdict] += 1
-        _show(outcome, as_json, several=len(chosen) > 1, out=out)
-        if timeline is not None and number == 1:
-            from crdt_sync_sim.timeline import timeline as draw
-
-            timeline.write_text(draw(outcome), encoding="utf-8")
-        code = code or EXIT_CODES[outcome.verdict]
-        if len(chosen) > 1 and not as_json and sys.stderr.isatty():
-            click.echo(f"\r{number}/{len(chosen)}", nl=False, err=True)
-    if len(chosen) > 1 and not as_json:
-        spent_s = time.perf_counter() - started_s
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-        click.echo(f"{len(chosen)} runs in {spent_s:.1f} s ({len(chosen) / spent_s:.1f}/s): {counts}")
-    sys.exit(code)
+        loaded = with_storage(loaded, storage)
+    first = loaded.seed if seed is None else seed
+    chosen = seeds or range(first, first + 1)
+    keep_trace = out is not None or timeline is not None
+    tally = _Tally(several=len(chosen) > 1, as_json=as_json, out=out)
+    with Watching("runs", len(chosen), enabled=len(chosen) > 1) as watching:
+        for outcome in outcomes(loaded, chosen, jobs=jobs, out=out, keep_trace=keep_trace):
+            if check_determinism and digest_elsewhere(loaded, outcome.seed) != outcome.digest:
+                outcome.verdict, outcome.error = "crash", "Nondeterminism: the same seed gave another digest"
+            explanation = tally.take(outcome, watching)
+            if timeline is not None and tally.runs == 1:
+                timeline.write_text(draw(outcome, explanation), encoding="utf-8")
+            watching.update(tally.runs, tally.note)
+    if len(chosen) > 1:
+        tally.conclude()
+    sys.exit(tally.code)
 
 
-def _with_storage(scenario: Scenario, storage: str) -> Scenario:
-    return replace(scenario, storage="disk" if storage == "disk" else "memory")
+class _Tally:
+    """What came of many runs, told one by one and in the end."""
 
+    def __init__(self, *, several: bool, as_json: bool, out: Path | None) -> None:
+        self.runs = 0
+        self.code = 0
+        self._several = several
+        self._as_json = as_json
+        self._out = out
+        self._verdicts = Counter[str]()
+        self._kinds = Counter[str]()
+        self._failed_seeds: list[int] = []
+        self._started_s = time.perf_counter()
 
-def _show(outcome: Outcome, as_json: bool, *, several: bool, out: Path | None) -> None:
-    replay = ""
-    if outcome.failed and out is not None:
-        replay = f"crdt-sync simulate replay {write_case(outcome, out)}"
-    elif outcome.failed:
-        replay = (
-            f"crdt-sync simulate run {outcome.scenario.source} --seed {outcome.seed} --out {_DEFAULT_OUT}"
-        )
-    if as_json:
-        click.echo(json.dumps(to_json(outcome)))
-    elif outcome.failed or not several:
-        click.echo(to_text(outcome, replay=replay), nl=False)
+    @property
+    def note(self) -> str:
+        failed = len(self._failed_seeds)
+        return f"({failed} failed)" if failed else ""
 
+    def take(self, outcome: Outcome, watching: Watching) -> Explanation | None:
+        """Count an outcome and tell of it. Gives the explanation, where one was made."""
+        self.runs += 1
+        self._verdicts[outcome.verdict] += 1
+        self.code = self.code or EXIT_CODES[outcome.verdict]
+        explanation = None
+        if outcome.failed:
+            self._failed_seeds.append(outcome.seed)
+            self._kinds[outcome.kind] += 1
+            if self._kinds[outcome.kind] == 1 and len(self._kinds) <= _KINDS_EXPLAINED:
+                explanation = explain(outcome)
+        case, replay = "", ""
+        if outcome.failed:
+            source, seed = outcome.scenario.source, outcome.seed
+            replay = f"crdt-sync simulate run {source} --seed {seed} --out {_DEFAULT_OUT}"
+            if self._out is not None:
+                folder = write_case(outcome, self._out, explanation)
+                case, replay = str(folder), replay_command(folder)
+        if self._as_json:
+            where = {"case": case or None, "replay": replay} if outcome.failed else {}
+            watching.say(json.dumps({**to_json(outcome, explanation), **where}))
+        elif outcome.failed or not self._several:
+            watching.say(to_text(outcome, explanation, replay=replay, case=case).rstrip("\n"))
+        return explanation
 
-def _outcomes(scenario: Scenario, seeds: Iterable[int], jobs: int, keep: bool) -> Iterator[Outcome]:
-    if jobs == 1:
-        yield from (run_once(scenario, seed, keep_trace=keep) for seed in seeds)
-        return
-    named = [(scenario.source, scenario.storage, seed, keep) for seed in seeds]
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for outcome in pool.imap(_named_task, named, chunksize=4):
-            yield replace(outcome, scenario=scenario)
-
-
-_loaded: dict[tuple[str, str], Scenario] = {}
-
-
-def _named_task(task: tuple[str, str, int, bool]) -> Outcome:
-    """In a worker. Compiled schemas do not travel between processes: each loads its own, once."""
-    source, storage, seed, keep = task
-    if (source, storage) not in _loaded:
-        _loaded[source, storage] = _with_storage(load_scenario(Path(source)), storage)
-    outcome = run_once(_loaded[source, storage], seed, keep_trace=keep)
-    return replace(outcome, scenario=replace(outcome.scenario, schemas={}))
-
-
-def _digest_elsewhere(scenario: Scenario, seed: int) -> str:
-    """The digest of the run in a fresh process, whose hashes are salted differently."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_digest, (scenario.source, scenario.storage, seed))
-
-
-def _digest(source: str, storage: str, seed: int) -> str:
-    return run_once(_with_storage(load_scenario(Path(source)), storage), seed).digest
+    def conclude(self) -> None:
+        """One line for all of them."""
+        spent_s = time.perf_counter() - self._started_s
+        if self._as_json:
+            summary = {
+                "runs": self.runs,
+                "real_s": round(spent_s, 3),
+                "verdicts": dict(sorted(self._verdicts.items())),
+                "kinds": dict(self._kinds),
+                "failed_seeds": self._failed_seeds,
+                "exit_code": self.code,
+            }
+            click.echo(json.dumps({"summary": summary}))
+            return
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(self._verdicts.items()))
+        click.echo(f"{self.runs} runs in {spent_s:.1f} s ({self.runs / spent_s:.1f}/s): {counts}")
+        if self._failed_seeds:
+            shown = ", ".join(map(str, self._failed_seeds[:_EVENTS_SHOWN]))
+            click.echo(f"failed seeds: {shown}{', …' if len(self._failed_seeds) > _EVENTS_SHOWN else ''}")
 
 
 def replay(case: Path, as_json: bool) -> None:
     """Run the events of a case folder again and say whether it ends as it did."""
-    try:
-        scenario, seed, events, digest = read_case(case)
-    except ScenarioError as exc:
-        click.echo(str(exc), err=True)
-        sys.exit(EXIT_CODES["bad_scenario"])
+    scenario, seed, events, digest = _load_case(case, as_json=as_json)
     outcome = run_once(scenario, seed, events, keep_trace=True)
-    _show(outcome, as_json, several=False, out=None)
-    if not as_json:
-        same = (
-            "the same run" if outcome.digest == digest else "not the same run: the code or the case changed"
-        )
-        click.echo(f"  compared      {same}")
+    explanation = explain(outcome)
+    if not digest:
+        compared = "the run that left this case never ended"
+    elif outcome.digest == digest:
+        compared = "the same run"
+    else:
+        compared = "not the same run: the code or the case changed"
+    if as_json:
+        same = outcome.digest == digest if digest else None
+        click.echo(json.dumps({**to_json(outcome, explanation), "same": same, "case": str(case)}))
+    else:
+        click.echo(to_text(outcome, explanation), nl=False)
+        click.echo(f"  compared      {compared}")
     sys.exit(EXIT_CODES[outcome.verdict])
 
 
-def minimise(case: Path, runs: int, as_json: bool) -> None:
-    """Leave out events of a case for as long as it fails in the same way."""
-    try:
-        scenario, seed, events, _ = read_case(case)
-    except ScenarioError as exc:
-        click.echo(str(exc), err=True)
-        sys.exit(EXIT_CODES["bad_scenario"])
+def minimise(case: Path, seconds: float, runs: int | None, as_json: bool) -> None:
+    """Make a case smaller for as long as it fails in the same way."""
+    scenario, seed, events, _ = _load_case(case, as_json=as_json)
     failing = run_once(scenario, seed, events)
     if not failing.failed:
         click.echo("this case passes now; there is nothing to minimise", err=as_json)
         if as_json:
             click.echo(json.dumps(to_json(failing)))
         return
-
-    def tell(made: int, left: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r{made} runs, {left} events left ", nl=False, err=True)
-
-    best = minimise_outcome(failing, max_runs=runs, progress=tell)
-    if sys.stderr.isatty():
-        click.echo("", err=True)
-    shown = run_once(scenario, seed, best.events, keep_trace=True)
-    folder = write_case(shown, case.parent)
+    small, explanation, folder = _minimised(failing, seconds, runs, case.parent, name=case.name)
     if as_json:
-        click.echo(json.dumps({**to_json(shown), "case": str(folder)}))
-        return
-    click.echo(to_text(shown, replay=f"crdt-sync simulate replay {folder}"), nl=False)
-    for event in shown.events:
-        click.echo(f"  {event}")
-
-
-def explore(minutes: float, name: str, first: int, out: Path, minimise_runs: int, as_json: bool) -> None:
-    """Try seed after seed; keep each new kind of failure, with as few events as `minimise_runs` find."""
-    loaded = _load(name)
-    deadline_s = time.monotonic() + minutes * 60
-    kinds: dict[str, int] = {}
-    seed, code = first, 0
-    while time.monotonic() < deadline_s:
-        outcome = run_once(loaded, seed)
-        if outcome.failed and outcome.kind not in kinds:
-            kept, folder = _kept(outcome, minimise_runs, out)
-            if as_json:
-                found = {"kind": outcome.kind, "minimised_from": len(outcome.events), "case": str(folder)}
-                click.echo(json.dumps({**to_json(kept), **found}))
-            else:
-                click.echo(to_text(kept, replay=f"crdt-sync simulate replay {folder}"), nl=False)
-                click.echo(f"  minimised     {len(outcome.events)} events to {len(kept.events)}")
-                for event in kept.events[:_EVENTS_SHOWN]:
-                    click.echo(f"    {event}")
-            code = code or EXIT_CODES[outcome.verdict]
-        if outcome.failed:
-            kinds[outcome.kind] = kinds.get(outcome.kind, 0) + 1
-        seed += 1
-        if sys.stderr.isatty():
-            click.echo(f"\r{seed - first} runs, {sum(kinds.values())} failures", nl=False, err=True)
-    if as_json:
-        click.echo(json.dumps({"runs": seed - first, "failures": kinds}))
+        told = {"case": str(folder), "minimised": _minimised_json(small)}
+        click.echo(json.dumps({**to_json(small.outcome, explanation), **told}))
     else:
-        click.echo(f"{seed - first} runs; {len(kinds)} kinds of failure in {sum(kinds.values())} runs")
+        click.echo(to_text(small.outcome, explanation, replay=replay_command(folder)), nl=False)
+        click.echo(_minimised_text(small))
+
+
+def _minimised(
+    failing: Outcome, seconds: float, runs: int | None, out: Path, *, name: str = "", quiet: bool = False
+) -> tuple[Minimised, Explanation | None, Path]:
+    """The smallest failing form that was found, and the case folder it is in now."""
+    began_s = time.monotonic()
+    with Watching("minimising, seconds", round(seconds), enabled=not quiet) as watching:
+
+        def tell(made: int, left: int) -> None:
+            watching.update(round(time.monotonic() - began_s), f"({made} runs, {left} events left)")
+
+        small = minimise_outcome(failing, seconds=seconds, max_runs=runs, progress=tell)
+    best = small.outcome
+    small.outcome = run_once(best.scenario, best.seed, best.events, keep_trace=True)
+    explanation = explain(small.outcome)
+    return small, explanation, write_case(small.outcome, out, explanation, name=name)
+
+
+def _minimised_json(small: Minimised) -> dict[str, Any]:
+    return {"runs": small.runs, "finished": small.finished, "did": small.did}
+
+
+def _minimised_text(small: Minimised) -> str:
+    end = "nothing more can be left out" if small.finished else "time or runs were used up"
+    lines = [
+        f"  minimised     in {small.runs} runs, {end}",
+        *(f"    {line}" for line in small.did),
+        "  events",
+    ]
+    events = small.outcome.events
+    lines += [f"    {event}" for event in events[:_EVENTS_SHOWN]]
+    if len(events) > _EVENTS_SHOWN:
+        lines.append(f"    and {len(events) - _EVENTS_SHOWN} more")
+    return "\n".join(lines)
+
+
+def explore(minutes: float, name: str, first: int, out: Path, minimise_s: float, as_json: bool) -> None:
+    """Try seed after seed; keep each new kind of failure, as small as `minimise_s` seconds make it."""
+    loaded = _load(name, as_json=as_json)
+    began_s = time.monotonic()
+    kinds = Counter[str]()
+    seed, code = first, 0
+    with Watching("exploring, seconds", round(minutes * 60)) as watching:
+        while time.monotonic() - began_s < minutes * 60:
+            outcome = run_once(loaded, seed)
+            if outcome.failed:
+                kinds[outcome.kind] += 1
+                code = code or EXIT_CODES[outcome.verdict]
+                if kinds[outcome.kind] == 1:
+                    watching.say(_kept(outcome, minimise_s, out, as_json=as_json))
+            seed += 1
+            spent_s = round(time.monotonic() - began_s)
+            watching.update(spent_s, f"({seed - first} runs, {kinds.total()} failed)")
+    if as_json:
+        click.echo(json.dumps({"runs": seed - first, "failures": dict(kinds)}))
+    else:
+        click.echo(f"{seed - first} runs; {len(kinds)} kinds of failure in {kinds.total()} runs")
     sys.exit(code)
 
 
-def _kept(failing: Outcome, max_runs: int, out: Path) -> tuple[Outcome, Path]:
-    """The smallest failing form that was found, and the case folder it is in now."""
-    best = minimise_outcome(failing, max_runs=max_runs) if max_runs else failing
-    kept = run_once(failing.scenario, failing.seed, best.events, keep_trace=True)
-    return kept, write_case(kept, out)
+def _kept(failing: Outcome, minimise_s: float, out: Path, *, as_json: bool) -> str:
+    """Keep a case of it, minimised unless there is no time for that, and say so."""
+    runs = None if minimise_s else 0
+    small, explanation, folder = _minimised(failing, minimise_s, runs, out, quiet=True)
+    if as_json:
+        told = {
+            "kind": failing.kind,
+            "minimised_from": len(failing.events),
+            "minimised": _minimised_json(small),
+            "case": str(folder),
+        }
+        return json.dumps({**to_json(small.outcome, explanation), **told})
+    text = to_text(small.outcome, explanation, replay=replay_command(folder))
+    return f"{text}{_minimised_text(small)}"
 
 
 def ls(as_json: bool) -> None:

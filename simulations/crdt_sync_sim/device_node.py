@@ -17,6 +17,7 @@ from crdt_sync_client.engine import Engine
 from crdt_sync_client.engine.model import Operation, ResolveOp, WriteResult
 from crdt_sync_client.incoming_batch import IncomingBatch
 from crdt_sync_client.store.connection import Database
+from crdt_sync_client.write_queue import write_and_seal
 from crdt_sync_sim.device_sync import DeviceSync, device_is_sound
 from crdt_sync_sim.network import Network
 from crdt_sync_sim.node import Node
@@ -28,6 +29,12 @@ from crdt_sync_sim.world import World, seconds
 RETRY_START_US = seconds(5)
 KEPT_BATCHES = 40
 """Received batches kept per device, to be replayed at the end."""
+_UNSENT = (
+    "SELECT type, id, min(at_ms) FROM records JOIN"
+    " (SELECT record, at_ms FROM outbox UNION ALL SELECT record, at_ms FROM sealed) ON record = no"
+    " GROUP BY type, id"
+)
+_WAITING = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM sealed)"
 
 
 Received = tuple[list[tuple[int, int, bytes]], int]
@@ -45,6 +52,7 @@ class DeviceTally:
     quarantined: int = 0
     conflicts_opened: set[str] = field(default_factory=set)
     peak_outbox: int = 0
+    """Changes and envelopes that no relay had acknowledged, at most, after a write."""
     converged_us: int | None = None
 
     def copy(self) -> DeviceTally:
@@ -104,6 +112,8 @@ class DeviceNode(Node):
         self.engine._replica.verify_many = self.world.memory.setdefault("verify", Verifier())
 
     def on_stop(self) -> None:
+        if self._database is not None and hasattr(self, "space"):
+            self.oracle.died(self.name, self._unsent_since(self._database))
         # The connection belongs to a dead process; its storage lets go of it.
         self._database = None
 
@@ -121,11 +131,14 @@ class DeviceNode(Node):
         self.changes += 1
         names = [name for name in map(self._record_of, operations) if name is not None]
         before = {name: self.visible(name) for name in names}
+        pushes = self.sync.ready_to_push()
         try:
-            results = self.engine.write(operations)
+            results, sealed = write_and_seal(self.engine, operations, pushes)
         except Exception as exc:
             if not device_is_sound(exc):
                 raise
+            if pushes:
+                self.sync.pushed(())
             self.tally.failed += 1
             self.world.note("write_failed", self.name, type(exc).__name__)
             return None
@@ -133,9 +146,14 @@ class DeviceNode(Node):
             self._note_result(operation, result)
             if isinstance(result, WriteResult):
                 names.append((result.type, result.id))
+        assert self._database is not None
+        self.tally.peak_outbox = max(self.tally.peak_outbox, self._database.value(_WAITING))
         for name in dict.fromkeys(names):
             self.oracle.wrote(self, name, before.get(name, frozenset()), self.visible(name))
-        self.sync.push_soon()
+        if pushes:
+            self.sync.pushed(sealed.get(self.space, ()))
+        if not sealed:
+            self.sync.push_soon()
         return results
 
     def _record_of(self, operation: Operation) -> RecordName | None:
@@ -175,13 +193,21 @@ class DeviceNode(Node):
     def unsent(self) -> list[RecordName]:
         """Records with work that no relay has acknowledged, as the disk has it; the process may be down."""
         database = self._database or Database(self.storage.connect())
-        rows = database.rows(
-            "SELECT DISTINCT type, id FROM records JOIN"
-            " (SELECT record FROM outbox UNION SELECT record FROM sealed) ON record = no"
-        )
+        unsent = self._unsent_since(database)
         if self._database is None:
             self.storage.crash()
-        return [(record_type, RecordId(id)) for record_type, id in rows]
+        return [name for name, _ in unsent]
+
+    def _unsent_since(self, database: Database) -> list[tuple[RecordName, int]]:
+        """Records with unacknowledged work, and the device's time of the oldest of it."""
+        return [((record_type, RecordId(id)), at_ms) for record_type, id, at_ms in database.rows(_UNSENT)]
+
+    def trail(self) -> list[tuple[str, str, str, int]]:
+        """Every conflict this device has seen: id, kind, state, and whether someone's write ended it."""
+        if not self.ready:
+            return []
+        assert self._database is not None
+        return self._database.rows("SELECT id, kind, state, resolver IS NOT NULL FROM conflicts")
 
     # What sync tells
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.hlc import hlc_to_ms
-from crdt_sync.records.writes import Write
+from crdt_sync.records.writes import DELETED, Write
 from crdt_sync_sim.world import START_UNIX_MS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def differences(sim: Simulation, violations: Sequence[Violation]) -> tuple[Diffe
     names = {id: name for name, (_, id) in sim.records.items()}
     people = {device.engine.device_id: device.name for device in devices}
     for record, paths in asked.items():
-        fields = _table(devices, record, paths, people)
+        fields = _table(devices, record, paths, people, sim.story_us)
         if fields:
             found.append(Difference(record[0], record[1], names.get(record[1], record[1]), fields))
         if len(found) == MAX_RECORDS:
@@ -62,9 +62,13 @@ def differences(sim: Simulation, violations: Sequence[Violation]) -> tuple[Diffe
 
 
 def _table(
-    devices: Sequence[DeviceNode], record: RecordName, paths: set[str], people: Mapping[Any, str]
+    devices: Sequence[DeviceNode],
+    record: RecordName,
+    paths: set[str],
+    people: Mapping[Any, str],
+    story_us: int,
 ) -> dict[str, dict[str, Cell]]:
-    columns = {device.name: _column(device, record, people) for device in devices}
+    columns = {device.name: _column(device, record, people, story_us) for device in devices}
     rows = sorted({path for column in columns.values() for path in column})
     return {
         path: {name: column.get(path, _NOTHING) for name, column in columns.items()}
@@ -77,7 +81,9 @@ def _table(
 _NOTHING: Final = Cell(None, ())
 
 
-def _column(device: DeviceNode, record: RecordName, people: Mapping[Any, str]) -> dict[str, Cell]:
+def _column(
+    device: DeviceNode, record: RecordName, people: Mapping[Any, str], story_us: int
+) -> dict[str, Cell]:
     found = None if record[0].startswith("_") else device.engine.get(*record, deleted=True)
     values: dict[str, Any] = dict(_leaves(found.values)) if found is not None else {}
     if found is not None:
@@ -85,7 +91,7 @@ def _column(device: DeviceNode, record: RecordName, people: Mapping[Any, str]) -
         values["(conflicts)"] = sorted(id[:8] for id in found.conflicts)
     writes: dict[str, list[str]] = {}
     for write in sorted(device.visible(record), key=lambda write: (write.hlc, write.author)):
-        writes.setdefault(".".join(write.path), []).append(_told(write, people))
+        writes.setdefault(".".join(write.path), []).append(_told(write, people, story_us))
     return {
         path: Cell(values.get(path), tuple(writes.get(path, ())))
         for path in dict.fromkeys([*values, *writes])
@@ -100,7 +106,8 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
-def _told(write: Write, people: Mapping[Any, str]) -> str:
+def _told(write: Write, people: Mapping[Any, str], story_us: int) -> str:
     by = people.get(write.author.device, write.author.device.hex()[:8])
-    at_s = (hlc_to_ms(write.hlc) - START_UNIX_MS) / 1000
-    return f"{write.value!r} by {by} ({write.role.name.lower()}) at {at_s:.3f} s by its clock"
+    at_s = (hlc_to_ms(write.hlc) - START_UNIX_MS) / 1000 - story_us / 1e6
+    value = "removed" if write.path[-1] == DELETED else repr(write.value)
+    return f"{value} by {by} ({write.role.name.lower()}) at {at_s:.3f} s by its clock"

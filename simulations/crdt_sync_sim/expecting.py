@@ -24,7 +24,9 @@ def check_expectations(sim: Simulation) -> Iterator[Violation]:
             record = device.engine.get(*sim.records[name])
             if (record is None) != (name in expect.deleted):
                 state = "is there" if record is not None else "is not there"
-                yield Violation(0, f"{name} {state} on {device.name}")
+                yield Violation(
+                    0, f"{name} {state} on {device.name}", record=sim.records[name], devices=(device.name,)
+                )
     if expect.converged_within_s is not None:
         for device in devices:
             took_us = max(0, (device.tally.converged_us or 0) - sim.healed_us)
@@ -91,20 +93,26 @@ def _field(sim: Simulation, device: DeviceNode, field: FieldExpectation) -> Iter
     name = sim.records[field.record]
     where = f"{sim.scenario.source}:{field.line}: {field.record}.{field.field} on {device.name}"
     record = device.engine.get(*name, deleted=True)
+
+    def violation(message: str) -> Violation:
+        path = tuple(field.field.split("."))
+        return Violation(0, message, record=name, paths=(path,), devices=(device.name,))
+
     if record is None:
-        yield Violation(0, f"{where}: there is no such record")
+        yield violation(f"{where}: there is no such record")
         return
     if field.has_value:
         value = _at(record.values, field.field)
         if not _equal(value, field.value):
-            yield Violation(0, f"{where} is {value!r}, not {field.value!r}")
+            yield violation(f"{where} is {value!r}, not {field.value!r}")
     if field.conflict is not None or field.alternatives is not None:
-        yield from _conflict(device, field, where, name[0], name[1])
+        for message in _conflict(device, field, where, name[0], name[1]):
+            yield violation(message)
 
 
 def _conflict(
     device: DeviceNode, field: FieldExpectation, where: str, record_type: str, id: str
-) -> Iterator[Violation]:
+) -> Iterator[str]:
     path = tuple(field.field.split("."))
     found = [
         entry
@@ -113,13 +121,13 @@ def _conflict(
     ]
     states = {entry.state for entry in found}
     if field.conflict == "none" and found:
-        yield Violation(0, f"{where} has a conflict ({', '.join(sorted(states))})")
+        yield f"{where} has a conflict ({', '.join(sorted(states))})"
     elif field.conflict not in (None, "none") and field.conflict not in states:
-        yield Violation(0, f"{where} has no {field.conflict} conflict")
+        yield f"{where} has no {field.conflict} conflict"
     if field.alternatives is not None:
         shown = [alternative.value for entry in found for alternative in entry.alternatives]
         if sorted(map(repr, shown)) != sorted(map(repr, field.alternatives)):
-            yield Violation(0, f"{where} offers {shown!r}, not {list(field.alternatives)!r}")
+            yield f"{where} offers {shown!r}, not {list(field.alternatives)!r}"
 
 
 def _at(values: Any, dotted: str) -> Any:

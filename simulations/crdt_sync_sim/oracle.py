@@ -10,11 +10,15 @@ A device's disk may legitimately lose what was on it in two cases, and the oracl
 from a backup forgets what had not reached the relay since, and a relay that was wiped or rolled back
 forgets what no surviving device has. The first is counted as `excused`; the second excuses nothing while a
 device is alive.
+
+Some writes had a narrow escape: no relay had acknowledged them when their device crashed, lost power or got
+an old copy of its store. Those of them that every device has at the end, or that an operation removed which
+had seen them, are `recovered`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,9 +45,13 @@ class Promise:
     write: Write
     device: str
     at_us: int
+    clock_ms: int
+    """What the device's own clock showed."""
 
-    def __str__(self) -> str:
-        return f"{'.'.join(self.write.path)} written on {self.device} at {self.at_us / 1e6:.3f} s"
+    def told(self, story_us: int) -> str:
+        """For people. `story_us`: when the story began, which is where its times count from."""
+        at_s = (self.at_us - story_us) / 1e6
+        return f"{'.'.join(self.write.path)} written on {self.device} at {at_s:.3f} s"
 
 
 @dataclass(slots=True)
@@ -54,6 +62,10 @@ class Oracle:
     removed: dict[WriteId, str] = field(default_factory=dict)
     """Removed by an operation that had seen it; the device that did."""
     excused: set[WriteId] = field(default_factory=set)
+    at_risk: set[WriteId] = field(default_factory=set)
+    """Not acknowledged by any relay when their device crashed, lost power or got an old copy of its store."""
+    lost: dict[WriteId, Promise] = field(default_factory=dict)
+    """Missing at the end on at least one device."""
 
     def begin_from(self, other: Oracle) -> None:
         """Know what another oracle was told, and go on by itself."""
@@ -67,7 +79,8 @@ class Oracle:
         for write in after - before:
             # Also what an operation added that was durable in a crash, before anyone was told.
             kept = self.promises.setdefault(record, {})
-            kept.setdefault(write_id(write), Promise(record, write, device.name, device.world.now_us))
+            promise = Promise(record, write, device.name, device.world.now_us, device.clock.now_ms())
+            kept.setdefault(write_id(write), promise)
         for write in before - after:
             self.removed.setdefault(write_id(write), device.name)
 
@@ -77,6 +90,23 @@ class Oracle:
             for id, promise in self.promises.get(record, {}).items():
                 if promise.device == device and promise.at_us >= since_us:
                     self.excused.add(id)
+
+    def died(self, device: str, unsent: Iterable[tuple[RecordName, int]]) -> None:
+        """A device stopped without warning. `unsent`: records with unsent work, since when by its clock."""
+        for record, since_ms in unsent:
+            for id, promise in self.promises.get(record, {}).items():
+                if promise.device == device and promise.clock_ms >= since_ms:
+                    self.at_risk.add(id)
+
+    def recovered(self, visible: Callable[[RecordName], Iterable[frozenset[Write]]]) -> int:
+        """How many writes were at risk and are kept; `visible` gives every device's writes of a record."""
+        count = 0
+        for record, promises in self.promises.items():
+            risked = [id for id in promises if id in self.at_risk]
+            if risked:
+                everywhere = [{write_id(write) for write in writes} for writes in visible(record)]
+                count += sum(id in self.removed or all(id in have for have in everywhere) for id in risked)
+        return count
 
     @property
     def count(self) -> int:

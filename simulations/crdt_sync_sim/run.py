@@ -11,60 +11,31 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from crdt_sync.rare import decided_by
+from crdt_sync.records.writes import Write
 from crdt_sync_sim.actor import Actor
-from crdt_sync_sim.checks import Violation, check_all
+from crdt_sync_sim.checks import Invariant, Violation, check_all, invariants, nothing_readable
 from crdt_sync_sim.device_node import DeviceNode
+from crdt_sync_sim.difference import Difference, differences
 from crdt_sync_sim.expecting import check_expectations
+from crdt_sync_sim.figures import Figures, figures
 from crdt_sync_sim.founding import FoundingError, begin_from, founded
 from crdt_sync_sim.network import LinkProfile, Mischief
 from crdt_sync_sim.node import Node
-from crdt_sync_sim.plan import drawn_faults, plan
+from crdt_sync_sim.oracle import RecordName
+from crdt_sync_sim.plan import plan
 from crdt_sync_sim.rare_points import RarePoints
-from crdt_sync_sim.scenario import Fault, Scenario, Scheduled, Verdict
+from crdt_sync_sim.scenario import Scenario, Scheduled, Verdict
 from crdt_sync_sim.site import Site
 from crdt_sync_sim.world import Event, World, seconds
 
 PROLOGUE_S: Final = 120
 QUIET_S: Final = 5.0
 """After convergence the world runs on this long, so that compaction and stragglers show what they do."""
-
-
-@dataclass(slots=True)
-class Figures:
-    """What a run amounted to."""
-
-    virtual_s: float = 0.0
-    real_s: float = 0.0
-    steps: int = 0
-    faults: tuple[Fault, ...] = ()
-    delivered: dict[str, int] = field(default_factory=dict)
-    rare: dict[str, int] = field(default_factory=dict)
-    """How often each rare point of the product's code fired."""
-    acknowledged: int = 0
-    refused: int = 0
-    failed: int = 0
-    excused: int = 0
-    conflicts_opened: int = 0
-    conflicts_standing: int = 0
-    conflicts_resolved: int = 0
-    quarantined: int = 0
-    converged_s: dict[str, float | None] = field(default_factory=dict)
-    messages: int = 0
-    bytes: int = 0
-    connections: int = 0
-    retransmitted: int = 0
-    corrupted: int = 0
-    replayed: int = 0
-    peak_in_flight_bytes: int = 0
-    peak_relay_frames: int = 0
-    relay_commits: int = 0
-    power_cuts: int = 0
-    sectors_lost: int = 0
 
 
 @dataclass(slots=True)
@@ -81,6 +52,8 @@ class Outcome:
     error: str = ""
     trace: list[Event] = field(default_factory=list)
     story_us: int = 0
+    invariants: tuple[Invariant, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -104,12 +77,17 @@ class Simulation(Site):
         events: Sequence[Scheduled] | None = None,
         *,
         keep_trace: bool = False,
+        before: Callable[[Scheduled], object] = lambda event: None,
+        world: World | None = None,
     ) -> None:
-        super().__init__(scenario, World(seed, keep_trace=keep_trace))
+        super().__init__(scenario, world or World(seed, keep_trace=keep_trace))
+        self._before = before
         self.seed = seed
         self.events = plan(scenario, seed) if events is None else tuple(events)
         self.rare = RarePoints(self.world)
         self.actor = Actor(self)
+        self.asked: set[int] = set()
+        """The rules that were asked, by number."""
         self.story_us = 0
         self.healed_us = 0
         self._backups: dict[str, int] = {}
@@ -134,8 +112,12 @@ class Simulation(Site):
         self.world.note("story", "")
         for event in self.events:
             at_us = self.story_us + seconds(event.at_s)
-            self.world.at(at_us, lambda event=event: self.actor.act(event))  # type: ignore[misc]
+            self.world.at(at_us, lambda event=event: self._act(event))  # type: ignore[misc]
         self.world.run(self.story_us + seconds(self.scenario.duration_s))
+
+    def _act(self, event: Scheduled) -> None:
+        self._before(event)
+        self.actor.act(event)
 
     def heal(self) -> None:
         """Everything works again. What a fault had planned for later finds nothing to do."""
@@ -172,57 +154,25 @@ class Simulation(Site):
 
     def liveness(self) -> Violation:
         """Why they did not converge."""
-        details = []
+        details, stuck = [], []
         for device in self.devices.values():
             if not device.ready:
+                stuck.append(device.name)
                 details.append(f"{device.name} is not running")
             elif not self.is_synced(device):
+                stuck.append(device.name)
                 items = device.engine.outbox()
                 problem = device.sync.problem
                 state = ", ".join(sorted({item.state for item in items})) or "empty"
                 details.append(f"{device.name}: outbox {len(items)} ({state}); {problem or 'no error'}")
         return Violation(
-            7, f"not converged {self.scenario.settle_s:g} s after everything healed", tuple(details)
-        )
+            7, f"not converged {self.scenario.settle_s:g} s after everything healed", tuple(details),
+            devices=tuple(stuck),
+        )  # fmt: skip
 
-    def figures(self, started_s: float) -> Figures:
-        tally, devices = self.network.tally, self.devices.values()
-        return Figures(
-            virtual_s=self.world.now_s,
-            real_s=time.perf_counter() - started_s,
-            steps=self.world.steps,
-            faults=drawn_faults(self.scenario, self.seed),
-            delivered=dict(sorted(self.actor.delivered.items())),
-            rare=dict(sorted(self.rare.fired.items())),
-            acknowledged=sum(device.tally.acknowledged for device in devices),
-            refused=sum(device.tally.refused for device in devices),
-            failed=sum(device.tally.failed for device in devices),
-            excused=len(self.oracle.excused),
-            conflicts_opened=len(set().union(*(device.tally.conflicts_opened for device in devices))),
-            conflicts_standing=self._standing(),
-            conflicts_resolved=sum(device.tally.resolved for device in devices),
-            quarantined=sum(device.tally.quarantined for device in devices),
-            converged_s={device.name: self._converged_s(device) for device in devices},
-            messages=tally.messages,
-            bytes=tally.bytes,
-            connections=tally.connections,
-            retransmitted=tally.retransmitted,
-            corrupted=tally.corrupted,
-            replayed=tally.replayed + tally.duplicated + tally.reordered,
-            peak_in_flight_bytes=tally.peak_in_flight_bytes,
-            peak_relay_frames=self.relay.peak_waiting,
-            relay_commits=self.relay.commits,
-            power_cuts=sum(node.storage.tally.power_cuts for node in self.nodes),
-            sectors_lost=sum(node.storage.tally.sectors_lost for node in self.nodes),
-        )
-
-    def _standing(self) -> int:
-        first = next(iter(self.devices.values()))
-        return len(first.engine.conflicts(open_only=True)) if first.ready else 0
-
-    def _converged_s(self, device: DeviceNode) -> float | None:
-        at_us = device.tally.converged_us
-        return None if at_us is None else max(0, at_us - self.healed_us) / 1e6
+    def visible_everywhere(self, record: RecordName) -> Iterator[frozenset[Write]]:
+        """The record's visible writes on each device that runs."""
+        return (device.visible(record) for device in self.devices.values() if device.ready)
 
 
 def simulate(
@@ -231,12 +181,20 @@ def simulate(
     events: Sequence[Scheduled] | None = None,
     *,
     keep_trace: bool = False,
+    before: Callable[[Scheduled], object] = lambda event: None,
 ) -> Outcome:
-    """Run it. Never raises for what the product does; that is the outcome."""
+    """Run it. Never raises for what the product does; that is the outcome.
+
+    `before` is called with each event of the story directly before it is acted out.
+    """
+    return run_out(Simulation(scenario, seed, events, keep_trace=keep_trace, before=before))
+
+
+def run_out(sim: Simulation) -> Outcome:
+    """The whole of a run that has not begun. Its world is discarded afterwards."""
     started_s = time.perf_counter()
     logging.getLogger("crdt_sync_server").setLevel(logging.CRITICAL)
     logging.getLogger("crdt_sync").setLevel(logging.CRITICAL)
-    sim = Simulation(scenario, seed, events, keep_trace=keep_trace)
     violations: list[Violation] = []
     verdict: Verdict
     error = ""
@@ -247,18 +205,19 @@ def simulate(
         verdict, error = "crash", f"{type(exc).__name__}: {exc}"
     except Exception:
         verdict, error = "crash", traceback.format_exc()
-    figures = _figures(sim, started_s)
     outcome = Outcome(
-        scenario=scenario,
-        seed=seed,
+        scenario=sim.scenario,
+        seed=sim.seed,
         verdict=verdict,
         digest=sim.world.trace.digest,
-        figures=figures,
+        figures=_figures(sim, started_s),
         events=sim.events,
         violations=violations,
         error=error,
         trace=sim.world.trace.events,
         story_us=sim.story_us,
+        invariants=invariants(sim.asked, violations),
+        differences=_differences(sim, violations),
     )
     sim.discard()
     return outcome
@@ -269,17 +228,27 @@ def _run(sim: Simulation) -> tuple[Verdict, list[Violation]]:
     sim.story()
     sim.heal()
     if not sim.settle():
-        return "liveness", [sim.liveness()]
+        sim.asked |= {3, 7}
+        violations = [sim.liveness(), *nothing_readable(sim)]
+        return _judge(sim, violations), violations
     violations = [*check_all(sim), *check_expectations(sim)]
     return _judge(sim, violations), violations
 
 
 def _figures(sim: Simulation, started_s: float) -> Figures:
     try:
-        return sim.figures(started_s)
+        return figures(sim, started_s)
     except Exception:
         # A run that crashed may leave an engine that cannot be asked any more.
         return Figures(virtual_s=sim.world.now_s, real_s=time.perf_counter() - started_s)
+
+
+def _differences(sim: Simulation, violations: Sequence[Violation]) -> tuple[Difference, ...]:
+    try:
+        return differences(sim, violations) if violations else ()
+    except Exception:
+        # As above: the violations say what is wrong, also without the values.
+        return ()
 
 
 def _judge(sim: Simulation, violations: Sequence[Violation]) -> Verdict:

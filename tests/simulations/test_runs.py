@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from crdt_sync.records.document import RecordDocument
 from crdt_sync_client.engine import Engine
 from crdt_sync_sim import cli, commands
+from crdt_sync_sim.case import read_case, write_case
 from crdt_sync_sim.minimise import minimise
-from crdt_sync_sim.report import read_case, write_case
 from crdt_sync_sim.run import Outcome, Simulation, simulate
 from crdt_sync_sim.scenario import Scenario, Workload
 from crdt_sync_sim.scenario_file import load_scenario
@@ -218,7 +218,7 @@ def test_a_failing_run_is_kept_replayed_and_minimised(
     scenario, seed, events, digest = read_case(case)
     scenario = replace(scenario, duration_s=60.0, workload=Workload(40))
     assert simulate(scenario, seed, events).digest == digest == failing.digest
-    smallest = minimise(failing, max_runs=40)
+    smallest = minimise(failing, max_runs=40).outcome
     assert smallest.failed
     assert len(smallest.events) < len(failing.events)
 
@@ -227,10 +227,10 @@ def test_explore_minimises_each_new_kind_of_failure(
     small: Scenario, monkeypatch: MonkeyPatch, tmp_path: Path
 ) -> None:
     forget_some_merges(monkeypatch)
-    monkeypatch.setattr(commands, "_load", lambda name: small)
+    monkeypatch.setattr(commands, "_load", lambda name, as_json: small)
     result = CliRunner().invoke(
         cli.simulate,
-        ["explore", "--minutes", "0.01", "--minimise-runs", "12", "--out", str(tmp_path), "--json"],
+        ["explore", "--minutes", "0.01", "--minimise", "3", "--out", str(tmp_path), "--json"],
     )
     assert result.exit_code == 10
     first = json.loads(result.output.splitlines()[0])

@@ -27,9 +27,9 @@ def count_progress(label: str, total: int, *, enabled: bool) -> Iterator[Callabl
     if not enabled or not wanted():
         yield lambda _done: None
         return
-    with _bar() as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+    with bar() as shown:
+        task = shown.add_task(label, total=total)
+        yield lambda done: shown.update(task, completed=done)
 
 
 @asynccontextmanager
@@ -40,17 +40,17 @@ async def sync_progress(device: Device, *, enabled: bool) -> AsyncIterator[None]
         return
     import asyncio
 
-    async def follow(bar: Progress) -> None:
-        task = bar.add_task("connecting", total=None)
+    async def follow(shown: Progress) -> None:
+        task = shown.add_task("connecting", total=None)
         while True:
             status = await device.status()
             done = sum(space.done for space in status.spaces)
             total = sum(space.total for space in status.spaces)
-            bar.update(task, description=status.state, completed=done, total=total or None)
+            shown.update(task, description=status.state, completed=done, total=total or None)
             await asyncio.sleep(_POLL_S)
 
-    with _bar() as bar:
-        following = asyncio.create_task(follow(bar))
+    with bar() as shown:
+        following = asyncio.create_task(follow(shown))
         try:
             yield
         finally:
@@ -58,7 +58,8 @@ async def sync_progress(device: Device, *, enabled: bool) -> AsyncIterator[None]
             await asyncio.gather(following, return_exceptions=True)
 
 
-def _bar() -> Progress:
+def bar(*, redirect: bool = True) -> Progress:
+    """A bar in the one style. Without `redirect`, standard output is left alone, which may be a pipe."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .output import console
@@ -70,4 +71,6 @@ def _bar() -> Progress:
         TimeRemainingColumn(),
         console=console(stderr=True),
         transient=True,
+        redirect_stdout=redirect,
+        redirect_stderr=redirect,
     )

@@ -1,0 +1,120 @@
+"""Runs many seeds, in this process or in several, and survives runs that take their process with them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from crdt_sync_sim.case import case_path, journalled, read_journal
+from crdt_sync_sim.figures import Figures
+from crdt_sync_sim.plan import plan
+from crdt_sync_sim.run import Outcome, simulate
+from crdt_sync_sim.scenario import Scenario
+from crdt_sync_sim.scenario_file import load_scenario
+
+AHEAD: Final = 4
+"""Runs that each process has in line, so that none waits for the next seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run as another process can be told of it: compiled schemas do not travel."""
+
+    source: str
+    storage: str
+    seed: int
+    out: Path | None
+    keep_trace: bool
+
+
+def outcomes(
+    scenario: Scenario, seeds: Sequence[int], *, jobs: int, out: Path | None, keep_trace: bool
+) -> Iterator[Outcome]:
+    """The outcome of each seed, in their order. With `out`, failing runs leave their case there."""
+    if jobs == 1:
+        for seed in seeds:
+            yield _run(scenario, seed, out, keep_trace)
+        return
+    tasks = deque(Task(scenario.source, scenario.storage, seed, out, keep_trace) for seed in seeds)
+    while tasks:
+        # A run that kills its process breaks the pool: those that were in it are run again, each alone.
+        broken = yield from _together(scenario, tasks, jobs)
+        for task in broken:
+            yield _alone(scenario, task)
+
+
+def _together(scenario: Scenario, tasks: deque[Task], jobs: int) -> Generator[Outcome, None, list[Task]]:
+    """Runs until all are done or the pool breaks; gives back what was begun and has no outcome."""
+    pending: deque[tuple[Task, Future[Outcome]]] = deque()
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            while tasks or pending:
+                while tasks and len(pending) < jobs * AHEAD:
+                    pending.append((tasks[0], pool.submit(run_task, tasks[0])))
+                    tasks.popleft()
+                outcome = pending[0][1].result()
+                pending.popleft()
+                yield replace(outcome, scenario=scenario)
+        except BrokenProcessPool:
+            return [task for task, _ in pending]
+    return []
+
+
+def _alone(scenario: Scenario, task: Task) -> Outcome:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return replace(pool.submit(run_task, task).result(), scenario=scenario)
+        except BrokenProcessPool:
+            return _died(scenario, task)
+
+
+def _died(scenario: Scenario, task: Task) -> Outcome:
+    """The outcome of a run that ended its process."""
+    error = "ProcessDied: the run took its process with it"
+    if task.out is not None:
+        begun = read_journal(case_path(task.out, scenario, task.seed))
+        error += f"; the last event that was begun: {begun[-1] if begun else 'none'}"
+    return Outcome(
+        scenario=scenario,
+        seed=task.seed,
+        verdict="crash",
+        digest="",
+        figures=Figures(),
+        events=plan(scenario, task.seed),
+        error=error,
+    )
+
+
+_loaded: dict[tuple[str, str], Scenario] = {}
+
+
+def run_task(task: Task) -> Outcome:
+    """In a worker, which loads each scenario once."""
+    key = task.source, task.storage
+    if key not in _loaded:
+        _loaded[key] = with_storage(load_scenario(Path(task.source)), task.storage)
+    outcome = _run(_loaded[key], task.seed, task.out, task.keep_trace)
+    return replace(outcome, scenario=replace(outcome.scenario, schemas={}))
+
+
+def _run(scenario: Scenario, seed: int, out: Path | None, keep_trace: bool) -> Outcome:
+    if out is None:
+        return simulate(scenario, seed, keep_trace=keep_trace)
+    return journalled(scenario, seed, out, keep_trace=keep_trace)
+
+
+def digest_elsewhere(scenario: Scenario, seed: int) -> str:
+    """The digest of the run in a fresh process, whose hashes are salted differently."""
+    task = Task(scenario.source, scenario.storage, seed, None, keep_trace=False)
+    return _alone(scenario, task).digest
+
+
+def with_storage(scenario: Scenario, storage: str) -> Scenario:
+    """The same scenario on `memory` or on `disk`."""
+    return replace(scenario, storage="disk" if storage == "disk" else "memory")
