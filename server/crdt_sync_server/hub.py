@@ -1,8 +1,7 @@
-"""The hub: all connections, the one engine, and the rhythm between them.
+"""The hub: the switchboard, the one engine, and the rhythm between them, in asyncio.
 
 Frames of all connections that arrive while a commit runs go into the next one; there is one commit at a time.
-When it is done its effects are spread: answers to their connections, new rows to the live logs, whose
-readers are woken. Between commits the engine is asked twice a second whether anything is due.
+Between commits the engine is asked twice a second whether anything is due.
 """
 
 from __future__ import annotations
@@ -10,26 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from crdt_sync.ids import Entropy, SpaceId
+from crdt_sync.ids import Entropy
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import Bye, ConfirmSnapshot, FromDevice, Got
+from crdt_sync.protocol.frames import Bye, FromDevice
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, SUBPROTOCOL, Limits
-from crdt_sync.protocol.relay_session import RelaySession
-from crdt_sync_server.connection import Connection, Message, Receive, SendMessage, internal_error
+from crdt_sync_server.connection import Connection, Message, Receive, SendMessage
 from crdt_sync_server.database_thread import DatabaseThread
-from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
+from crdt_sync_server.delivery import Delivery, ReadPage
+from crdt_sync_server.effects import Effect, Peer
 from crdt_sync_server.engine import RelayEngine
-from crdt_sync_server.live import LiveLog
 from crdt_sync_server.storage.port import Page, Storage
+from crdt_sync_server.switchboard import Switchboard, Waiting
 
 log: Final = logging.getLogger("crdt_sync_server")
 
-BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Frames in one commit: it takes some 100 ms at most, and everybody else waits for it."""
 TICK_S: Final = 0.5
 GOODBYE_S: Final = 1.0
 """How long connections may take to be told that the relay stops."""
@@ -40,12 +36,6 @@ IDLE_S: Final = 1.0
 def wall_clock_ms() -> int:
     """Unix milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-class _Waiting(NamedTuple):
-    connection: Connection
-    arrival: Arrival
-    size_bytes: int
 
 
 class Hub:
@@ -64,15 +54,11 @@ class Hub:
         self._engine = engine
         self._storage = storage
         self._thread = thread
-        self._entropy = entropy
         self._clock = clock
-        self._limits = limits
-        self._connections: dict[Peer, Connection] = {}
-        self._live: dict[SpaceId, LiveLog[Connection]] = {}
-        self._waiting: deque[_Waiting] = deque()
+        self._switchboard = Switchboard(entropy, limits)
+        self._served: set[Connection] = set()
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._closing = False
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._untidy = False
@@ -81,7 +67,7 @@ class Hub:
     @property
     def connections(self) -> int:
         """How many there are."""
-        return len(self._connections)
+        return self._switchboard.connections
 
     def start(self) -> None:
         """Begin to commit."""
@@ -90,12 +76,10 @@ class Hub:
 
     async def say_goodbye(self) -> None:
         """Take no more frames, commit those that came, and close every connection with GOING_AWAY."""
-        self._closing = True
+        self._switchboard.closing = True
         await self._quiet.wait()
-        connections = list(self._connections.values())
-        for connection in connections:
-            connection.close(_going_away())
-        writers = [connection.writer for connection in connections if connection.writer is not None]
+        self._switchboard.close_all()
+        writers = [connection.writer for connection in self._served if connection.writer is not None]
         if writers:
             await asyncio.wait(writers, timeout=GOODBYE_S)
 
@@ -112,41 +96,33 @@ class Hub:
         await receive()
         offered = SUBPROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
-        session = RelaySession(self._entropy(32), self._limits)
-        peer = Peer(session.nonce)
-        connection = Connection(self, receive, send, session, peer)
-        self._connections[peer] = connection
-        if self._closing:
-            connection.close(_going_away())
-        elif not offered:
-            reason = f"the WebSocket subprotocol {SUBPROTOCOL} was not offered"
-            connection.close(Bye(CloseCode.VERSION, "version", reason))
+        connection = Connection(self, self._switchboard.opened, receive, send)
+        delivery = connection.delivery
+        if offered:
+            self._switchboard.greet(delivery, self._engine.relay_id, self._clock())
         else:
-            connection.answer(session.challenge(self._engine.relay_id, self._clock()))
+            reason = f"the WebSocket subprotocol {SUBPROTOCOL} was not offered"
+            delivery.close(Bye(CloseCode.VERSION, "version", reason))
+        self._served.add(connection)
         try:
             await connection.run()
         finally:
-            del self._connections[peer]
-            if connection.space is not None:
-                live = self._live.get(connection.space)
-                if live is not None and not live.readers:
-                    del self._live[connection.space]
-            self._enqueue(_Waiting(connection, Arrival(peer, None), 0))
+            self._served.discard(connection)
+            self._switchboard.ended(delivery)
+            self._enqueued()
 
-    def arrived(self, connection: Connection, frame: FromDevice, size_bytes: int) -> bool:
-        """A frame came. True if it has to wait for a commit."""
-        if isinstance(frame, Got | ConfirmSnapshot) or self._closing:
-            return False
-        self._enqueue(_Waiting(connection, Arrival(connection.peer, frame), size_bytes))
-        return True
+    def arrived(self, delivery: Delivery, frame: FromDevice, size_bytes: int) -> None:
+        """A frame came."""
+        if self._switchboard.arrived(delivery, frame, size_bytes):
+            self._enqueued()
 
-    def _enqueue(self, waiting: _Waiting) -> None:
-        self._waiting.append(waiting)
+    def _enqueued(self) -> None:
         self._quiet.clear()
         self._work.set()
 
-    async def read(self, peer: Peer, after: int, max_rows: int, max_bytes: int) -> Page:
+    async def read(self, peer: Peer, wanted: ReadPage) -> Page:
         """Rows from the storage."""
+        after, max_rows, max_bytes = wanted
         return await self._thread.run(
             lambda: self._engine.read(peer, after, max_rows=max_rows, max_bytes=max_bytes)
         )
@@ -157,81 +133,28 @@ class Hub:
         while True:
             await self._work.wait()
             self._work.clear()
-            while self._waiting:
-                batch = self._next_batch()
+            while batch := self._switchboard.next_batch():
                 try:
-                    self._spread(await self._process([waiting.arrival for waiting in batch]))
+                    if self._switchboard.committed(batch, await self._process(batch)):
+                        self._untidy = True
+                        self._last_commit_s = time.monotonic()
                 except Exception as exc:
-                    # Whoever was part of it cannot know what became of it; connecting again tells.
                     log.error("a batch could not be handled (%s)", type(exc).__name__)
-                    for waiting in batch:
-                        waiting.connection.close(internal_error())
-                for waiting in batch:
-                    if waiting.size_bytes:
-                        waiting.connection.committed(waiting.size_bytes)
+                    self._switchboard.failed(batch)
             self._quiet.set()
 
-    async def _process(self, arrivals: list[Arrival]) -> list[Effect]:
+    async def _process(self, batch: Sequence[Waiting]) -> list[Effect]:
+        arrivals = [waiting.arrival for waiting in batch]
         return await self._thread.run(lambda: self._engine.process(arrivals, self._clock()))
-
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        size_bytes = 0
-        while self._waiting and (not batch or size_bytes + self._waiting[0].size_bytes <= BATCH_BYTES):
-            waiting = self._waiting.popleft()
-            size_bytes += waiting.size_bytes
-            batch.append(waiting)
-        return batch
-
-    def _spread(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Grown):
-                self._untidy = True
-                self._last_commit_s = time.monotonic()
-                live = self._live.get(effect.space)
-                if live is not None:
-                    live.grow(effect.rows)
-                    for reader in live.readers:
-                        reader.wake()
-                continue
-            if isinstance(effect, Replaced):
-                live = self._live.get(effect.space)
-                if live is not None:
-                    live.replace(effect.row)
-                continue
-            connection = self._connections.get(effect.peer)
-            if connection is not None:
-                self._do(connection, effect)
-
-    def _do(self, connection: Connection, effect: Send | Admit | Created | Close) -> None:
-        if connection.closing and not isinstance(effect, Send):
-            return  # it sent something bad while its hello was being checked
-        match effect:
-            case Send():
-                connection.answer(effect.frame)
-            case Close():
-                connection.close(effect.bye)
-            case Created():
-                connection.session.created()
-                connection.answer(effect.frame)
-            case Admit():
-                live = self._live.get(effect.space)
-                if live is None:
-                    live = self._live[effect.space] = LiveLog(effect.welcome.head)
-                connection.admitted(effect.mode, effect.welcome, live)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                if self._connections:
-                    self._spread(await self._thread.run(lambda: self._engine.tick(self._clock())))
+                if self.connections:
+                    self._switchboard.spread(await self._thread.run(lambda: self._engine.tick(self._clock())))
                 if self._untidy and time.monotonic() - self._last_commit_s > IDLE_S:
                     self._untidy = False
                     await self._thread.run(self._storage.tidy)
             except Exception as exc:
                 log.error("housekeeping failed (%s); it is tried again", type(exc).__name__)
-
-
-def _going_away() -> Bye:
-    return Bye(CloseCode.GOING_AWAY, "going_away", "the relay is shutting down")

@@ -10,18 +10,14 @@ from typing import Any
 
 import pytest
 
-from crdt_sync.ids import Author, DeviceId, Incarnation
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import Bye, Challenge, Deliver, Mode, Row, RowKind, Welcome, decode_from_relay
+from crdt_sync.protocol.frames import Bye, Challenge, Create, decode_from_relay, encode
 from crdt_sync.protocol.limits import SUBPROTOCOL
-from crdt_sync.protocol.relay_session import RelaySession, RelayState
 from crdt_sync_server import connection as connection_module
-from crdt_sync_server.connection import Connection
+from crdt_sync_server import delivery as delivery_module
 from crdt_sync_server.database_thread import DatabaseThread
-from crdt_sync_server.effects import LiveRow, Peer
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.hub import Hub
-from crdt_sync_server.live import LiveLog
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 
 
@@ -82,40 +78,15 @@ async def test_a_connection_that_drops_is_forgotten(hub: Hub) -> None:
     assert hub.connections == 0
 
 
-async def test_a_device_at_rest_is_told_its_cursor_though_its_last_push_was_nothing_new() -> None:
-    """Its own rows passed in silence while a second push waited, and that one made no row that would tell."""
-    author = Author(DeviceId(b"d" * 16), Incarnation(1))
-    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    session, peer = RelaySession(bytes(32)), Peer(bytes(32))
-    session.state, peer.author = RelayState.CHECKING, author
-    connection = Connection(None, sent.get, sent.put, session, peer)  # type: ignore[arg-type]
-    live: LiveLog[Connection] = LiveLog(4)
-    connection.admitted(Mode.DEVICE, Welcome(4, 4, bytes(32), 0, bytes(32), 0), live)
-    writer = asyncio.create_task(connection._write())
-
-    async def told() -> object:
-        return decode_from_relay((await asyncio.wait_for(sent.get(), 5))["bytes"])
-
-    async def turns() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    assert isinstance(await told(), Welcome)
-    assert await told() == Deliver(4, [], 4, True)
-    connection._backlog_bytes = 100
-    live.grow([LiveRow(Row(5, RowKind.UPDATE, b"own"), author)])
-    connection.wake()
-    await turns()
-    assert connection.cursor == 5
-    assert sent.empty()
-    connection.committed(100)
-    assert await told() == Deliver(4, [], 5, True)
-    connection._backlog_bytes = 100
-    live.grow([LiveRow(Row(6, RowKind.UPDATE, b"own"), author)])
-    connection.wake()
-    await turns()
-    assert connection.cursor == 6
-    live.grow([LiveRow(Row(7, RowKind.UPDATE, b"another's"), None)])
-    connection.wake()
-    assert await told() == Deliver(5, [Row(7, RowKind.UPDATE, b"another's")], 7, True)
-    writer.cancel()
+async def test_who_sends_more_than_there_is_room_for_is_read_on_when_it_was_committed(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "BACKLOG_BYTES", 1)
+    device = Socket()
+    serving = asyncio.create_task(device.serve(hub))
+    await device.challenged.wait()
+    create = Create(1, b"not a genesis", "no token", "test")
+    device.inbox.put_nowait({"type": "websocket.receive", "bytes": encode(create)})
+    await asyncio.wait_for(serving, 5)
+    assert device.sent[-1]["type"] == "websocket.close"
+    assert device.sent[-1]["code"] == CloseCode.UNAUTHENTICATED
