@@ -26,9 +26,12 @@ import pycrdt
 from pycrdt import Doc
 
 from crdt_sync.ids import Author
-from crdt_sync.records.update_format import ParsedUpdate, parse_update
+from crdt_sync.records.update_check import CheckedUpdate
+from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
 from crdt_sync.records.update_writing import edit_update
 from crdt_sync.records.writes import DocWrites, Path, Write, read_write
+
+_NO_WRITES: Final[DocWrites] = MappingProxyType({})
 
 EMPTY_UPDATE: Final = b"\0\0"
 """The update that changes nothing."""
@@ -45,24 +48,39 @@ class _Lane:
 
     __slots__ = ("author", "clocks", "end", "writes")
 
-    def __init__(self, author: Author, clocks: list[int], writes: list[Write], end: int) -> None:
+    def __init__(self, author: Author) -> None:
         self.author = author
-        self.clocks = clocks
-        self.writes = writes
-        self.end = end
+        self.clocks: list[int] = []
+        self.writes: list[Write] = []
+        self.end = 0
+
+    def by_clock(self) -> dict[int, Write]:
+        return dict(zip(self.clocks, self.writes, strict=True))
 
 
 class RecordDocument:
     """One record. Belongs to the thread it was made in."""
 
-    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes", "_touched", "_unread")
+    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes", "_touched", "_unread", "_writes")
 
-    def __init__(self, state: bytes | None = None, *, author: Author | None = None) -> None:
-        """`state` is what `state()` gave; without `author` the document cannot be edited."""
+    def __init__(
+        self,
+        state: bytes | None = None,
+        *,
+        author: Author | None = None,
+        checked: CheckedUpdate | None = None,
+    ) -> None:
+        """`state` is what `state()` gave; without `author` the document cannot be edited.
+
+        `checked` is what a check of `state` gave, where there was one.
+        """
         self._author = author
         self._doc: Doc[Any] = Doc(client_id=_NO_CLIENT)
-        self._lanes: dict[Author, _Lane] = {}
-        self._by_path: Mapping[Path, tuple[Write, ...]] | None = None
+        self._lanes: dict[int, _Lane] = {}
+        """By client id."""
+        self._by_path: dict[Path, tuple[Write, ...]] | None = None
+        self._writes: DocWrites = _NO_WRITES
+        """What `writes` gave last, a view of `_by_path`."""
         self._fresh = True
         """Whether `_lanes` shows what the document holds."""
         self._unread: list[bytes] = []
@@ -72,20 +90,27 @@ class RecordDocument:
         self._touched: set[str] | None = None
         """First path elements of writes that came or went since they were last taken; None: all."""
         if state is not None:
-            self.apply(state)
+            self.apply(state, checked)
 
-    def apply(self, update: bytes) -> None:
-        """Take in a checked update. Again, or before what it builds on, is harmless."""
+    def apply(self, update: bytes, checked: CheckedUpdate | None = None) -> None:
+        """Take in a checked update. Again, or before what it builds on, is harmless.
+
+        With `checked`, what the check gave, the update is not read a second time.
+        """
         was_empty = self._fresh and not self._lanes and not self._held
         self._doc.apply_update(update)
-        if self._fresh and self._lanes and not self._held and self._take_in(update):
+        if self._fresh and self._lanes and not self._held and self._take_in(update, checked):
             return
         for earlier in self._held:
             self._doc.apply_update(earlier)
         # A whole document without anything pending comes out as long as it went in; only then need it
         # not be looked into to see what it still waits for.
-        if not (was_empty and len(self._doc.get_update()) == len(update)):
+        state = self._doc.get_update() if was_empty else b""
+        if len(state) != len(update):
             self._unread.append(update)
+        elif checked is not None and state == update:
+            self._show(checked.parsed, checked.writes)
+            return
         self._fresh = False
         self._by_path = None
         if len(self._unread) >= MAX_UNREAD:
@@ -94,14 +119,17 @@ class RecordDocument:
     def writes(self) -> DocWrites:
         """The visible writes per path, each in canonical order. The same mapping until a change."""
         if self._by_path is None:
-            lanes = self._read()
             by_path: dict[Path, tuple[Write, ...]] = {}
-            for author in sorted(lanes) if len(lanes) > 1 else lanes:
-                for write in lanes[author].writes:
+            for lane in self._in_order():
+                for write in lane.writes:
                     others = by_path.get(write.path)
                     by_path[write.path] = (write,) if others is None else (*others, write)
-            self._by_path = MappingProxyType(by_path)
-        return self._by_path
+            self._keep(by_path)
+        return self._writes
+
+    def _keep(self, by_path: dict[Path, tuple[Write, ...]]) -> None:
+        self._by_path = by_path
+        self._writes = MappingProxyType(by_path)
 
     def take_touched(self) -> frozenset[str] | None:
         """The top-level names under which visible writes changed since the last call; None is all.
@@ -122,7 +150,7 @@ class RecordDocument:
         lanes = self._read()
         places = self._places(lanes, remove)
         raws = [write.encode() for write in add]
-        own = None if author is None else lanes.get(author)
+        own = None if author is None else lanes.get(author.client_id)
         if add:
             before = own.writes[-1].hlc if own is not None and own.writes else 0
             for write in add:
@@ -151,25 +179,26 @@ class RecordDocument:
     def content_hash(self) -> bytes:
         """32 bytes, equal on all devices that show the same writes of the same authors."""
         digest = hashlib.sha256(b"crdt-sync/content/v1")
-        for author in self.arrays():
-            digest.update(author.array_name.encode())
-            for write in self._lanes[author].writes:
+        for lane in self._in_order():
+            if lane.writes:
+                digest.update(lane.author.array_name.encode())
+            for write in lane.writes:
                 raw = write.encode()
                 digest.update(len(raw).to_bytes(4, "big") + raw)
         return digest.digest()
 
     def arrays(self) -> list[Author]:
         """The authors that have visible writes, in order."""
-        return sorted(author for author, lane in self._read().items() if lane.writes)
+        return [lane.author for lane in self._in_order() if lane.writes]
 
     def placed(self, author: Author) -> list[tuple[int, Write]]:
         """That author's visible writes, each with its clock, which is its place in the author's array."""
-        lane = self._read().get(author)
+        lane = self._read().get(author.client_id)
         return [] if lane is None else list(zip(lane.clocks, lane.writes, strict=True))
 
     def end(self, author: Author) -> int:
         """How much that author has written here, visible or not: the clock of its next write."""
-        lane = self._read().get(author)
+        lane = self._read().get(author.client_id)
         return 0 if lane is None else lane.end
 
     @property
@@ -178,38 +207,40 @@ class RecordDocument:
         self._read()
         return bool(self._held)
 
-    def _read(self) -> dict[Author, _Lane]:
+    def _in_order(self) -> list[_Lane]:
+        """The lanes in the order of their authors."""
+        return sorted(self._read().values(), key=lambda lane: lane.author)
+
+    def _read(self) -> dict[int, _Lane]:
         """The lanes, read anew when the document changed. Writes once decoded are not decoded again."""
         if not self._fresh:
-            known = self._lanes
             parsed = parse_update(self._doc.get_update())
-            self._lanes = {}
-            for blocks in parsed.blocks:
-                author = Author.from_array_name(blocks.name or "")
-                lane = known.get(author)
-                decoded = {} if lane is None else dict(zip(lane.clocks, lane.writes, strict=True))
-                clocks: list[int] = []
-                writes: list[Write] = []
-                for clock, raw in parsed.visible(blocks):
-                    clocks.append(clock)
-                    writes.append(decoded.get(clock) or read_write(raw, author))
-                self._lanes[author] = _Lane(author, clocks, writes, blocks.end)
-            self._fresh = True
-            self._note_changes(known)
+            self._show(parsed, {client: lane.by_clock() for client, lane in self._lanes.items()})
             if self._held or self._unread:
                 self._release(parsed)
         return self._lanes
 
-    def _note_changes(self, before: Mapping[Author, _Lane]) -> None:
+    def _show(self, state: ParsedUpdate, decoded: Mapping[int, Mapping[int, Write]]) -> None:
+        """Make the lanes those of `state`, which is all the document holds."""
+        before, self._lanes = self._lanes, {}
+        for blocks in state.blocks:
+            lane = self._lanes[blocks.client] = _Lane(Author.from_array_name(blocks.name or ""))
+            lane.clocks, lane.writes = _visible(state, blocks, lane.author, decoded.get(blocks.client, {}))
+            lane.end = blocks.end
+        self._fresh = True
+        self._by_path = None
+        self._note_changes(before)
+
+    def _note_changes(self, before: Mapping[int, _Lane]) -> None:
         """Which fields differ between the lanes as they were and as they are."""
         if self._touched is None:
             return
-        for author in before.keys() | self._lanes.keys():
-            old, new = before.get(author), self._lanes.get(author)
+        for client in before.keys() | self._lanes.keys():
+            old, new = before.get(client), self._lanes.get(client)
             if old is not None and new is not None and old.clocks == new.clocks:
                 continue
-            was = {} if old is None else dict(zip(old.clocks, old.writes, strict=True))
-            now = {} if new is None else dict(zip(new.clocks, new.writes, strict=True))
+            was = {} if old is None else old.by_clock()
+            now = {} if new is None else new.by_clock()
             for clock in was.keys() ^ now.keys():
                 write = was.get(clock) or now[clock]
                 self._touched.add(write.path[0])
@@ -225,72 +256,60 @@ class RecordDocument:
         self._held = [merge_updates(waiting)] if len(waiting) > 1 else waiting
         self._unread.clear()
 
-    def _places(
-        self, lanes: Mapping[Author, _Lane], remove: Iterable[Write]
-    ) -> list[tuple[_Lane, list[int]]]:
+    def _places(self, lanes: Mapping[int, _Lane], remove: Iterable[Write]) -> list[tuple[_Lane, list[int]]]:
         """Where the writes to remove stand: per lane the indexes, from the last to the first."""
-        indexes: dict[Author, list[int]] = {}
+        indexes: dict[int, list[int]] = {}
         for write in remove:
-            lane = lanes.get(write.author)
+            client = write.author.client_id
+            lane = lanes.get(client)
             try:
                 index = -1 if lane is None else lane.writes.index(write)
             except ValueError:
                 index = -1
             if index < 0:
                 raise ValueError("a write to remove is not visible in the document")
-            indexes.setdefault(write.author, []).append(index)
-        return [(lanes[author], sorted(set(found), reverse=True)) for author, found in indexes.items()]
+            indexes.setdefault(client, []).append(index)
+        return [(lanes[client], sorted(set(found), reverse=True)) for client, found in indexes.items()]
 
     def _note_edit(self, places: list[tuple[_Lane, list[int]]], add: Sequence[Write]) -> None:
         """Bring the lanes to where the edit has brought the document, without reading it again."""
         author = self._author
         added: list[tuple[_Lane, list[int], Sequence[Write]]] = []
         if add and author is not None:
-            lane = self._lanes.setdefault(author, _Lane(author, [], [], 0))
+            lane = self._lanes.setdefault(author.client_id, _Lane(author))
             added.append((lane, list(range(lane.end, lane.end + len(add))), add))
             lane.end += len(add)
         self._move_lanes(places, added)
 
-    def _take_in(self, update: bytes) -> bool:
+    def _take_in(self, update: bytes, checked: CheckedUpdate | None) -> bool:
         """Bring the lanes to where `update` brings the document, when it simply goes on from there.
 
         That is so for an edit that arrives in order, which is nearly always: what it adds begins where
         its author's lane ends, and what it deletes is there. Otherwise False, and nothing has changed.
         """
-        parsed = parse_update(update)
-        lanes = {author.client_id: lane for author, lane in self._lanes.items()}
+        parsed = parse_update(update) if checked is None else checked.parsed
+        lanes = self._lanes
+        ends = {}
+        for blocks in parsed.blocks:
+            lane = lanes.get(blocks.client)
+            if blocks.skips or blocks.start != (0 if lane is None else lane.end):
+                return False
+            ends[blocks.client] = blocks.end
+        places: list[tuple[_Lane, list[int]]] = []
+        for client, ranges in parsed.deletes.items():
+            lane = lanes.get(client)
+            end = ends.get(client, 0 if lane is None else lane.end)
+            if any(stop > end for _, stop in ranges):
+                return False
+            if lane is not None and (gone := _indexes(lane.clocks, ranges)):
+                places.append((lane, gone))
+        added: list[tuple[_Lane, list[int], Sequence[Write]]] = []
         for blocks in parsed.blocks:
             lane = lanes.get(blocks.client)
             if lane is None:
-                if blocks.name is None:
-                    return False
-                author = Author.from_array_name(blocks.name)
-                lane = lanes[blocks.client] = _Lane(author, [], [], 0)
-            if blocks.skips or blocks.start != lane.end:
-                return False
-        ends = {client: lane.end for client, lane in lanes.items()}
-        ends.update((blocks.client, blocks.end) for blocks in parsed.blocks)
-        if any(ends.get(client, 0) < end for client, end in parsed.needs()):
-            return False
-        places: list[tuple[_Lane, list[int]]] = []
-        for client, ranges in parsed.deletes.items():
-            clocks = lanes[client].clocks
-            gone = [
-                index
-                for start, end in ranges
-                for index in range(bisect_left(clocks, start), bisect_left(clocks, end))
-            ]
-            if gone:
-                places.append((lanes[client], sorted(set(gone), reverse=True)))
-        added: list[tuple[_Lane, list[int], Sequence[Write]]] = []
-        for blocks in parsed.blocks:
-            lane = lanes[blocks.client]
-            kept = parsed.visible(blocks)
-            writes = [read_write(raw, lane.author) for _, raw in kept]
-            added.append((lane, [clock for clock, _ in kept], writes))
-        for blocks in parsed.blocks:
-            lane = lanes[blocks.client]
-            self._lanes[lane.author] = lane
+                lane = lanes[blocks.client] = _Lane(Author.from_array_name(blocks.name or ""))
+            decoded = {} if checked is None else checked.writes[blocks.client]
+            added.append((lane, *_visible(parsed, blocks, lane.author, decoded)))
             lane.end = blocks.end
         self._move_lanes(places, added)
         return True
@@ -301,14 +320,14 @@ class RecordDocument:
         added: list[tuple[_Lane, list[int], Sequence[Write]]],
     ) -> None:
         """Take writes out of lanes (indexes from last to first) and put others at their ends."""
-        by_path = None if self._by_path is None else dict(self._by_path)
+        by_path = None if self._by_path is None else self._by_path.copy()
         touched = self._touched if self._touched is not None else set()
         for lane, indexes in removed:
             for index in indexes:
                 write = lane.writes[index]
                 touched.add(write.path[0])
                 if by_path is not None:
-                    left = tuple(each for each in by_path[write.path] if each is not write)
+                    left = tuple([each for each in by_path[write.path] if each is not write])
                     by_path[write.path] = left
                     if not left:
                         del by_path[write.path]
@@ -319,11 +338,34 @@ class RecordDocument:
             for write in writes:
                 touched.add(write.path[0])
                 if by_path is not None:
-                    beside = (*by_path.get(write.path, ()), write)
+                    beside = by_path.get(write.path)
                     by_path[write.path] = (
-                        beside if len(beside) == 1 else tuple(sorted(beside, key=_canonical))
+                        (write,) if beside is None else tuple(sorted((*beside, write), key=_canonical))
                     )
-        self._by_path = None if by_path is None else MappingProxyType(by_path)
+        if by_path is not None:
+            self._keep(by_path)
+
+
+def _visible(
+    update: ParsedUpdate, blocks: Blocks, author: Author, decoded: Mapping[int, Write]
+) -> tuple[list[int], list[Write]]:
+    """What an update shows of one author, and at which clocks. What is in `decoded` is not decoded again."""
+    clocks: list[int] = []
+    writes: list[Write] = []
+    for clock, raw in update.visible(blocks):
+        clocks.append(clock)
+        writes.append(decoded.get(clock) or read_write(raw, author))
+    return clocks, writes
+
+
+def _indexes(clocks: Sequence[int], ranges: Iterable[tuple[int, int]]) -> list[int]:
+    """Where the clocks within the ranges stand, from the last to the first."""
+    found = {
+        index
+        for start, end in ranges
+        for index in range(bisect_left(clocks, start), bisect_left(clocks, end))
+    }
+    return sorted(found, reverse=True)
 
 
 def _canonical(write: Write) -> tuple[Author, int]:

@@ -12,14 +12,13 @@ really is (its envelopes say so, and the snapshot is checked against them elsewh
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 from crdt_sync.errors import BadUpdate
 from crdt_sync.hlc import Hlc
 from crdt_sync.ids import Author
-from crdt_sync.records.update_format import Blocks, parse_update
+from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
 from crdt_sync.records.writes import Write, check_write
 from crdt_sync.roles import Role
 
@@ -27,55 +26,64 @@ MAX_UPDATE_BYTES: Final = 8 * 1024 * 1024
 """Several of the largest values (1 MiB) in one coalesced update."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateSummary:
-    """What a checked update holds. `latest` is the latest time among its writes, 0 when it has none."""
+class CheckedUpdate(NamedTuple):
+    """An update that passed, taken apart: whoever applies it need not read its bytes again.
 
-    inserted: int
-    deleted: int
+    `writes` are, per client, its values by clock. `latest` is the latest time among them, 0 for none.
+    """
+
+    parsed: ParsedUpdate
+    writes: Mapping[int, Mapping[int, Write]]
     latest: Hlc
+
+    @property
+    def inserted(self) -> int:
+        """How many values it has."""
+        return sum(len(writes) for writes in self.writes.values())
+
+    @property
+    def deleted(self) -> int:
+        """How many values it deletes, counting those that it has itself."""
+        return sum(end - start for ranges in self.parsed.deletes.values() for start, end in ranges)
 
 
 def check_update(
     update: bytes, author: Author, role: Role, *, max_bytes: int = MAX_UPDATE_BYTES
-) -> UpdateSummary:
+) -> CheckedUpdate:
     """Check an update that `author` sealed in `role`. Raises BadUpdate, with what is wrong."""
     if len(update) > max_bytes:
         raise BadUpdate(f"the update has {len(update):,} bytes; {max_bytes:,} are the most")
     if not role.may_write:
         raise BadUpdate(f"the update is by a device with role {role.text}, which may not write")
     parsed = parse_update(update)
-    inserted = 0
+    writes: dict[int, Mapping[int, Write]] = {}
     latest = 0
     for blocks in parsed.blocks:
         if blocks.client != author.client_id:
             raise BadUpdate("the update inserts under a client id that is not its author's")
         if blocks.name is not None and blocks.name != author.array_name:
             raise BadUpdate("the update inserts into an array that is not its author's")
-        latest = _check_items(blocks, author, role)
-        inserted += len(blocks.items)
-    deleted = sum(end - start for ranges in parsed.deletes.values() for start, end in ranges)
-    return UpdateSummary(inserted, deleted, Hlc(latest))
+        writes[blocks.client], latest = _check_items(blocks, author, role)
+    return CheckedUpdate(parsed, writes, Hlc(latest))
 
 
 def check_snapshot(
     state: bytes, role_of: Callable[[Author], Role | None], *, max_bytes: int = MAX_UPDATE_BYTES
-) -> UpdateSummary:
+) -> CheckedUpdate:
     """Check a whole document. `role_of` gives the role of a known author, else None. Raises BadUpdate."""
     if len(state) > max_bytes:
         raise BadUpdate(f"the snapshot has {len(state):,} bytes; {max_bytes:,} are the most")
     parsed = parse_update(state)
-    inserted = 0
+    writes: dict[int, Mapping[int, Write]] = {}
     latest = 0
     for blocks in parsed.blocks:
         author = _author_of(blocks)
         role = role_of(author)
         if role is None:
             raise BadUpdate("the snapshot has writes of a device that is not a member")
-        latest = max(latest, _check_items(blocks, author, role))
-        inserted += len(blocks.items)
-    deleted = sum(end - start for ranges in parsed.deletes.values() for start, end in ranges)
-    return UpdateSummary(inserted, deleted, Hlc(latest))
+        writes[blocks.client], last = _check_items(blocks, author, role)
+        latest = max(latest, last)
+    return CheckedUpdate(parsed, writes, Hlc(latest))
 
 
 def _author_of(blocks: Blocks) -> Author:
@@ -91,21 +99,18 @@ def _author_of(blocks: Blocks) -> Author:
     return author
 
 
-def _check_items(blocks: Blocks, author: Author, role: Role) -> int:
-    """Check every value of one author, and return the latest time. Times must grow with the clock."""
+def _check_items(blocks: Blocks, author: Author, role: Role) -> tuple[dict[int, Write], int]:
+    """Check every value of one author; returns them and the latest time. Times must grow with the clock."""
+    writes: dict[int, Write] = {}
     before = 0
     for clock, raw in blocks.items:
-        write = _checked(raw, author, clock)
+        try:
+            write = writes[clock] = check_write(raw, author)
+        except ValueError as exc:
+            raise BadUpdate(f"value {clock} of the update is not a write: {exc}") from None
         if write.role is not role:
             raise BadUpdate(f"a write claims the role {write.role.text}; its author is {role.text}")
         if write.hlc <= before:
             raise BadUpdate("the times of an author's writes do not grow")
         before = write.hlc
-    return before
-
-
-def _checked(raw: bytes, author: Author, clock: int) -> Write:
-    try:
-        return check_write(raw, author)
-    except ValueError as exc:
-        raise BadUpdate(f"value {clock} of the update is not a write: {exc}") from None
+    return writes, before

@@ -21,7 +21,7 @@ author strictly grow and arrive in order, so a context says exactly which writes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -68,39 +68,42 @@ class Write(msgspec.Struct, frozen=True, gc=True, eq=True):
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     path: Path
     value: Any
-    hlc: int
+    hlc: Hlc
     role: Role
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decode_wire = msgspec.msgpack.Decoder(_Wire).decode
-_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+_SIMPLE: Final = frozenset({str, float, bool, bytes, type(None)})
+"""Types of which every value is a `Value`."""
 
 
 def read_write(raw: bytes, author: Author) -> Write:
     """The write in bytes that `check_write` let pass; raises ValueError when they are no write at all."""
     wire = _decode_wire(raw)
-    return Write(wire.path, wire.value, Hlc(wire.hlc), wire.role, author)
+    return Write(wire.path, wire.value, wire.hlc, wire.role, author)
 
 
 def check_write(raw: bytes, author: Author) -> Write:
     """The write in bytes that a peer sent, after every check; raises ValueError with the reason."""
     try:
-        write = read_write(raw, author)
+        wire = _decode_wire(raw)
     except (ValueError, RecursionError) as exc:
         raise ValueError("not a write: a MessagePack array of path, value, time and role") from exc
-    if not 0 < write.hlc <= MAX_HLC:
+    if not 0 < wire.hlc <= MAX_HLC:
         raise ValueError("its time is outside the clock's range")
-    _check_path(write.path)
-    check_value(write.value)
-    last = write.path[-1]
-    if last == DELETED and not is_context(write.value):
+    path, value = wire.path, wire.value
+    _check_path(path)
+    if type(value) not in _SIMPLE:
+        check_value(value)
+    last = path[-1]
+    if last == DELETED and not is_context(value):
         raise ValueError("a deletion without its context")
-    if last in MARKS and write.value is not True:
+    if last in MARKS and value is not True:
         raise ValueError("a mark whose value is not true")
-    if write.encode() != raw:
+    if _encoder.encode(wire) != raw:
         raise ValueError("not in canonical form")
-    return write
+    return Write(path, value, wire.hlc, wire.role, author)
 
 
 def _check_path(path: Path) -> None:
@@ -119,8 +122,10 @@ def _check_path(path: Path) -> None:
 def check_value(value: object, depth: int = 0) -> None:
     """Raises ValueError for anything that is not a `Value`."""
     kind = type(value)
-    if kind in _SCALARS:
-        if kind is not bool and isinstance(value, int) and not -(2**63) <= value < 2**64:
+    if kind in _SIMPLE:
+        return
+    if kind is int:
+        if not -(2**63) <= cast(int, value) < 2**64:
             raise ValueError("an integer outside -2**63 to 2**64 - 1")
         return
     if depth >= MAX_VALUE_DEPTH:

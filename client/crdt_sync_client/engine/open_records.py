@@ -17,6 +17,7 @@ from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RecordId
 from crdt_sync.rare import rare
 from crdt_sync.records.document import RecordDocument
+from crdt_sync.records.update_check import CheckedUpdate
 from crdt_sync.records.view import RecordView
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine.space import Space
@@ -159,11 +160,15 @@ class OpenRecords:
         opaque: OpaqueId,
         author: Author,
         state: bytes | None,
+        checked: CheckedUpdate | None = None,
     ) -> OpenRecord:
-        """A record that is not in the store yet. It is kept once the caller says so."""
+        """A record that is not in the store yet. It is kept once the caller says so.
+
+        `checked` is what a check of `state` gave, where there was one.
+        """
         record = OpenRecord(space, record_type, id, opaque, self._next_no)
         self._next_no += 1
-        record.doc = RecordDocument(state, author=author)
+        record.doc = RecordDocument(state, author=author, checked=checked)
         return record
 
     def keep(self, record: OpenRecord) -> None:

@@ -20,7 +20,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.cover import CoverVector
@@ -42,7 +42,7 @@ from crdt_sync.ids import Author, OpaqueId, RecordId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import merge_updates
-from crdt_sync.records.update_check import check_snapshot, check_update
+from crdt_sync.records.update_check import CheckedUpdate, check_snapshot, check_update
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import older_copy, sending
@@ -74,13 +74,21 @@ class _Arrival:
     cover: CoverVector | None
 
 
+class _Opened(NamedTuple):
+    """What is inside an arrival. An update has been `checked`, a snapshot not yet."""
+
+    arrival: _Arrival
+    payload: Payload
+    checked: CheckedUpdate | None
+
+
 @dataclass(slots=True)
 class _Incoming:
     """What a batch brings for one record."""
 
     record_type: str
     record_id: RecordId
-    arrivals: list[tuple[_Arrival, Payload]] = field(default_factory=list)
+    opened: list[_Opened] = field(default_factory=list)
 
 
 class ReceivedBatch:
@@ -195,15 +203,16 @@ class ReceivedBatch:
             try:
                 if arrival.cover is None:
                     self._link(arrival)
-                payload = self._contents(arrival)
+                opened = self._contents(arrival)
             except RemoteError as error:
                 self._put_aside(arrival, error)
                 continue
             opaque = arrival.envelope.header.record
             waiting = incoming.get(opaque)
             if waiting is None:
+                payload = opened.payload
                 waiting = incoming[opaque] = _Incoming(payload.record_type, payload.record_id)
-            waiting.arrivals.append((arrival, payload))
+            waiting.opened.append(opened)
         return incoming
 
     def _link(self, arrival: _Arrival) -> None:
@@ -223,7 +232,7 @@ class ReceivedBatch:
         link = self._chains[author] = ChainHead(header.sequence, arrival.envelope.hash)
         space.advance(author, link, own=author == self._replica.author)
 
-    def _contents(self, arrival: _Arrival) -> Payload:
+    def _contents(self, arrival: _Arrival) -> _Opened:
         """Decrypt and check everything that can be checked without the record."""
         header = arrival.envelope.header
         payload = Payload.decode(arrival.envelope.open(self._space.keys.envelope_key(header.epoch)))
@@ -234,10 +243,11 @@ class ReceivedBatch:
         admins_only = payload.record_type == SCHEMA_TYPE
         if admins_only and arrival.role is not Role.ADMIN:
             raise BadUpdate("only an admin may write record types")
-        if arrival.cover is None:
-            summary = check_update(payload.update, arrival.author, arrival.role, max_bytes=MAX_ENVELOPE_BYTES)
-            self._follow_clock(summary.latest)
-        return payload
+        if arrival.cover is not None:
+            return _Opened(arrival, payload, None)
+        checked = check_update(payload.update, arrival.author, arrival.role, max_bytes=MAX_ENVELOPE_BYTES)
+        self._follow_clock(checked.latest)
+        return _Opened(arrival, payload, checked)
 
     def _put_aside(self, arrival: _Arrival, error: CrdtSyncError) -> None:
         header = arrival.envelope.header
@@ -292,42 +302,46 @@ class ReceivedBatch:
         replica, space = self._replica, self._space
         record = replica.records.find(space, opaque, replica.author)
         heads = {} if record is None else dict(record.heads)
-        updates: list[bytes] = []
-        aside = space.unmerged.get(opaque)
-        for arrival, payload in coming.arrivals:
-            if arrival.cover is None:
-                known = heads.get(arrival.author)
-                link = ChainHead(arrival.envelope.header.sequence, arrival.envelope.hash)
-                if known is not None and known == link:
-                    self._duplicates += 1
-                    continue
-                if known is None or known.sequence < link.sequence:
-                    heads[arrival.author] = link
-            elif not self._take_cover(arrival, payload, arrival.cover, opaque, heads):
-                self._duplicates += 1
-                continue
-            if aside and (arrival.author, arrival.envelope.header.sequence) in aside:
-                self._note_merged(opaque, arrival.author, arrival.envelope.header.sequence)
-            updates.append(payload.update)
-        if not updates:
+        news = self._news(opaque, coming, heads)
+        if not news:
             return None
-        state = updates[0] if record is None and len(updates) == 1 else None
-        merged = updates[0] if len(updates) == 1 else merge_updates(updates)
-        if record is not None and opaque in space.held:
-            self._rescues.meet(record, merged)
+        merged, checked = news[0] if len(news) == 1 else (merge_updates([each for each, _ in news]), None)
         if record is None:
             record = replica.records.new(
-                space,
-                coming.record_type,
-                coming.record_id,
-                opaque,
-                replica.author,
-                merged,
+                space, coming.record_type, coming.record_id, opaque, replica.author, merged, checked
             )
+            state = merged if len(news) == 1 else None
         else:
-            record.doc.apply(merged)
+            if opaque in space.held:
+                self._rescues.meet(record, merged)
+            record.doc.apply(merged, checked)
+            state = None
         record.heads = heads
         return record, state
+
+    def _news(
+        self, opaque: OpaqueId, coming: _Incoming, heads: dict[Author, ChainHead]
+    ) -> list[tuple[bytes, CheckedUpdate]]:
+        """What came for a record and is not in it yet; `heads` are brought to where that brings them."""
+        news: list[tuple[bytes, CheckedUpdate]] = []
+        aside = self._space.unmerged.get(opaque)
+        for arrival, payload, checked in coming.opened:
+            sequence = arrival.envelope.header.sequence
+            if arrival.cover is not None:
+                checked = self._take_cover(arrival, payload, arrival.cover, opaque, heads)
+            else:
+                known = heads.get(arrival.author)
+                if known is None or known.sequence < sequence:
+                    heads[arrival.author] = ChainHead(sequence, arrival.envelope.hash)
+                elif known.sequence == sequence and known.hash == arrival.envelope.hash:
+                    checked = None
+            if checked is None:
+                self._duplicates += 1
+                continue
+            if aside and (arrival.author, sequence) in aside:
+                self._note_merged(opaque, arrival.author, sequence)
+            news.append((payload.update, checked))
+        return news
 
     def _take_cover(
         self,
@@ -336,8 +350,8 @@ class ReceivedBatch:
         cover: CoverVector,
         opaque: OpaqueId,
         heads: dict[Author, ChainHead],
-    ) -> bool:
-        """Check a snapshot and add what it covers to `heads`; False when it brings nothing new."""
+    ) -> CheckedUpdate | None:
+        """Check a snapshot and add what it covers to `heads`; None when it brings nothing new."""
         space = self._space
         news = [
             (author, head)
@@ -347,7 +361,7 @@ class ReceivedBatch:
         aside = space.unmerged.get(opaque, set())
         merged_now = {(author, sequence) for author, sequence in aside if cover.covers(author, sequence)}
         if not news and not merged_now:
-            return False
+            return None
         admins_only = payload.record_type == SCHEMA_TYPE
 
         def role_of(author: Author) -> Role | None:
@@ -355,17 +369,18 @@ class ReceivedBatch:
             return None if admins_only and role is not Role.ADMIN else role
 
         try:
-            self._follow_clock(check_snapshot(payload.update, role_of).latest)
+            checked = check_snapshot(payload.update, role_of)
         except BadUpdate as error:
             self._put_aside(arrival, error)
-            return False
+            return None
+        self._follow_clock(checked.latest)
         for author, sequence in cover.unmerged - aside:
             if author not in heads or heads[author].sequence < sequence:
                 self._note_unmerged(opaque, author, sequence)
         heads.update(news)
         for author, sequence in merged_now:
             self._note_merged(opaque, author, sequence)
-        return True
+        return checked
 
     def _note_unmerged(self, opaque: OpaqueId, author: Author, sequence: int) -> None:
         """A snapshot reaches past an update that neither its author nor this device has merged."""
