@@ -22,6 +22,7 @@ set `locking_mode=EXCLUSIVE` before `journal_mode=WAL`, as the device's store do
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -216,7 +217,7 @@ class Disk:
         """A copy of all files, as a backup taken now would have them."""
         return {name: bytes(file.current) for name, file in self.files.items() if not file.deleted}
 
-    def restore(self, image: dict[str, bytes]) -> None:
+    def restore(self, image: Mapping[str, bytes]) -> None:
         """Make the disk what a backup holds. What was open is dropped."""
         self.wipe()
         for name, content in image.items():

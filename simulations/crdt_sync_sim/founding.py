@@ -36,6 +36,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine.model import CreateOp
 from crdt_sync_server.effects import Admit, Arrival, Created, Peer, Send
+from crdt_sync_sim import memory_storage
 from crdt_sync_sim.device_node import DeviceNode, DeviceTally, Received
 from crdt_sync_sim.oracle import Oracle, RecordName
 from crdt_sync_sim.relay_node import RelayNode
@@ -95,6 +96,7 @@ def founded(scenario: Scenario, seed: int) -> Founded:
 def forget_all() -> None:
     """Nothing is kept any more: the product in this process is another now."""
     _kept.clear()
+    memory_storage.forget_all()
 
 
 def begin_from(site: Site, begun: Founded) -> None:
@@ -105,10 +107,10 @@ def begin_from(site: Site, begun: Founded) -> None:
     site.records.update(begun.records)
     site.oracle.begin_from(begun.oracle)
     site.relay.taken = {name: list(pushes) for name, pushes in begun.taken.items()}
-    site.relay.storage.restore(dict(begun.images[RELAY]))
+    site.relay.storage.begin_from(begun.images[RELAY])
     site.relay.start()
     for name, device in site.devices.items():
-        device.storage.restore(dict(begun.images[name]))
+        device.storage.begin_from(begun.images[name])
         device.batches = list(begun.batches[name])
         device.tally = begun.tallies[name].copy()
         device.belongs_to(begun.space)

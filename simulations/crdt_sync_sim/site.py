@@ -9,12 +9,13 @@ from typing import Final
 
 from crdt_sync.ids import new_record_id
 from crdt_sync_sim.device_node import DeviceNode
+from crdt_sync_sim.memory_storage import MemoryStorage
 from crdt_sync_sim.network import LinkProfile, Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import Oracle, RecordName
 from crdt_sync_sim.relay_node import NEW_DATABASE, RelayNode
 from crdt_sync_sim.scenario import RELAY, Scenario
-from crdt_sync_sim.storage import DiskStorage, MemoryStorage, Storage
+from crdt_sync_sim.storage import DiskStorage, Storage
 from crdt_sync_sim.work import CANARY
 from crdt_sync_sim.world import World, seconds
 

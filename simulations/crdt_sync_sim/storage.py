@@ -1,17 +1,16 @@
-"""Where a node's SQL runs: on a simulated disk that loses power, or in memory for speed.
+"""Where a node's SQL runs: on a simulated disk that loses power, or in memory for speed (`memory_storage`).
 
 Both give connections of the shape that the product's database ports take: `execute` and `executemany` return
 cursors, autocommit unless a transaction is begun by SQL, `close` ends it. Both survive the end of the
-process that used them, and both can be imaged and restored. The one in memory is a perfect disk: a power
-cut loses nothing committed; runs that are not about disks use it, being several times faster.
+process that used them, and both can be imaged and restored. The one in memory is a perfect disk; runs that
+are not about disks use it, being several times faster.
 
 Not encrypted: SQLCipher reads and writes its pages below SQL, so nothing that the engine does depends on it.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -19,9 +18,8 @@ import apsw
 
 from crdt_sync_sim.disk import Disk, DiskTally
 
-_memory_numbers = itertools.count(1)
 CACHE_KIB: Final = 8_192
-_MAIN: Final = "main.db"
+MAIN: Final = "main.db"
 
 
 class Connection:
@@ -111,7 +109,10 @@ class Storage(Protocol):
     def image(self) -> dict[str, bytes]:
         """A backup, as of now."""
 
-    def restore(self, image: dict[str, bytes]) -> None:
+    def begin_from(self, image: Mapping[str, bytes]) -> None:
+        """Hold what `image` gave on another storage. Many will begin from the same one."""
+
+    def restore(self, image: Mapping[str, bytes]) -> None:
         """Put a backup in place of what is there; no image is an empty database."""
 
     def discard(self) -> None:
@@ -144,9 +145,9 @@ class DiskStorage:
         return self.disk.size_bytes
 
     def connect(self) -> Connection:
-        connection = self._connection = apsw.Connection(_MAIN, vfs=self.disk.vfs_name, statementcachesize=256)
+        connection = self._connection = apsw.Connection(MAIN, vfs=self.disk.vfs_name, statementcachesize=256)
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        if not self.disk.exists(_MAIN) or not self.disk.size_bytes:
+        if not self.disk.exists(MAIN) or not self.disk.size_bytes:
             for statement in self._before_wal:
                 connection.execute(statement)
         connection.execute("PRAGMA journal_mode=WAL")
@@ -165,7 +166,10 @@ class DiskStorage:
     def image(self) -> dict[str, bytes]:
         return self.disk.image()
 
-    def restore(self, image: dict[str, bytes]) -> None:
+    def begin_from(self, image: Mapping[str, bytes]) -> None:
+        self.restore(image)
+
+    def restore(self, image: Mapping[str, bytes]) -> None:
         self._bury()
         self.disk.restore(image)
 
@@ -185,71 +189,3 @@ class DiskStorage:
 
     def set_capacity(self, capacity_bytes: int | None) -> None:
         self.disk.capacity_bytes = capacity_bytes
-
-
-class MemoryStorage:
-    """In SQLite's own shared memory files. A second connection holds the content between two lives."""
-
-    def __init__(self) -> None:
-        self._uri = f"file:/crdt-sync-sim-{next(_memory_numbers)}?vfs=memdb"
-        self.tally = DiskTally()
-        self._capacity_bytes: int | None = None
-        self._connection: Connection | None = None
-        self._anchor = self._open()
-
-    def _open(self) -> apsw.Connection:
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-        return apsw.Connection(self._uri, flags=flags, statementcachesize=256)
-
-    @property
-    def size_bytes(self) -> int:
-        pages = self._anchor.pragma("page_count")
-        return int(pages) * int(self._anchor.pragma("page_size"))
-
-    def connect(self) -> Connection:
-        connection = self._open()
-        connection.execute("PRAGMA journal_mode=MEMORY")
-        connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        self._connection = Connection(connection)
-        self._limit()
-        return self._connection
-
-    def crash(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def cut_power(self) -> None:
-        self.tally.power_cuts += 1
-        self.crash()
-
-    def image(self) -> dict[str, bytes]:
-        return {_MAIN: self._anchor.serialize("main")} if self.size_bytes else {}
-
-    def restore(self, image: dict[str, bytes]) -> None:
-        self.crash()
-        self._anchor.close()
-        self._uri = f"file:/crdt-sync-sim-{next(_memory_numbers)}?vfs=memdb"
-        self._anchor = self._open()
-        if _MAIN in image:
-            source = apsw.Connection("")
-            source.deserialize("main", image[_MAIN])
-            with self._anchor.backup("main", source, "main") as backup:
-                while not backup.done:
-                    backup.step()
-            source.close()
-
-    def discard(self) -> None:
-        self.crash()
-        self._anchor.close()
-
-    def set_capacity(self, capacity_bytes: int | None) -> None:
-        self._capacity_bytes = capacity_bytes
-        self._limit()
-
-    def _limit(self) -> None:
-        if self._connection is not None:
-            page_bytes = int(self._anchor.pragma("page_size"))
-            pages = 2**32 - 2 if self._capacity_bytes is None else max(self._capacity_bytes // page_bytes, 1)
-            self._connection.execute(f"PRAGMA max_page_count={pages}")

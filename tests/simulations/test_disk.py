@@ -9,7 +9,8 @@ import apsw
 import pytest
 
 from crdt_sync_sim.disk import SECTOR_BYTES, Disk, DiskFile, DiskTally
-from crdt_sync_sim.storage import Connection, DiskStorage, MemoryStorage, Storage
+from crdt_sync_sim.memory_storage import MemoryStorage
+from crdt_sync_sim.storage import Connection, DiskStorage, Storage
 
 
 def connect(storage: DiskStorage, synchronous: str) -> Connection:
