@@ -74,8 +74,8 @@ class LiveSession:
         self.driver.push_soon()
         self._to_push.set()
 
-    def pushed(self, envelopes: Sequence[bytes]) -> None:
-        """The engine sealed these for this session, after `window.begin`."""
+    def pushed(self, envelopes: Sequence[bytes] | None) -> None:
+        """The engine sealed these for this session, after `window.begin`; None if it was not asked."""
         self.driver.pushed(envelopes)
         self._look()
 

@@ -50,19 +50,25 @@ class PushWindow:
         self._flights: deque[tuple[dict[int, int], int]] = deque()
         self._asking = False
         self._dirty = True
+        self._was_dirty = True
         self.sent = 0
         """Envelopes handed out in this session."""
         self.acknowledged = 0
         """Of those, how many the relay has."""
 
     def begin(self) -> bool:
-        """Whether the caller may ask the engine now; it must then call `finish`."""
+        """Whether the caller may ask the engine now; it must then call `finish` or `cancel`."""
         if self._asking or len(self._flights) >= FLIGHTS or self.pause_s > 0:
             self._dirty = True
             return False
         self._asking = True
-        self._dirty = False
+        self._was_dirty, self._dirty = self._dirty, False
         return True
+
+    def cancel(self) -> None:
+        """The engine was not asked after all: what there was to send before `begin` is still there."""
+        self._asking = False
+        self._dirty = self._dirty or self._was_dirty
 
     def finish(self, envelopes: Sequence[bytes]) -> None:
         """The engine gave these; they are on their way."""

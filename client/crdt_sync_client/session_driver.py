@@ -214,8 +214,11 @@ class SessionDriver:
         """For whoever asks the engine for a push, after `window.begin`."""
         return self.window.max_count, self.window.max_bytes
 
-    def pushed(self, envelopes: Sequence[bytes]) -> None:
-        """The engine sealed these for this session, after `window.begin`."""
+    def pushed(self, envelopes: Sequence[bytes] | None) -> None:
+        """The engine sealed these for this session, after `window.begin`; None if it was not asked."""
+        if envelopes is None:
+            self.window.cancel()
+            return
         self.window.finish(envelopes)
         if envelopes and self.can_send:  # else the next session sends them: they are in the store
             self.outgoing.append(self.protocol.push(envelopes))

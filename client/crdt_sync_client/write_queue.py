@@ -20,8 +20,9 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import SpaceId
 
 from .database_thread import DatabaseThread
-from .engine import model
+from .engine import Engine, model
 from .live_session import LiveSession, Publish
+from .session_steps import PushBounds
 from .sync_loop import SpaceSync
 
 logger = logging.getLogger("crdt_sync.client")
@@ -82,7 +83,7 @@ class WriteQueue:
             return
         finally:
             for space, session in ready.items():
-                session.pushed(sealed.get(space, ()))
+                session.pushed(sealed.get(space))
         self._settle(taken, results, sealed)
 
     def _work(self, taken: Sequence[_Waiting], ready: Mapping[SpaceId, LiveSession]) -> Callable[[], _Done]:
@@ -90,16 +91,7 @@ class WriteQueue:
         engine = self._thread.store.engine
         ops = [op for op, _ in taken]
         pushes = {space: session.bounds for space, session in ready.items()}
-
-        def work() -> _Done:
-            if pushes:
-                try:
-                    return engine.write_and_push(ops, pushes)
-                except Exception:
-                    logger.exception("sealing failed; the write is tried without it")
-            return engine.write(ops), {}
-
-        return work
+        return lambda: write_and_seal(engine, ops, pushes)
 
     def _begin(self) -> dict[SpaceId, LiveSession]:
         """The sessions that may be given something in this commit's hop."""
@@ -135,6 +127,21 @@ class WriteQueue:
             if sync is not None:
                 sync.push_soon()
         self._publish(changes)
+
+
+def write_and_seal(
+    engine: Engine, ops: Sequence[model.Operation], pushes: Mapping[SpaceId, PushBounds]
+) -> _Done:
+    """On the engine's thread: do the operations, and seal what they gave for the spaces that have room.
+
+    Returns the results, and the envelopes of each space that was written to and has room.
+    """
+    if pushes:
+        try:
+            return engine.write_and_push(ops, pushes)
+        except Exception:
+            logger.exception("sealing failed; the write is tried without it")
+    return engine.write(ops), {}
 
 
 def _fail(taken: Sequence[_Waiting], error: Exception) -> None:

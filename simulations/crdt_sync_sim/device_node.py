@@ -138,7 +138,7 @@ class DeviceNode(Node):
             if not device_is_sound(exc):
                 raise
             if pushes:
-                self.sync.pushed(())
+                self.sync.pushed(None)
             self.tally.failed += 1
             self.world.note("write_failed", self.name, type(exc).__name__)
             return None
@@ -151,8 +151,8 @@ class DeviceNode(Node):
         for name in dict.fromkeys(names):
             self.oracle.wrote(self, name, before.get(name, frozenset()), self.visible(name))
         if pushes:
-            self.sync.pushed(sealed.get(self.space, ()))
-        if not sealed:
+            self.sync.pushed(sealed.get(self.space))
+        if not sealed and any(isinstance(result, WriteResult) and result.changed for result in results):
             self.sync.push_soon()
         return results
 

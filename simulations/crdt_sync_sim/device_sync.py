@@ -7,6 +7,7 @@ clock, as `crdt_sync_client.sync_loop` and `live_session` do with asyncio.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.errors import CrdtSyncError, RelayUnreachable, RemoteError
@@ -14,7 +15,7 @@ from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client.endings import Reconnect, Reconnecting
 from crdt_sync_client.session_driver import WELCOME_TIMEOUT_S, SessionDriver
-from crdt_sync_client.session_steps import BatchStep, PushStep, SnapshotStep, Step, WelcomeStep
+from crdt_sync_client.session_steps import BatchStep, PushBounds, PushStep, SnapshotStep, Step, WelcomeStep
 from crdt_sync_sim.network import Endpoint
 from crdt_sync_sim.scenario import RELAY
 from crdt_sync_sim.world import Timer, seconds
@@ -84,23 +85,24 @@ class DeviceSync:
             self._reconnecting.asked()
             self.connect()
 
-    def ready_to_push(self) -> dict[SpaceId, tuple[int, int]]:
+    def ready_to_push(self) -> dict[SpaceId, PushBounds]:
         """Where a write may be sealed in its own commit, with the bounds; then call `pushed`."""
         driver = self._driver
         if driver is None or not driver.welcomed or not driver.window.begin():
             return {}
         return {self._device.space: driver.bounds}
 
-    def pushed(self, envelopes: list[bytes]) -> None:
-        """What was sealed with a write, after `ready_to_push` gave bounds."""
-        if self._driver is not None:
+    def pushed(self, envelopes: Sequence[bytes] | None) -> None:
+        """What was sealed with a write, after `ready_to_push` gave bounds; None if nothing was tried."""
+        driver = self._driver
+        if driver is not None:
             if envelopes:
                 self._world.note("push", self._device.name, f"{len(envelopes)}")
-            self._driver.pushed(envelopes)
-            self._look(self._driver)
+            driver.pushed(envelopes)
+            self._look(driver)
 
     def push_soon(self) -> None:
-        """Something was written that was not sealed."""
+        """Something was written and not sealed with it."""
         if self._driver is not None:
             self._driver.push_soon()
             self._look(self._driver)

@@ -63,9 +63,12 @@ class Line:
             self.steps.append(step)
             self.driver.done(step)
 
+    def idle(self) -> bool:
+        return self.driver.idle
+
     def sent(self) -> list[Frame]:
         """What the device has sent since the last look."""
-        frames = [decode_from_device(data) for data in self.driver.outgoing]
+        frames: list[Frame] = [decode_from_device(data) for data in self.driver.outgoing]
         self.driver.outgoing.clear()
         return frames
 
@@ -97,13 +100,26 @@ def test_what_was_written_goes_out_and_is_idle_when_acknowledged(line: Line) -> 
     line.greet()
     (push,) = line.sent()
     assert isinstance(push, Push)
-    assert not line.driver.idle
+    assert not line.idle()
     line.now_s += 1  # the pause after a push
     head = line.peer.world.relay.head + 1
     line.relay(Ack(line.incarnation, len(push.envelopes), head), Deliver(head - 1, [], head, True))
-    assert line.driver.idle
+    assert line.idle()
     assert line.driver.acknowledged == len(push.envelopes)
     assert line.peer.engine.status_counts().pending == 0
+
+
+def test_a_write_that_failed_does_not_hold_up_the_one_before(line: Line) -> None:
+    """Both wanted to take along what waits to be sent; the one that failed took nothing."""
+    line.greet()
+    line.now_s += 1
+    line.work()
+    line.peer.create({"title": "Pump"})
+    line.driver.push_soon()
+    assert line.driver.window.begin()
+    line.driver.pushed(None)
+    line.work()
+    assert [type(frame) for frame in line.sent()] == [Push]
 
 
 def test_what_waits_becomes_one_batch_and_is_confirmed_by_bytes(world: World, line: Line) -> None:
