@@ -60,11 +60,11 @@ def plan_edit(
         raise RecordNotFound("the record does not exist", hint="create it first")
     if standing.deleted:
         raise RecordDeleted("the record is deleted", hint="restore it first if it should come back")
-    planner = Planner(schema, doc_writes, author, fresh=False)
+    planner = Planner(schema, doc_writes, author, role, fresh=False)
     planner.outlive((), standing.marks)
     for path, value in _pairs(changes):
         planner.assign(path, value)
-    return Edit(*planner.finish(role, tick))
+    return Edit(*planner.finish(tick))
 
 
 def plan_create(
@@ -76,7 +76,7 @@ def plan_create(
     standing = _Standing(schema, doc_writes)
     if standing.exists and not standing.deleted:
         raise LocalError("the record exists already", hint="change it instead of creating it")
-    planner = Planner(schema, doc_writes, author, fresh=True)
+    planner = Planner(schema, doc_writes, author, role, fresh=True)
     pairs = _pairs(values)
     given: dict[str, Any] = {}
     for path, value in pairs:
@@ -88,7 +88,7 @@ def plan_create(
             planner.assign((name,), value)
     for path, value in pairs:
         planner.assign(path, value)
-    return Edit(*planner.finish(role, tick, mark=_MARK))
+    return Edit(*planner.finish(tick, mark=_MARK))
 
 
 def plan_delete(
@@ -142,13 +142,13 @@ def plan_resolve(
     visible = doc_writes.get(path, ())
     if schema.field_at(path).shape != "value":
         raise ValidationError(".".join(path), "has no alternatives to choose from")
-    planner = Planner(schema, doc_writes, author, fresh=False)
+    planner = Planner(schema, doc_writes, author, role, fresh=False)
     planner.outlive((), standing.marks)
     if len(visible) > 1:
         planner.decide(path, value)
     else:
         planner.assign(path, value)
-    return Edit(*planner.finish(role, tick))
+    return Edit(*planner.finish(tick))
 
 
 def _resolve_deletion(
@@ -175,10 +175,10 @@ def _resolve_deletion(
     standing = _Standing(schema, doc_writes)
     if standing.deleted:
         raise RecordDeleted("the record is deleted", hint="restore it first if it should come back")
-    planner = Planner(schema, doc_writes, author, fresh=False)
+    planner = Planner(schema, doc_writes, author, role, fresh=False)
     planner.outlive((), standing.marks)
     planner.settle(path, marks, gone=gone)
-    remove, add, resolves = planner.finish(role, tick)
+    remove, add, resolves = planner.finish(tick)
     return Edit(remove, add, [path, *(each for each in resolves if each != path)])
 
 

@@ -26,7 +26,10 @@ from crdt_sync.rules.base import ValueRule
 from crdt_sync.rules.collections import Rows, SetRule
 from crdt_sync.rules.counter import Counter
 from crdt_sync.rules.deletion import context_of, is_gone
+from crdt_sync.rules.once import Once
+from crdt_sync.rules.text import Text
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
+from crdt_sync.schemas.sentences import listed, shown
 from crdt_sync.schemas.transitions import check_transition
 from crdt_sync.schemas.values import MAX_INT, MIN_INT
 
@@ -39,10 +42,13 @@ _CHANGES: Final = (Increment, AddElement, RemoveElement)
 class Planner:
     """Wishes in, writes out. `fresh` starts from nothing: what is visible will all be removed."""
 
-    def __init__(self, schema: RecordSchema, doc_writes: DocWrites, author: Author, *, fresh: bool) -> None:
+    def __init__(
+        self, schema: RecordSchema, doc_writes: DocWrites, author: Author, role: Role, *, fresh: bool
+    ) -> None:
         self._schema = schema
         self._writes = doc_writes
         self._author = author
+        self._role = role
         self._values: dict[Path, Value] = {}
         """What to write, by path, in the order of the wishes."""
         self._forced: set[Path] = set()
@@ -51,6 +57,10 @@ class Planner:
         """Paths to empty."""
         self._totals: set[Path] = set()
         """Counters among the values: only the own total is replaced."""
+        self._texts: set[Path] = set()
+        """Texts among the values: what stands side by side there is no conflict."""
+        self._decided: Path | None = None
+        """The path of an open conflict that these wishes decide."""
         self._fresh: list[Path] = [()] if fresh and doc_writes else []
         self._new_rows: set[Path] = set()
         self._alive: dict[Path, tuple[Write, ...]] = {}
@@ -87,6 +97,7 @@ class Planner:
 
     def decide(self, path: Path, value: Any) -> None:
         """As `assign` for a single field, but a write even when the value wins already."""
+        self._decided = path
         self.assign(path, value)
         if path in self._values:
             self._forced.add(path)
@@ -119,9 +130,44 @@ class Planner:
         else:
             field = ".".join(path)
             checked = spec.check(value, field)
+            if isinstance(rule, Text):
+                self._type(rule, path, cast("str | None", checked))
+                return
+            if isinstance(rule, Once) and path != self._decided:
+                self._check_unfilled(rule, path, field, checked)
             if spec.transitions is not None:
                 self._check_step(spec, path, field, checked)
             self._values[path] = checked
+
+    def _type(self, rule: Text, path: Path, text: str | None) -> None:
+        """What stands there side by side and shows this text already can stay as it is."""
+        visible = self._visible(path)
+        if visible and rule.value_of(visible) == text:
+            self._values.pop(path, None)
+        else:
+            self._values[path] = rule.edited(visible, text, self._author)
+            self._texts.add(path)
+
+    def _check_unfilled(self, rule: Once, path: Path, field: str, value: Value) -> None:
+        """Raises ValidationError when something else stands there and this role may not correct it."""
+        visible = self._visible(path)
+        standing = rule.choose(visible).value if visible else None
+        if standing is None or self._role in rule.correct:
+            return
+        if differ(visible):
+            raise ValidationError(
+                field, "is written once and has an open conflict", hint="decide the conflict"
+            )
+        if same_value(standing, value):
+            return
+        roles = listed([role.text for role in rule.correct]) if rule.correct else ""
+        raise ValidationError(
+            field,
+            f"is written once, and it is {shown(standing)} already",
+            hint=f"a device with role {roles} may correct it"
+            if roles
+            else "its schema names no role that may correct it (option correct of rule once)",
+        )
 
     def _check_step(self, spec: FieldSpec, path: Path, field: str, value: Value) -> None:
         """A step from the value that is shown, or the choice of another that stands beside it."""
@@ -283,9 +329,7 @@ class Planner:
 
     # Writes out -------------------------------------------------------------------------------------
 
-    def finish(
-        self, role: Role, tick: Tick, *, mark: Path | None = None
-    ) -> tuple[list[Write], list[Write], list[Path]]:
+    def finish(self, tick: Tick, *, mark: Path | None = None) -> tuple[list[Write], list[Write], list[Path]]:
         """What to remove, what to add, and the paths whose conflict that ends.
 
         `mark` is written when the record has no single-value field of its own that would last.
@@ -315,7 +359,8 @@ class Planner:
                 _take(remove, (write for write in visible if write.author == self._author))
             else:
                 _take(remove, visible)
-                if len(visible) > 1 and path[-1] != DELETED and differ(visible):
+                apart = len(visible) > 1 and path[-1] != DELETED and path not in self._texts
+                if apart and differ(visible):
                     resolves.append(path)
             adds.append((path, value))
             changed.append(path)
@@ -323,7 +368,7 @@ class Planner:
             if marks and any(path[: len(prefix)] == prefix for path in changed):
                 _take(remove, marks)
                 resolves.append((*prefix, DELETED))
-        add = [Write(path, value, tick(), role, self._author) for path, value in adds]
+        add = [Write(path, value, tick(), self._role, self._author) for path, value in adds]
         return list(remove.values()), add, resolves
 
     def _mark_rows(self) -> None:

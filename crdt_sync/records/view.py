@@ -12,15 +12,19 @@ which rule they have is not known here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
+import msgspec
+
+from crdt_sync.errors import ValidationError
 from crdt_sync.records.conflicts import Conflict, deletion_conflict, differ, field_conflict
 from crdt_sync.records.writes import DELETED, DocWrites, Path, Write
 from crdt_sync.rules.base import ValueRule, by_clock
 from crdt_sync.rules.collections import Rows, SetRule
 from crdt_sync.rules.counter import Counter
 from crdt_sync.rules.deletion import DELETE_WINS, EDIT_WINS, is_gone
+from crdt_sync.rules.text import Text
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
 
 DELETED_PATH: Final[Path] = (DELETED,)
@@ -79,8 +83,30 @@ def view(
         deleted = is_gone(schema.delete.rule, marks, under)
         met = deletion_conflict(record_type, record_id, DELETED_PATH, schema.delete.rule, marks, under)
         conflicts = [*([] if met is None else [met]), *([] if deleted else conflicts)]
+    if schema.has_texts:
+        conflicts = [_in_plain_text(schema, conflict) for conflict in conflicts]
     provisional = tuple(conflict.path for conflict in conflicts if conflict.kind == "open")
     return RecordView(values, deleted, tuple(conflicts), provisional, exists, field_conflicts)
+
+
+def _in_plain_text(schema: RecordSchema, conflict: Conflict) -> Conflict:
+    """Where a deletion met the edit of a text, the alternative is the text and not its state."""
+    if conflict.path[-1] != DELETED:
+        return conflict
+    plain = [_plain(schema, write) for write in conflict.alternatives]
+    winner = plain[conflict.alternatives.index(conflict.winner)]
+    return replace(conflict, alternatives=tuple(plain), winner=winner)
+
+
+def _plain(schema: RecordSchema, write: Write) -> Write:
+    path = write.path if schema.old_names is None else schema.old_names.path(write.path)
+    if path[-1][0] == "$" or path[0] not in schema.fields:
+        return write
+    try:
+        rule = schema.field_at(path).rule
+    except ValidationError:  # a field in rows of a newer version
+        return write
+    return msgspec.structs.replace(write, value=rule.value_of([write])) if isinstance(rule, Text) else write
 
 
 def _woven(
@@ -162,6 +188,10 @@ class _Reader:
                 values[name] = rule.total(all_writes.get(here, ()))
             elif isinstance(rule, SetRule):
                 values[name] = self._set(rule, here, deeper.get(name, ()))
+            elif isinstance(rule, Text):
+                writes = all_writes.get(here)
+                if writes is not None:
+                    values[name] = rule.value_of(writes)
             elif isinstance(rule, Rows):
                 values[name] = self._rows(spec, here, deeper.get(name, ())) if name in deeper else {}
         for name in sorted(unknown):

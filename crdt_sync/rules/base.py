@@ -10,6 +10,7 @@ The *shape* of a rule says how a field's writes lie in the document (see `record
     set       one path per element
     rows      one path per field of each row, and every such field has its own rule
     counter   one path; every author has its own running total there, and they are summed
+    text      one path; what stands there side by side is woven into one text
 
 What rules do not know: schemas, roles' permissions, and what a value means.
 """
@@ -21,7 +22,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from crdt_sync.records.writes import Write
 
-Shape: TypeAlias = Literal["value", "set", "rows", "counter"]
+Shape: TypeAlias = Literal["value", "set", "rows", "counter", "text"]
 
 
 class RuleError(Exception):

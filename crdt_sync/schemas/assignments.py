@@ -127,7 +127,9 @@ def parse_cell(spec: FieldSpec, field: str, text: str) -> Value:
         return None
     if text in _NOT_AVAILABLE:
         takes_text = (
-            spec.shape == "value" and not spec.is_bytes and (not spec.types or "string" in spec.types)
+            spec.shape in ("value", "text")
+            and not spec.is_bytes
+            and (not spec.types or "string" in spec.types)
         )
         return text if takes_text and spec.value_check.accepts(text) else None
     return parse_text(spec, field, text)

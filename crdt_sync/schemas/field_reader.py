@@ -16,6 +16,7 @@ import jsonschema_rs
 from crdt_sync.errors import ValidationError
 from crdt_sync.records.changes import Value
 from crdt_sync.rules import RULE_NAMES, Rule, RuleError, build_rule
+from crdt_sync.rules.once import Once
 from crdt_sync.schemas import keywords
 from crdt_sync.schemas.model import FieldSpec
 from crdt_sync.schemas.sentences import keyword_sentence
@@ -96,6 +97,8 @@ class _FieldReader:
         rule = self._rule(types) if types_known else None
         if rule is None:
             return None
+        if is_bytes and rule.shape == "text":
+            self.problems.add(self.node.key_node("contentEncoding"), "rule 'text' is not for bytes")
         allowed = keywords.BYTES if is_bytes else keywords.BY_SHAPE[rule.shape]
         keywords.check_names(self.node, allowed, "bytes" if is_bytes else rule.shape, self.problems)
         keywords.check_format(self.node, self.problems)
@@ -158,7 +161,9 @@ class _FieldReader:
                 self._unknown_rule(name_node, name)
                 return None
         try:
-            return build_rule(name, {key: plain(value) for key, (_, value) in options.items()}, types)
+            return build_rule(
+                name, {key: plain(value) for key, (_, value) in options.items()}, types, _formats(self.node)
+            )
         except RuleError as exc:
             # The option that the message speaks of, where there is one.
             at_fault: list[Node] = [key for option, (key, _) in options.items() if repr(option) in str(exc)]
@@ -288,6 +293,11 @@ class _FieldReader:
         node = self.node.get("default")
         if node is None:
             return None
+        if isinstance(spec.rule, Once):
+            self.problems.add(
+                self.node.key_node("default"), "default cannot stand here: it would fill the field for good"
+            )
+            return None
         if spec.is_bytes or spec.row is not None:
             self.problems.add(
                 self.node.key_node("default"), "default cannot stand here: bytes and rows have none"
@@ -298,6 +308,18 @@ class _FieldReader:
         except ValidationError as exc:
             self.problems.add(node, exc.message)
             return None
+
+
+def _formats(node: MapNode) -> tuple[str, ...]:
+    """The formats that every text in the field has one of; none where it may have another form."""
+    found: list[str] = []
+    alternatives = next((each for name in ("anyOf", "oneOf") if (each := node.get(name)) is not None), None)
+    for each in alternatives.items if isinstance(alternatives, ListNode) else [node]:
+        declared = each.get("format") if isinstance(each, MapNode) else None
+        if not isinstance(declared, ScalarNode):
+            return ()
+        found.append(str(declared.value))
+    return tuple(found)
 
 
 _ANYTHING: Final = ValueCheck(jsonschema_rs.Draft202012Validator(True), ())

@@ -36,6 +36,7 @@ FIELD: Final = NOTES | {"type", "default", "x-merge", "x-transitions", "x-aliase
 BY_SHAPE: Final[Mapping[str, frozenset[str]]] = {
     "value": FIELD | SUBSCHEMA | {"contentEncoding", "contentMediaType"},
     "counter": FIELD | {"multipleOf"},
+    "text": FIELD | {"minLength", "maxLength"},
     "set": FIELD | {"items", "uniqueItems"},
     "rows": FIELD | {"additionalProperties", "propertyNames"},
 }
@@ -57,6 +58,7 @@ _WHY_NOT: Final[Mapping[str, str]] = {
 }
 _WHY_NOT_ON: Final[Mapping[str, str]] = {
     "counter": "devices that are apart add to it, so only the type of each amount can be checked",
+    "text": "devices that are apart write into it, so only its length can be checked",
     "set": "devices that are apart add to it, so only each element can be checked (under items)",
     "rows": "devices that are apart add rows, so only each row can be checked (under additionalProperties)",
     "bytes": "only the encoding of bytes can be declared",

@@ -7,7 +7,7 @@ may come from a newer version of the schema, so merging never refuses a value or
 
 Three kinds of field, after the shape of their rule:
 
-- value and counter: one path, `("status",)`, checked as a whole;
+- value, counter and text: one path, `("status",)`, checked as a whole;
 - set: one path per element; `check` takes the whole list, `check_element` one element;
 - rows: one path per row and subfield, `("parts_used", "A", "qty")`; `row` has the subfields.
 """
@@ -89,7 +89,7 @@ class FieldSpec:
 
     @property
     def shape(self) -> Shape:
-        """`value`, `set`, `rows` or `counter`: where this field's writes stand in a document."""
+        """`value`, `set`, `rows`, `counter` or `text`: how this field's writes stand in a document."""
         return self.rule.shape
 
     def check(self, value: Any, field: str) -> Value:
@@ -181,12 +181,15 @@ class RecordSchema:
     parent: Parent | None = None
     defaults: Mapping[str, Value] = field(init=False)
     old_names: OldNames | None = field(init=False)
+    has_texts: bool = field(init=False)
+    """Whether a field, at any depth, merges by rule `text`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
         defaults = {name: spec.default for name, spec in self.fields.items() if spec.default is not None}
         object.__setattr__(self, "defaults", MappingProxyType(defaults))
         object.__setattr__(self, "old_names", old_names(self.fields))
+        object.__setattr__(self, "has_texts", any(_has_text(spec) for spec in self.fields.values()))
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -267,6 +270,10 @@ class RecordSchema:
                 f"is required for a {self.type}{others}",
                 hint=f"give it a value: {missing[0]}=…",
             )
+
+
+def _has_text(spec: FieldSpec) -> bool:
+    return spec.shape == "text" or any(_has_text(below) for below in (spec.row or {}).values())
 
 
 def _renamed(name: str, fields: Mapping[str, FieldSpec]) -> str:

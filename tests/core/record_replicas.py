@@ -33,6 +33,10 @@ properties:
   tags: {type: array, items: {}, uniqueItems: true, x-merge: set}
   banned: {type: array, items: {type: string}, uniqueItems: true, x-merge: {rule: set, remove_wins: true}}
   hours: {type: number, x-merge: counter}
+  reading: {type: number, x-merge: max}
+  since: {type: string, anyOf: [{format: date}, {format: date-time}], x-merge: min}
+  ticket: {type: string, x-merge: {rule: once, correct: [supervisor]}}
+  story: {type: string, x-merge: text}
   parts:
     type: object
     x-merge: rows
@@ -47,6 +51,24 @@ properties:
     type: object
     x-merge: {rule: rows, remove_wins: true}
     additionalProperties: {type: object, properties: {task: {type: string}}}
+  boxes:
+    type: object
+    x-merge: rows
+    additionalProperties:
+      type: object
+      properties:
+        label: {type: string}
+        story: {type: string, x-merge: text}
+        pieces:
+          type: object
+          x-merge: rows
+          additionalProperties:
+            type: object
+            properties:
+              serial: {type: string, x-merge: once}
+              reading: {type: number, x-merge: max}
+              used: {type: number, x-merge: counter}
+              marks: {type: array, items: {type: string}, x-merge: set}
 """
 
 RECORD_ID = "00000000-0000-4000-8000-000000000001"

@@ -17,6 +17,8 @@ from tests.core.record_replicas import DELETE_WINS, EDIT_WINS, RECORD_ID, Replic
 
 VALUES = st.sampled_from(["a", "b", "draft", "done"])
 KEYS = st.sampled_from(["A", "B"])
+PIECES = st.tuples(st.just("boxes"), KEYS, st.just("pieces"), KEYS)
+TEXTS = st.sampled_from(["", "a", "a b", "b a", "a b c", "a x c", "\U0001f600 b", None])
 CHANGES: st.SearchStrategy[tuple[Any, Any]] = st.one_of(
     st.tuples(st.sampled_from(["status", "phase", "owner"]), VALUES),
     st.tuples(st.sampled_from(["actual"]), VALUES | st.none()),
@@ -32,6 +34,17 @@ CHANGES: st.SearchStrategy[tuple[Any, Any]] = st.one_of(
     st.tuples(st.tuples(st.just("parts"), KEYS), st.none() | st.just({})),
     st.tuples(st.tuples(st.just("crew"), KEYS, st.just("task")), VALUES),
     st.tuples(st.tuples(st.just("crew"), KEYS), st.none()),
+    st.tuples(st.just("reading"), st.sampled_from([1, 2.5, 2, None])),
+    st.tuples(st.just("since"), st.sampled_from(["2026-11-05", "2026-11-05T00:30:00+01:00", None])),
+    st.tuples(st.just("ticket"), st.sampled_from(["T1", "T2", None])),
+    st.tuples(st.just("story"), TEXTS),
+    st.tuples(st.tuples(st.just("boxes"), KEYS, st.just("story")), TEXTS),
+    st.tuples(st.tuples(st.just("boxes"), KEYS), st.none() | st.just({"label": "x"})),
+    st.tuples(PIECES, st.none() | st.just({})),
+    st.tuples(PIECES.map(lambda path: (*path, "serial")), VALUES),
+    st.tuples(PIECES.map(lambda path: (*path, "reading")), st.integers(0, 3)),
+    st.tuples(PIECES.map(lambda path: (*path, "used")), st.builds(Increment, st.integers(1, 2))),
+    st.tuples(PIECES.map(lambda path: (*path, "marks")), st.builds(AddElement, VALUES)),
 )
 STEPS = st.one_of(
     st.tuples(st.just("set"), CHANGES),

@@ -8,7 +8,7 @@ import pytest
 
 from crdt_sync.rules import RULE_NAMES, RuleError, build_rule, suggest
 
-TYPE_FOR = {"set": "array", "rows": "object", "counter": "number"}
+TYPE_FOR = {"set": "array", "rows": "object", "counter": "number", "max": "number", "min": "number"}
 
 
 def test_every_rule_can_be_built_and_knows_its_name() -> None:
@@ -16,7 +16,7 @@ def test_every_rule_can_be_built_and_knows_its_name() -> None:
         assert build_rule(name, {}, TYPE_FOR.get(name, "string")).name == name
     assert [
         name for name in RULE_NAMES if build_rule(name, {}, TYPE_FOR.get(name, "string")).opens_conflict
-    ] == ["manual"]
+    ] == ["manual", "once"]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_every_rule_can_be_built_and_knows_its_name() -> None:
         ("client_win", {}, "string", "there is no merge rule 'client_win'; did you mean 'client_wins'?"),
         ("xyz", {}, "string",
          "there is no merge rule 'xyz'; the rules are "
-         "register, client_wins, server_wins, manual, set, rows, counter"),
+         "register, client_wins, server_wins, manual, set, rows, counter, max, min, once, text"),
         ("register", {"prefers": []}, "string",
          "rule 'register' has no option 'prefers'; its options are prefer, order"),
         ("manual", {"prefer": []}, "string", "rule 'manual' has no option 'prefer'; it has none"),
@@ -44,6 +44,20 @@ def test_every_rule_can_be_built_and_knows_its_name() -> None:
         ("set", {}, "string", "rule 'set' needs a field of type array, not string"),
         ("set", {"remove_wins": 1}, "array", "option 'remove_wins' is true or false"),
         ("rows", {}, ["object", "string"], "rule 'rows' needs a field of type object, not object or string"),
+        ("once", {"correct": ["boss"]}, "string",
+         "option 'correct' of rule 'once': there is no role 'boss'; "
+         "the roles are field, office, supervisor, admin, reader"),
+        ("once", {"roles": ["admin"]}, "string",
+         "rule 'once' has no option 'roles'; its options are correct"),
+        ("text", {}, "number", "rule 'text' needs a field of type string, not number"),
+        ("text", {}, ["string", "number"],
+         "rule 'text' needs a field of type string, not string or number"),
+        ("max", {}, "string",
+         "rule 'max' needs a field of type integer or number, or string with format date or date-time, "
+         "not string"),
+        ("min", {}, [],
+         "rule 'min' needs a field of type integer or number, or string with format date or date-time, "
+         "not any type"),
         ("counter", {}, "string", "rule 'counter' needs a field of type integer or number, not string"),
     ],
 )  # fmt: skip
@@ -57,6 +71,14 @@ def test_the_nearest_name_is_suggested() -> None:
     assert suggest("registr") == "register"
     assert suggest("counters") == "counter"
     assert suggest("qqq") is None
+
+
+def test_dates_can_be_compared_and_other_texts_cannot() -> None:
+    assert build_rule("max", {}, ["string", "null"], ["date", "date-time"]).name == "max"
+    with pytest.raises(RuleError):
+        build_rule("max", {}, "string", ["date", "time"])
+    with pytest.raises(RuleError):
+        build_rule("min", {}, ["string", "number"], ["date"])
 
 
 def test_null_is_allowed_beside_a_fitting_type() -> None:

@@ -29,7 +29,7 @@ def problems(text: str) -> list[tuple[int, int, str]]:
 
 
 TYPES = "string, integer, number, boolean, array, object, null"
-RULES = "register, client_wins, server_wins, manual, set, rows, counter"
+RULES = "register, client_wins, server_wins, manual, set, rows, counter, max, min, once, text"
 FORMATS = (
     "date, date-time, time, duration, email, hostname, ipv4, ipv6, uri, uri-reference, uuid, "
     "json-pointer, regex"
@@ -182,6 +182,39 @@ MERGING = [
         30, "rule 'counter' needs a field of type integer or number, not string",
     ),
     ("a: {type: string, x-merge: set}", 30, "rule 'set' needs a field of type array, not string"),
+    (
+        "a: {type: string, format: time, x-merge: max}",
+        44, "rule 'max' needs a field of type integer or number, or string with format date or date-time, "
+        "not string",
+    ),
+    (
+        "a: {type: string, anyOf: [{format: date}, {maxLength: 3}], x-merge: min}",
+        71, "rule 'min' needs a field of type integer or number, or string with format date or date-time, "
+        "not string",
+    ),
+    (
+        "a: {type: string, contentEncoding: base64, x-merge: max}",
+        55, "rule 'max' needs a field of type integer or number, or string with format date or date-time, "
+        "not string",
+    ),
+    (
+        "a: {type: string, contentEncoding: base64, x-merge: text}",
+        21, "rule 'text' is not for bytes",
+    ),
+    (
+        "a: {type: string, x-merge: text, pattern: x}",
+        36, "pattern cannot stand here: devices that are apart write into it, "
+        "so only its length can be checked",
+    ),
+    ("a: {type: integer, x-merge: text}", 31, "rule 'text' needs a field of type string, not integer"),
+    (
+        "a: {x-merge: once, default: 1}",
+        22, "default cannot stand here: it would fill the field for good",
+    ),
+    (
+        "a: {x-merge: {rule: once, correct: [reader]}}",
+        29, "option 'correct' of rule 'once': a reader never writes",
+    ),
     ("a: {type: array, x-merge: rows}", 29, "rule 'rows' needs a field of type object, not array"),
     ("a: {x-merge: counter}", 16, "rule 'counter' needs a field of type integer or number, not any type"),
     (
