@@ -15,11 +15,11 @@ explained.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from crdt_sync_sim.checks import Violation, shown
+from crdt_sync_sim.checks import Violation, how_telling, shown
 from crdt_sync_sim.run import Outcome, Simulation, run_out, simulate
 from crdt_sync_sim.scenario import Scheduled
 from crdt_sync_sim.world import Event
@@ -124,7 +124,7 @@ def _traced(outcome: Outcome) -> tuple[Cause | None, Sequence[Cause]] | None:
     world = WatchedWorld(outcome.seed)
     sim = Simulation(outcome.scenario, outcome.seed, outcome.events, world=world)
     answer: Callable[[Outcome], tuple[Cause | None, Sequence[Cause]]]
-    violation = _most_telling(outcome.violations)
+    violation = min(outcome.violations, key=how_telling, default=None)
     if violation is not None and violation.missing is not None:
         follow = WriteTrace(sim, violation.missing)
 
@@ -152,11 +152,6 @@ def _traced(outcome: Outcome) -> tuple[Cause | None, Sequence[Cause]] | None:
 
     again = run_out(sim)
     return answer(again) if again.digest == outcome.digest else None
-
-
-def _most_telling(violations: Iterable[Violation]) -> Violation | None:
-    """A lost write says most, then one that two devices do not share, then the lowest rule."""
-    return min(violations, key=lambda v: (v.missing is None, v.rule != 2, v.rule or 99), default=None)
 
 
 class _Parting:

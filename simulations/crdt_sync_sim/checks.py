@@ -72,6 +72,13 @@ class Violation:
         return f"{self.rule}:{re.sub(r'[0-9a-f-]{8,}|[0-9]+', '#', self.message)}"
 
 
+def how_telling(violation: Violation) -> tuple[bool, bool, int, int]:
+    """To sort by: the write lost first says most, then one that two devices do not share, then low rules."""
+    missing = violation.missing
+    at_us = 0 if missing is None else missing.at_us
+    return missing is None, violation.rule != 2, at_us, violation.rule or 99
+
+
 @dataclass(frozen=True, slots=True)
 class Invariant:
     """How one of the rules fared in a run. `why` says why it was not asked."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.hlc import hlc_to_ms
 from crdt_sync.records.writes import DELETED, Write
+from crdt_sync_sim.checks import Violation, how_telling
 from crdt_sync_sim.world import START_UNIX_MS
 
 if TYPE_CHECKING:
-    from crdt_sync_sim.checks import Violation
     from crdt_sync_sim.device_node import DeviceNode
     from crdt_sync_sim.oracle import RecordName
     from crdt_sync_sim.run import Simulation
@@ -42,7 +42,7 @@ class Difference:
 def differences(sim: Simulation, violations: Sequence[Violation]) -> tuple[Difference, ...]:
     """A table for each record that a violation is about; where none names a record, for all that differ."""
     asked: dict[RecordName, set[str]] = {}
-    for violation in violations:
+    for violation in sorted(violations, key=how_telling):
         if violation.record is not None:
             paths = asked.setdefault(violation.record, set())
             paths.update(".".join(path) for path in violation.paths)

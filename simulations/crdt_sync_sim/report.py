@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from crdt_sync_sim.causes import Explanation, Moment
+from crdt_sync_sim.checks import how_telling
 from crdt_sync_sim.difference import Cell, Difference
 from crdt_sync_sim.run import Outcome
 from crdt_sync_sim.scenario import Scheduled
@@ -19,6 +20,7 @@ from crdt_sync_sim.scenario import Scheduled
 FIELDS_SHOWN: Final = 12
 """Of one record, in the text; the JSON has all."""
 VIOLATIONS_SHOWN: Final = 6
+DETAILS_SHOWN: Final = 3
 _WIDE: Final = 70
 """Characters of a value or write in the table of differences."""
 
@@ -31,7 +33,7 @@ def to_json(outcome: Outcome, explanation: Explanation | None = None) -> dict[st
         "seed": outcome.seed,
         "verdict": outcome.verdict,
         "digest": outcome.digest,
-        "figures": asdict(outcome.figures),
+        "figures": _plain(asdict(outcome.figures)),
         "invariants": [asdict(invariant) for invariant in outcome.invariants],
         "violations": [
             {
@@ -155,8 +157,11 @@ def _converged(took_s: Mapping[str, float | None]) -> str:
 
 def _failure(outcome: Outcome, explanation: Explanation | None) -> Iterator[str]:
     yield ""
-    for violation in outcome.violations[:VIOLATIONS_SHOWN]:
-        yield from str(violation).splitlines()
+    for violation in sorted(outcome.violations, key=how_telling)[:VIOLATIONS_SHOWN]:
+        lines = str(violation).splitlines()
+        yield from lines[: 1 + DETAILS_SHOWN]
+        if len(lines) > 1 + DETAILS_SHOWN:
+            yield f"      and {len(lines) - 1 - DETAILS_SHOWN} more"
     if len(outcome.violations) > VIOLATIONS_SHOWN:
         yield f"and {len(outcome.violations) - VIOLATIONS_SHOWN} more"
     yield from outcome.error.strip().splitlines()

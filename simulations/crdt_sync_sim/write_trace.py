@@ -74,7 +74,7 @@ class WriteTrace:
         self._sent: set[tuple[str, str, int]] = set()
         self._opened: dict[bytes, bool] = {}
         self._acks_after: tuple[int, int] | None = None
-        self._pushed = False
+        self._written = self._pushed = False
         self.causes: list[Cause] = []
         self.bad: Cause | None = None
         self._tap = sim.network.tap
@@ -167,8 +167,13 @@ class WriteTrace:
         if shown:
             self._delivered.pop(device.name, None)
         if shown and not here.shown:
-            if device.name == promise.device and not self.causes:
-                self._add(device.name, f"wrote {self.what} and was told that it is saved")
+            if device.name == promise.device and not self._written:
+                self._written = True
+                # A write may be on its way in the moment in which it is saved; that it was saved comes first.
+                told = f"wrote {self.what} and was told that it is saved"
+                self.causes.insert(0, Cause(self._sim.world.now_us, device.name, told))
+                if not waits and not self._pushed and promise.at_us >= self._sim.story_us:
+                    self._add(device.name, f"has it in no outbox{_during(new, device.name)}", bad=True)
             else:
                 self._add(device.name, "shows it")
         if here.shown and not shown:

@@ -17,10 +17,9 @@ def forget_some_merges(patch: Patch, *, one_in: int = 9) -> None:
     """Some updates leave no trace where they are merged: which, depends on their bytes and the document."""
     apply = RecordDocument.apply
 
-    def forgetful(document: RecordDocument, update: bytes) -> None:
-        seed = hashlib.sha256(update + document.state()).digest()[0]
-        if seed % one_in:
-            apply(document, update)
+    def forgetful(document: RecordDocument, update: bytes, *more: Any) -> None:
+        if hashlib.sha256(update + document.state()).digest()[0] % one_in:
+            apply(document, update, *more)
 
     patch.setattr(RecordDocument, "apply", forgetful)
 
