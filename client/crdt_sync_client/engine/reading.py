@@ -156,7 +156,19 @@ def outbox(replica: Replica, space_no: int | None) -> list[OutboxItem]:
 
 
 def status_counts(replica: Replica, space_no: int | None) -> StatusCounts:
-    """Counts of records with unsent or failed work, open conflicts, quarantined envelopes and records."""
+    """Counts of records with unsent or failed work, open conflicts, quarantined envelopes and records.
+
+    Asked more often than they change: counted once after each transaction that could have changed them.
+    """
+    if replica.in_transaction:
+        return _count_status(replica, space_no)
+    counted = replica.status.get(space_no)
+    if counted is None:
+        counted = replica.status[space_no] = _count_status(replica, space_no)
+    return counted
+
+
+def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
     failed, pending = replica.db.execute(
         "SELECT coalesce(sum(bad), 0), coalesce(sum(1 - bad), 0) FROM ("
         " SELECT max(error IS NOT NULL) AS bad FROM ("

@@ -15,6 +15,7 @@ from crdt_sync.errors import UnknownSpace
 from crdt_sync.hlc import Hlc, HybridClock
 from crdt_sync.ids import Author, Entropy, Incarnation, SpaceId, new_incarnation
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync_client.engine.model import StatusCounts
 from crdt_sync_client.engine.open_records import OpenRecords
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.verifying import VerifyMany, verify_one_by_one
@@ -55,6 +56,8 @@ class Replica:
         self.unsent: Counter[int] = Counter()
         """Per record number, the outbox rows and sealed envelopes that the relay has not acknowledged."""
         self.failed: Counter[int] = Counter()
+        self.status: dict[int | None, StatusCounts] = {}
+        """Counts by space number (None: of all) since the last transaction, see `reading.status_counts`."""
         self.records = OpenRecords(db)
         with db.transaction(durable=True):
             self.set_meta("clean", IN_USE)
@@ -210,6 +213,7 @@ class ReplicaTransaction:
             return
         replica = self._replica
         replica.in_transaction = False
+        replica.status.clear()
         try:
             self._inner.__exit__(kind)
         except BaseException:
