@@ -131,8 +131,8 @@ class Device:
         wanted = Role.parse(role)
         state = await self._run(lambda: engine.space(space))
 
-        def make() -> tuple[bytes, str]:
-            return engine.make_invite(state.id, wanted, _now_ms() + int(expires_s * 1000))
+        def make(relay_now_ms: int) -> tuple[bytes, str]:
+            return engine.make_invite(state.id, wanted, relay_now_ms + int(expires_s * 1000))
 
         return await self._syncs[state.id].append(make)
 

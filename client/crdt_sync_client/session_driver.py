@@ -95,6 +95,7 @@ class SessionDriver:
         self._start = start
         self._clock = clock
         self._agent = agent
+        self._challenged_s = 0.0
         self._welcome: Welcome | None = None
         self._lazy_cursors = 0
         self._inbox: deque[tuple[FromRelay, int]] = deque()
@@ -116,6 +117,11 @@ class SessionDriver:
     def head(self) -> int:
         """The end of the relay's log, as far as it told."""
         return self.protocol.head
+
+    @property
+    def relay_now_ms(self) -> int:
+        """The relay's wall clock. What the relay is to judge by its clock is best reckoned with it."""
+        return self.protocol.relay_now_ms + int((self._clock() - self._challenged_s) * 1000)
 
     @property
     def caught_up(self) -> bool:
@@ -148,6 +154,7 @@ class SessionDriver:
         """The protocol let this frame through; its message had that many bytes."""
         match frame:
             case Challenge():
+                self._challenged_s = self._clock()
                 self.outgoing.append(self._hello())
             case Welcome():
                 self._welcome = frame

@@ -163,9 +163,10 @@ class SpaceSync:
             )
         return session.live
 
-    async def append(self, make: Callable[[], tuple[bytes, str]]) -> str:
+    async def append(self, make: Callable[[int], tuple[bytes, str]]) -> str:
         """Append the membership entry that `make` builds on the engine's thread; returns what came with it.
 
+        `make` is given the relay's time, unix ms: the relay judges by that, and our own clock may be off.
         When another entry was appended meanwhile, the log is received first and the entry made again.
         """
         async with self.held(), self._appending:
@@ -174,7 +175,9 @@ class SpaceSync:
                 # mypy does not infer the type of a lambda with a default argument.
                 await self.signal.until(lambda s=session: s.driver.caught_up or not s.live)  # type: ignore[misc]
                 seen = session.driver.membership_batches
-                entry, made = await self._thread.run(make)
+                relay_now_ms = session.driver.relay_now_ms
+                # mypy does not infer the type of a lambda with a default argument.
+                entry, made = await self._thread.run(lambda now_ms=relay_now_ms: make(now_ms))  # type: ignore[misc]
                 answer = await session.append(entry)
                 if isinstance(answer, Appended):
                     return made
