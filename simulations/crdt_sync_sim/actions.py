@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 Kind = Literal[
     "device", "node", "nodes", "groups", "record", "number", "seconds", "text", "values", "value",
-    "elements", "counts", "fields", "share", "point",
+    "elements", "counts", "fields", "share", "point", "newcomer", "role",
 ]  # fmt: skip
 
 
@@ -70,13 +70,19 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
         },
     ),
     "check": ActionSpec(
-        "see what a device shows at this time, and how many of its records wait to be sent",
+        "see what a device shows at this time, how many of its records wait to be sent, and the code of the"
+        " `problem` that keeps it from syncing, or none",
         {
             "device": _DEVICE,
             "record": Argument("record", required=False),
             "shows": Argument("values", required=False),
             "pending": Argument("number", required=False),
+            "problem": Argument("text", required=False),
         },
+    ),
+    "join": ActionSpec(
+        "an admin invites a device, new or wiped, and its owner lets it join until it has; `role`: as before",
+        {"device": Argument("newcomer"), "role": Argument("role", required=False)},
     ),
     "sync": ActionSpec(
         "someone asks the app to connect now, not when its backoff is over", {"device": _DEVICE}
@@ -128,7 +134,12 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     ),
     "backup": ActionSpec("copy the storage of a node", {"node": _NODE}),
     "restore_backup": ActionSpec("put the last copy in place; what came after is gone", {"node": _NODE}),
-    "wipe": ActionSpec("the relay loses its storage", {"node": _NODE}),
+    "wipe": ActionSpec("a node loses its storage; a device comes back by `join`", {"node": _NODE}),
+    "version": ActionSpec(
+        "a device gets an app that speaks another version of the protocol; this one is `upgrade`",
+        {"device": _DEVICE, "speaks": Argument("number")},
+    ),
+    "upgrade": ActionSpec("a device gets the app that all others have", {"device": _DEVICE}),
     "disk_full": ActionSpec("no room left", {"node": _NODE, "for_s": _FOR}),
     # Made by a workload: one random valid operation, drawn from a stream of its own
     "work": ActionSpec("something that people do", {"device": _DEVICE, "draw": Argument("number")}),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import RecordId
+from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.records.changes import AddElement, Increment, RemoveElement
+from crdt_sync.roles import Role
 from crdt_sync_client.engine.model import CreateOp, DeleteOp, Operation, ResolveOp, RestoreOp, UpdateOp
 from crdt_sync_sim.checks import Violation
 from crdt_sync_sim.device_node import DeviceNode
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
 
 PAGE_ROOM_BYTES = 8_192
 """What a disk still has when it counts as full: the file system's last blocks."""
+_PEOPLE: Final = {
+    "work",
+    "edit",
+    "create",
+    "delete",
+    "restore",
+    "resolve",
+    "check",
+    "sync",
+    "join",
+    "upgrade",
+}
+"""What people do is not a fault."""
 
 
 class Actor:
@@ -46,7 +61,7 @@ class Actor:
         arguments = {name.rstrip("_"): value for name, value in event.arguments.items()}
         method: Callable[[Scheduled, Mapping[str, Any]], None] = getattr(self, f"_{event.action}")
         method(event, arguments)
-        if event.action not in ("work", "edit", "create", "delete", "restore", "resolve", "check", "sync"):
+        if event.action not in _PEOPLE:
             self.delivered[event.action] = self.delivered.get(event.action, 0) + 1
 
     def _node(self, name: str) -> Node:
@@ -103,6 +118,13 @@ class Actor:
         device = self._device(arguments)
         if device.ready:
             device.sync.reconnect_now()
+
+    def _join(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        role = Role.parse(arguments["role"]) if "role" in arguments else None
+        self._sim.joins.want(self._device(arguments), role)
+
+    def _upgrade(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._device(arguments).upgrade(PROTOCOL_VERSION)
 
     def _check(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         device = self._device(arguments)
@@ -198,7 +220,7 @@ class Actor:
 
     def _backup(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         node = self._node(arguments["node"])
-        if node.up:
+        if node.up and (isinstance(node, RelayNode) or node in self._sim.members):
             node.take_backup()
             self._sim.backup_taken(node)
 
@@ -209,9 +231,12 @@ class Actor:
             node.restore_backup()
 
     def _wipe(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
-        relay = self._node(arguments["node"])
-        assert isinstance(relay, RelayNode), "only the relay is wiped; a device that lost its store is new"
-        relay.wipe()
+        node = self._node(arguments["node"])
+        assert isinstance(node, RelayNode | DeviceNode)
+        node.wipe()
+
+    def _version(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._device(arguments).upgrade(int(arguments["speaks"]))
 
     def _disk_full(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         storage = self._node(arguments["node"]).storage

@@ -127,7 +127,7 @@ def _why_not_asked(number: int, asked: set[int]) -> str:
 
 def same_content(sim: Simulation) -> Iterator[Violation]:
     """Same envelopes, so same content, same open conflicts, same chosen values, on every device."""
-    devices = list(sim.devices.values())
+    devices = sim.members
     first = devices[0]
     names = first.record_names()
     # The first is compared with every other: it is asked once.
@@ -224,7 +224,7 @@ def _same_conflicts(devices: list[DeviceNode]) -> Iterator[Violation]:
 
 def nothing_lost(sim: Simulation) -> Iterator[Violation]:
     """No write that was acknowledged to the app is missing."""
-    for device in sim.devices.values():
+    for device in sim.members:
         for name in sim.oracle.promises:
             lost = sim.oracle.missing(name, device.visible(name))
             if lost:
@@ -258,7 +258,7 @@ def secrets_of(sim: Simulation) -> Iterator[tuple[str, bytes]]:
         for name in schema.fields:
             if len(name) >= MIN_NAME_CHARS:
                 yield f"field name {name}", name.encode()
-    for device in sim.devices.values():
+    for device in sim.members:
         replica = device.engine._replica
         yield f"signing and HPKE keys of {device.name}", replica.keys.to_bytes()
         keys = replica.space(device.space).keys
@@ -273,7 +273,7 @@ def secrets_of(sim: Simulation) -> Iterator[tuple[str, bytes]]:
 def replay_changes_nothing(sim: Simulation) -> Iterator[Violation]:
     """Frames of the run, once more: to the devices' engines and, as pushes, to the relay's."""
     chance = sim.world.streams["replay"]
-    for device in sim.devices.values():
+    for device in sim.members:
         before = _digest(device)
         for rows, cursor in chance.sample(device.batches, min(len(device.batches), 8)):
             # Refusing them is as good as taking no notice.
@@ -290,6 +290,8 @@ def _replayed_pushes(sim: Simulation) -> Iterator[Violation]:
     engine, now_ms = sim.relay.engine, sim.relay.clock.now_ms()
     for name, frames in sim.relay.taken.items():
         device = sim.devices[name]
+        if not device.member:
+            continue
         start = device.engine.session_start(device.space)
         peer = Peer(bytes(32))
         signature = start.sign(auth_message(
@@ -328,7 +330,7 @@ def bounded(sim: Simulation) -> Iterator[Violation]:
         yield Violation(
             6, f"{sim.relay.peak_waiting} frames waited for a commit; at most {waiting_limit} may"
         )
-    space = next(iter(sim.devices.values())).space
+    space = sim.members[0].space
     key = sim.relay.log_storage.find_space(space)
     for record, length in sim.relay.log_storage.long_tails(key or SpaceKey(0), SETTLED_TAIL):
         yield Violation(6, f"record {record.hex()} has {length} updates that no snapshot covers")
@@ -339,7 +341,7 @@ def bounded(sim: Simulation) -> Iterator[Violation]:
 
 def nothing_stuck(sim: Simulation) -> Iterator[Violation]:
     """Outboxes drained by sending, not by giving up. That they drained in time was seen before."""
-    for device in sim.devices.values():
+    for device in sim.members:
         failed = [item for item in device.engine.outbox() if item.state == "failed"]
         if failed:
             details = tuple(f"{item.type} {item.id}: {item.error}" for item in failed[:10])

@@ -6,13 +6,17 @@ afterwards. What happened inside a crash is looked up in the store when the devi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from crdt_sync.crypto.envelope import parse
+from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.ids import RecordId, SpaceId
+from crdt_sync.ids import Author, Incarnation, RecordId, SpaceId
 from crdt_sync.protocol.frames import Deliver, FromRelay
-from crdt_sync.records.writes import Write
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, PROTOCOL_VERSION
+from crdt_sync.records.update_format import parse_update
+from crdt_sync.records.writes import Write, check_write
 from crdt_sync_client.engine import Engine
 from crdt_sync_client.engine.model import Operation, ResolveOp, WriteResult
 from crdt_sync_client.incoming_batch import IncomingBatch
@@ -21,7 +25,7 @@ from crdt_sync_client.write_queue import write_and_seal
 from crdt_sync_sim.device_sync import DeviceSync, device_is_sound
 from crdt_sync_sim.network import Network
 from crdt_sync_sim.node import Node
-from crdt_sync_sim.oracle import Oracle, RecordName
+from crdt_sync_sim.oracle import Oracle, RecordName, WriteId, write_id
 from crdt_sync_sim.storage import Storage
 from crdt_sync_sim.verifying import Verifier
 from crdt_sync_sim.world import World, seconds
@@ -70,6 +74,10 @@ class DeviceNode(Node):
         self.oracle = oracle
         self.tally = DeviceTally()
         self.batches: list[Received] = []
+        self.speaks = PROTOCOL_VERSION
+        """The version of the protocol in the app that is installed."""
+        self.joining = False
+        """Whether its owner wants it to join the space."""
         self.changes = 0
         """Grows with everything that may change what the store holds."""
         self.sync = DeviceSync(self)
@@ -81,6 +89,15 @@ class DeviceNode(Node):
         """Its storage holds a store that is in that space."""
         self.space = space
         self._created = True
+
+    @property
+    def member(self) -> bool:
+        """Whether it is in the space."""
+        return hasattr(self, "space")
+
+    @property
+    def in_use(self) -> bool:
+        return self.member or self.joining
 
     # Lives
 
@@ -97,7 +114,7 @@ class DeviceNode(Node):
             return
         self.world.note("start", self.name, f"{self.engine.author.incarnation}")
         self.sync = DeviceSync(self)
-        if hasattr(self, "space"):
+        if self.member:
             self.sync.connect()
 
     def _open(self) -> None:
@@ -112,15 +129,51 @@ class DeviceNode(Node):
         self.engine._replica.verify_many = self.world.memory.setdefault("verify", Verifier())
 
     def on_stop(self) -> None:
-        if self._database is not None and hasattr(self, "space"):
+        if self._database is not None and self.member:
             self.oracle.died(self.name, self._unsent_since(self._database))
         # The connection belongs to a dead process; its storage lets go of it.
         self._database = None
 
+    def wipe(self) -> None:
+        """Its owner clears the app's data: the store is gone. It comes back as a new device."""
+        if not self.member:
+            return
+        self.oracle.wiped(self._unsent_writes())
+        self.crash()
+        self.world.note("wipe", self.name)
+        self.storage.restore({})
+        self.backup = None
+        self.batches.clear()
+        self._created = False
+        del self.space
+
+    def entered(self, space: SpaceId) -> None:
+        """It has joined. It fetches what there is and stays connected."""
+        self.space = space
+        self.joining = False
+        self.tally.converged_us = None
+        self.world.note("joined", self.name)
+        self.sync = DeviceSync(self)
+        self.sync.connect()
+
+    def upgrade(self, speaks: int) -> None:
+        """Its owner installs an app that speaks that version of the protocol; the app starts anew."""
+        if speaks != self.speaks:
+            self.speaks = speaks
+            self.world.note("upgrade", self.name, f"{speaks}")
+            if self.up:
+                self.crash()
+                self.start()
+
     @property
-    def ready(self) -> bool:
+    def open(self) -> bool:
         """Up, not paused, and its store open."""
         return self.up and self._database is not None and not self.paused
+
+    @property
+    def ready(self) -> bool:
+        """Open, and in the space."""
+        return self.open and self.member
 
     # The app
 
@@ -201,6 +254,22 @@ class DeviceNode(Node):
     def _unsent_since(self, database: Database) -> list[tuple[RecordName, int]]:
         """Records with unacknowledged work, and the device's time of the oldest of it."""
         return [((record_type, RecordId(id)), at_ms) for record_type, id, at_ms in database.rows(_UNSENT)]
+
+    def _unsent_writes(self) -> Iterator[WriteId]:
+        """The writes that no relay has acknowledged, as the disk has them; the process may be down."""
+        database = self._database or Database(self.storage.connect())
+        device, keys = self.engine.author.device, self.engine._replica.space(self.space).keys
+        waiting = database.rows("SELECT incarnation, change FROM outbox")
+        for incarnation, raw in database.rows("SELECT incarnation, envelope FROM sealed"):
+            envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
+            opened = Payload.decode(envelope.open(keys.envelope_key(envelope.header.epoch)))
+            waiting.append((incarnation, opened.update))
+        if self._database is None:
+            self.storage.crash()
+        for incarnation, update in waiting:
+            author = Author(device, Incarnation(incarnation))
+            for blocks in parse_update(update).blocks:
+                yield from (write_id(check_write(item, author)) for _, item in blocks.items)
 
     def trail(self) -> list[tuple[str, str, str, int]]:
         """Every conflict this device has seen: id, kind, state, and whether someone's write ended it."""

@@ -14,7 +14,7 @@ from crdt_sync.errors import CrdtSyncError, RelayUnreachable, RemoteError
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client.endings import Reconnect, Reconnecting
-from crdt_sync_client.session_driver import WELCOME_TIMEOUT_S, SessionDriver
+from crdt_sync_client.session_driver import WELCOME_TIMEOUT_S, Answered, SessionDriver
 from crdt_sync_client.session_steps import BatchStep, PushBounds, PushStep, SnapshotStep, Step, WelcomeStep
 from crdt_sync_sim.network import Endpoint
 from crdt_sync_sim.scenario import RELAY
@@ -101,6 +101,20 @@ class DeviceSync:
             driver.pushed(envelopes)
             self._look(driver)
 
+    @property
+    def relay_now_ms(self) -> int:
+        """The relay's wall clock, as far as this device can tell."""
+        return 0 if self._driver is None else self._driver.relay_now_ms
+
+    def append(self, entry: bytes, answered: Answered) -> None:
+        """Put an entry into the membership log. `answered` is told None when no session lived to hear."""
+        driver = self._driver
+        if driver is None or not driver.can_send:
+            answered(None)
+            return
+        driver.append(entry, answered)
+        self._look(driver)
+
     def push_soon(self) -> None:
         """Something was written and not sealed with it."""
         if self._driver is not None:
@@ -121,7 +135,11 @@ class DeviceSync:
             self._failed(exc, fruitful=False)
             return
         driver = self._driver = SessionDriver(
-            device.engine, start, protocol=DeviceSession(), clock=self._now_s, agent=AGENT
+            device.engine,
+            start,
+            protocol=DeviceSession(version=device.speaks),
+            clock=self._now_s,
+            agent=AGENT,
         )
         self._storing = self._pushing = False
         # The network does not know about lives: whoever connects again in another one is somebody else.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def check_expectations(sim: Simulation) -> Iterator[Violation]:
     """Violations of rule 0; of 7 where time was what was expected."""
     expect = sim.scenario.expect
-    devices = list(sim.devices.values())
+    devices = sim.members
     for device in devices:
         for field in expect.fields:
             yield from _field(sim, device, field)
@@ -52,8 +52,13 @@ def check_now(sim: Simulation, device: DeviceNode, event: Scheduled) -> Iterator
     """What a `check` event finds different from what it says."""
     where = f"{sim.scenario.source}:{event.line}: at {event.at_s:g} s"
     if not device.ready:
-        yield Violation(0, f"{where} {device.name} is not running")
+        yield Violation(0, f"{where} {device.name} is not running, or not in the space")
         return
+    if "problem" in event.arguments:
+        problem = device.sync.problem
+        code = "none" if problem is None else problem.code
+        if code != event.arguments["problem"]:
+            yield Violation(0, f"{where} what keeps {device.name} from syncing is {code}: {problem}")
     if "record" in event.arguments:
         name = event.arguments["record"]
         known = sim.records.get(name)

@@ -85,7 +85,7 @@ def figures(sim: Simulation, started_s: float) -> Figures:
         conflicts_resolved=resolved,
         conflicts_standing=_standing(sim),
         quarantined=sum(device.tally.quarantined for device in devices),
-        converged_s={device.name: _converged_s(sim, device) for device in devices},
+        converged_s={device.name: _converged_s(sim, device) for device in sim.members},
         messages=tally.messages,
         bytes=tally.bytes,
         connections=tally.connections,
@@ -115,8 +115,7 @@ def _conflicts(sim: Simulation) -> tuple[int, int, int]:
 
 
 def _standing(sim: Simulation) -> int:
-    first = next(iter(sim.devices.values()))
-    return sum(state == "open" for _, _, state, _ in first.trail())
+    return sum(state == "open" for _, _, state, _ in sim.members[0].trail())
 
 
 def _converged_s(sim: Simulation, device: DeviceNode) -> float | None:

@@ -109,7 +109,8 @@ def begin_from(site: Site, begun: Founded) -> None:
     site.relay.taken = {name: list(pushes) for name, pushes in begun.taken.items()}
     site.relay.storage.begin_from(begun.images[RELAY])
     site.relay.start()
-    for name, device in site.devices.items():
+    for name in begun.tallies:
+        device = site.devices[name]
         device.storage.begin_from(begun.images[name])
         device.batches = list(begun.batches[name])
         device.tally = begun.tallies[name].copy()

@@ -94,6 +94,11 @@ class Node:
         self.up = True
         self.on_start()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether its owner wants it to run."""
+        return True
+
     def on_start(self) -> None:
         raise NotImplementedError
 

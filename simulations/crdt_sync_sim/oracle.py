@@ -6,10 +6,10 @@ every acknowledged operation the oracle keeps which writes it added and which vi
 seen them). At the end each added write must be visible on every device, or have been removed by an operation
 that had seen it. Nothing else excuses a write's absence: no crash, power cut, partition or loss of the relay.
 
-A device's disk may legitimately lose what was on it in two cases, and the oracle is told: a store restored
-from a backup forgets what had not reached the relay since, and a relay that was wiped or rolled back
-forgets what no surviving device has. The first is counted as `excused`; the second excuses nothing while a
-device is alive.
+A device's disk may legitimately lose what was on it in three cases, and the oracle is told: a store restored
+from a backup forgets what had not reached the relay since, a store that was wiped forgets what had not
+reached the relay at all, and a relay that was wiped or rolled back forgets what no surviving device has. The
+first two are counted as `excused`; the third excuses nothing while a device is alive.
 
 Some writes had a narrow escape: no relay had acknowledged them when their device crashed, lost power or got
 an old copy of its store. Those of them that every device has at the end, or that an operation removed which
@@ -90,6 +90,10 @@ class Oracle:
             for id, promise in self.promises.get(record, {}).items():
                 if promise.device == device and promise.at_us >= since_us:
                     self.excused.add(id)
+
+    def wiped(self, unsent: Iterable[WriteId]) -> None:
+        """A device's store is gone for good; these writes no relay had acknowledged."""
+        self.excused.update(unsent)
 
     def died(self, device: str, unsent: Iterable[tuple[RecordName, int]]) -> None:
         """A device stopped without warning. `unsent`: records with unsent work, since when by its clock."""

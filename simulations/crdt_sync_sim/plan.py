@@ -8,10 +8,11 @@ lets a failing run be minimised and replayed from its case.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, Final
 
+from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.rare import POINTS
 from crdt_sync.roles import Role
 from crdt_sync_sim.scenario import RELAY, Fault, Scenario, Scheduled
@@ -23,6 +24,8 @@ FAULT_SHARE: Final = 0.4
 
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
+NEWCOMER_DRAWS: Final = 1_000_000
+"""Where the numbers of a newcomer's random operations begin, beyond those of the workload."""
 RARE_SHARES: Final = (0.02, 0.25, 1.0)
 """How often one that is on fires: once in a while, often, always. Each hides what another one shows."""
 
@@ -190,6 +193,52 @@ def _rare_points(scenario: Scenario, chance: Random) -> list[Scheduled]:
     ]
 
 
+def _wipes(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """Devices lose their store, and join again a while later; not the one that founded the space."""
+    names = [name for name in scenario.devices if name != scenario.founder]
+    events = []
+    for at_s in _times(scenario, chance, 2) if names else []:
+        name = chance.choice(names)
+        events.append(_event(at_s, "wipe", node=name))
+        again_s = min(at_s + _length(scenario, chance), scenario.duration_s)
+        events.append(_event(again_s, "join", device=name))
+    return events
+
+
+def _joins(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """People come who were not there before, some over a bad link, and work like the others."""
+    events = []
+    roles = [role for role in scenario.devices.values() if role is not Role.ADMIN] or [Role.FIELD]
+    share = scenario.workload.operations // len(scenario.devices) if scenario.workload else 0
+    for number, at_s in enumerate(_times(scenario, chance, 2), 1):
+        name, role = f"newcomer_{number}", chance.choice(roles)
+        events.append(_event(at_s, "join", device=name, role=role.text))
+        if chance.random() < 0.5:
+            loss = round(chance.uniform(0.05, 0.4), 3)
+            events.append(_event(at_s, "link", device=name, loss=loss, delay_ms=chance.randint(50, 1500)))
+        if role is not Role.READER:
+            times = [chance.uniform(at_s, scenario.duration_s) for _ in range(share)]
+            draws = range(number * NEWCOMER_DRAWS, number * NEWCOMER_DRAWS + share)
+            events += [_event(t, "work", device=name, draw=d) for t, d in zip(times, draws, strict=True)]
+    return events
+
+
+def _version_skew(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    events = []
+    for name in _devices(scenario, chance):
+        first, second = sorted(chance.uniform(0, scenario.duration_s) for _ in range(2))
+        speaks = PROTOCOL_VERSION + chance.choice([-1, 1])
+        events.append(_event(first, "version", device=name, speaks=speaks))
+        events.append(_event(second, "upgrade", device=name))
+    return events
+
+
+def newcomers(scenario: Scenario, events: Iterable[Scheduled]) -> list[str]:
+    """The devices that join in the story without having been there when it began."""
+    joining = [str(event.arguments["device"]) for event in events if event.action == "join"]
+    return [name for name in dict.fromkeys(joining) if name not in scenario.devices]
+
+
 def _relay_rollback(scenario: Scenario, chance: Random) -> list[Scheduled]:
     first, second = sorted(chance.uniform(0, scenario.duration_s) for _ in range(2))
     return [_event(first, "backup", node=RELAY), _event(second, "restore_backup", node=RELAY)]
@@ -215,6 +264,9 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "disk_full": _disk_full,
     "backups": _backups,
     "rare_points": _rare_points,
+    "wipes": _wipes,
+    "joins": _joins,
+    "version_skew": _version_skew,
     "relay_rollback": _relay_rollback,
     "relay_wipe": _relay_wipe,
 }

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.rare import decided_by
 from crdt_sync.records.writes import Write
 from crdt_sync_sim.actor import Actor
@@ -24,10 +25,11 @@ from crdt_sync_sim.difference import Difference, differences
 from crdt_sync_sim.expecting import check_expectations
 from crdt_sync_sim.figures import Figures, figures
 from crdt_sync_sim.founding import FoundingError, begin_from, founded
+from crdt_sync_sim.joins import Joins
 from crdt_sync_sim.network import LinkProfile, Mischief
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import RecordName
-from crdt_sync_sim.plan import plan
+from crdt_sync_sim.plan import newcomers, plan
 from crdt_sync_sim.rare_points import RarePoints
 from crdt_sync_sim.scenario import Scenario, Scheduled, Verdict
 from crdt_sync_sim.site import Site
@@ -85,6 +87,11 @@ class Simulation(Site):
         self.seed = seed
         self.events = plan(scenario, seed) if events is None else tuple(events)
         self.rare = RarePoints(self.world)
+        for name in newcomers(scenario, self.events):
+            self.devices[name] = DeviceNode(
+                name, self.world, self.network, self.storage_for(name), self.oracle
+            )
+        self.joins = Joins(self)
         self.actor = Actor(self)
         self.asked: set[int] = set()
         """The rules that were asked, by number."""
@@ -130,7 +137,9 @@ class Simulation(Site):
         for node in self.nodes:
             node.resume()
             node.storage.set_capacity(None)
-            if not node.up:
+            if isinstance(node, DeviceNode):
+                node.upgrade(PROTOCOL_VERSION)
+            if not node.up and node.in_use:
                 node.start()
 
     def settle(self) -> bool:
@@ -156,7 +165,12 @@ class Simulation(Site):
         """Why they did not converge."""
         details, stuck = [], []
         for device in self.devices.values():
-            if not device.ready:
+            if device.joining:
+                stuck.append(device.name)
+                details.append(f"{device.name} has not joined; {self.joins.problem(device) or 'no error'}")
+            elif not device.member:
+                continue
+            elif not device.ready:
                 stuck.append(device.name)
                 details.append(f"{device.name} is not running")
             elif not self.is_synced(device):
@@ -172,7 +186,7 @@ class Simulation(Site):
 
     def visible_everywhere(self, record: RecordName) -> Iterator[frozenset[Write]]:
         """The record's visible writes on each device that runs."""
-        return (device.visible(record) for device in self.devices.values() if device.ready)
+        return (device.visible(record) for device in self.members if device.ready)
 
 
 def simulate(

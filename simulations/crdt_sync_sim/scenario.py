@@ -32,6 +32,9 @@ Fault = Literal[
     "disk_full",
     "backups",
     "rare_points",
+    "wipes",
+    "joins",
+    "version_skew",
     "relay_rollback",
     "relay_wipe",
 ]
@@ -51,6 +54,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "disk_full",
     "backups",
     "rare_points",
+    "wipes",
+    "joins",
+    "version_skew",
     "relay_rollback",
     "relay_wipe",
 )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from crdt_sync.rare import POINTS, Point
+from crdt_sync.roles import Role
 from crdt_sync_sim.actions import ACTIONS, EDIT_PARTS, Argument
 from crdt_sync_sim.scenario import RELAY, Scheduled
 from crdt_sync_sim.scenario_names import Names
 from crdt_sync_sim.scenario_tables import Tables
 from crdt_sync_sim.toml_lines import Path
+
+_ROLES: Final = [role.text for role in Role]
 
 
 class EventReader:
@@ -19,6 +22,8 @@ class EventReader:
     def __init__(self, tables: Tables, names: Names) -> None:
         self._tables = tables
         self._names = names
+        self._out: set[str] = set()
+        """Devices that are in no space: wiped, and not joined again."""
 
     def read(self, blocks: list[Any]) -> tuple[Scheduled, ...]:
         events = []
@@ -47,6 +52,8 @@ class EventReader:
                     self._tables.bad(at, f"{action} needs {name}")
             if action == "edit":
                 self._check_edit(arguments, at)
+            if action in ("wipe", "join"):
+                self._check_membership(action, arguments, at)
             if action == "create" and isinstance(arguments.get("record"), str):
                 self._names.types[arguments["record"]] = str(arguments.get("type", ""))
             events.append(Scheduled(at_s, action, arguments, self._tables.line(at)))
@@ -74,6 +81,10 @@ class EventReader:
                 self._tables.bad(at, f"{name} is a share, from 0 to 1")
             case "point" if value not in get_args(Point):
                 self._tables.bad(at, self._tables.no_such("rare point", str(value), POINTS))
+            case "newcomer" if not isinstance(value, str) or not value or value == RELAY:
+                self._tables.bad(at, f"{name} is the name of a device")
+            case "role" if value not in _ROLES:
+                self._tables.bad(at, self._tables.no_such("role", str(value), _ROLES))
             case "text" if not isinstance(value, str):
                 self._tables.bad(at, f"{name} is text")
             case "values":
@@ -93,6 +104,25 @@ class EventReader:
             self._tables.bad(at, f"an edit needs one of {', '.join(EDIT_PARTS)}")
         for name in sorted({name for name in names if names.count(name) > 1}):
             self._tables.bad(at, f"{name} stands in two parts of one edit; make it two edits")
+
+    def _check_membership(self, action: str, arguments: Mapping[str, Any], at: Path) -> None:
+        """Who joins is not in the space, and who invites it still is."""
+        devices, name = self._names.devices, arguments.get("node", arguments.get("device"))
+        if not isinstance(name, str) or name == RELAY:
+            return
+        if action == "wipe" and name in devices:
+            admins = {one for one, role in devices.items() if role is Role.ADMIN and one not in self._out}
+            self._out.add(name)
+            if admins == {name}:
+                self._tables.bad(at, f"{name} is the only admin: nobody could invite it again")
+        elif action == "join":
+            if name in devices and name not in self._out:
+                self._tables.bad(at, f"{name} is in the space already; only who was wiped joins again")
+            elif name not in devices and "role" not in arguments:
+                self._tables.bad(at, f"join needs role: {name} has not had one before")
+            self._out.discard(name)
+            if arguments.get("role") in _ROLES:
+                devices[name] = Role.parse(arguments["role"])
 
     def _check_groups(self, groups: Any, nodes: list[str], at: Path) -> None:
         if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):

@@ -69,12 +69,13 @@ class _Reader:
         self._read_schemas()
         network = tables.table(doc, "network", _NETWORK)
         records = self._read_records()
+        first = dict(self._names.devices)  # events may let others join
         events = EventReader(tables, self._names).read(tables.get(doc, "at", list, []))
         scenario = Scenario(
             title=title,
             source=tables.source,
             text=self._text,
-            devices=self._names.devices,
+            devices=first,
             schemas=self._names.schemas,
             seed=tables.get(doc, "seed", int, 1),
             # `choice` checked that it is one of those.

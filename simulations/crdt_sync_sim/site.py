@@ -38,16 +38,17 @@ class Site:
         self.leaks: set[str] = set()
         """Where text of a record went over the network in the clear."""
         self.oracle = Oracle()
-        self.relay = RelayNode(world, self.network, self._storage(RELAY))
+        self.relay = RelayNode(world, self.network, self.storage_for(RELAY))
         self.devices = {
-            name: DeviceNode(name, world, self.network, self._storage(name), self.oracle)
+            name: DeviceNode(name, world, self.network, self.storage_for(name), self.oracle)
             for name in scenario.devices
         }
         self.records: dict[str, RecordName] = {}
         self._synced: dict[str, tuple[object, ...]] = {}
         """Per device, as what it was seen to have sent and received everything."""
 
-    def _storage(self, name: str) -> Storage:
+    def storage_for(self, name: str) -> Storage:
+        """A new and empty one."""
         if self.scenario.storage == "memory":
             return MemoryStorage()
         chance = self.world.streams[f"storage/{name}"]
@@ -61,6 +62,11 @@ class Site:
     def nodes(self) -> list[Node]:
         return [self.relay, *self.devices.values()]
 
+    @property
+    def members(self) -> list[DeviceNode]:
+        """The devices that are in the space now: not those that have not joined yet, or lost their store."""
+        return [device for device in self.devices.values() if device.member]
+
     def name_record(self, name: str, record_type: str) -> RecordName:
         """The id of a record that the scenario knows by a name; the same whenever it is asked."""
         if name not in self.records:
@@ -69,9 +75,9 @@ class Site:
         return self.records[name]
 
     def converged(self) -> bool:
-        """All connected, all outboxes empty, everything received."""
-        done = True
-        for device in self.devices.values():
+        """All who want to be in the space are in it and connected, with nothing to send or receive."""
+        done = not any(device.joining for device in self.devices.values())
+        for device in self.members:
             if self.is_synced(device):
                 if device.tally.converged_us is None:
                     device.tally.converged_us = self.world.now_us
@@ -99,7 +105,7 @@ class Site:
 
     def _relay_head(self) -> int:
         """The end of the log."""
-        key = self.relay.log_storage.find_space(next(iter(self.devices.values())).space)
+        key = self.relay.log_storage.find_space(self.members[0].space)
         return 0 if key is None else self.relay.log_storage.head(key)
 
     def run_until_converged(self, bound_s: float) -> bool:
