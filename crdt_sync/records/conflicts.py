@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from crdt_sync.records.writes import Path, Write, same_value
 from crdt_sync.rules.base import by_clock
-from crdt_sync.rules.deletion import DELETE_WINS, uncovered
+from crdt_sync.rules.deletion import DELETE_WINS, MANUAL, uncovered
 
 ConflictKind: TypeAlias = Literal["open", "auto"]
 
@@ -68,7 +68,8 @@ def deletion_conflict(
     if not marks or not unseen:
         return None
     winner = max(marks if rule == DELETE_WINS else unseen, key=by_clock)
-    return field_conflict(record_type, record_id, path, rule, "auto", [*marks, *unseen], winner)
+    kind: ConflictKind = "open" if rule == MANUAL else "auto"
+    return field_conflict(record_type, record_id, path, rule, kind, [*marks, *unseen], winner)
 
 
 def conflict_id(record_type: str, record_id: str, path: Path, writes: Sequence[Write]) -> str:

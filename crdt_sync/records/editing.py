@@ -22,7 +22,7 @@ from crdt_sync.records.planning import Planner, Tick
 from crdt_sync.records.view import DELETED_PATH, writes_under
 from crdt_sync.records.writes import DELETED, RECORD_MARK, DocWrites, Path, Write, same_value
 from crdt_sync.roles import Role
-from crdt_sync.rules.deletion import context_of, is_gone
+from crdt_sync.rules.deletion import MANUAL, context_of, is_gone
 from crdt_sync.schemas.model import RecordSchema
 
 Wishes: TypeAlias = Mapping[str | Path, Any] | Mapping[str, Any] | Iterable[tuple[str | Path, Any]]
@@ -61,7 +61,7 @@ def plan_edit(
     if standing.deleted:
         raise RecordDeleted("the record is deleted", hint="restore it first if it should come back")
     planner = Planner(schema, doc_writes, author, role, fresh=False)
-    planner.outlive((), standing.marks)
+    standing.outlived_by(planner)
     for path, value in _pairs(changes):
         planner.assign(path, value)
     return Edit(*planner.finish(tick))
@@ -106,13 +106,16 @@ def plan_delete(
 def plan_restore(
     schema: RecordSchema, doc_writes: DocWrites, *, author: Author, role: Role, tick: Tick
 ) -> Edit:
-    """Bring a deleted record back as it was. Of one that is not deleted nothing is written."""
+    """Bring a deleted record back as it was, or keep one whose deletion is an open conflict.
+
+    Of any other record nothing is written.
+    """
     schema.require_writer(role)
     doc_writes = schema.current(doc_writes)
     standing = _Standing(schema, doc_writes)
     if not standing.exists:
         raise RecordNotFound("the record does not exist", hint="create it first")
-    return standing.restore(author, role, tick) if standing.deleted else Edit()
+    return standing.restore(author, role, tick) if standing.deleted or standing.disputed else Edit()
 
 
 def plan_resolve(
@@ -143,7 +146,7 @@ def plan_resolve(
     if schema.field_at(path).shape != "value":
         raise ValidationError(".".join(path), "has no alternatives to choose from")
     planner = Planner(schema, doc_writes, author, role, fresh=False)
-    planner.outlive((), standing.marks)
+    standing.outlived_by(planner)
     if len(visible) > 1:
         planner.decide(path, value)
     else:
@@ -176,7 +179,7 @@ def _resolve_deletion(
     if standing.deleted:
         raise RecordDeleted("the record is deleted", hint="restore it first if it should come back")
     planner = Planner(schema, doc_writes, author, role, fresh=False)
-    planner.outlive((), standing.marks)
+    standing.outlived_by(planner)
     planner.settle(path, marks, gone=gone)
     remove, add, resolves = planner.finish(tick)
     return Edit(remove, add, [path, *(each for each in resolves if each != path)])
@@ -190,6 +193,12 @@ class _Standing:
         self.marks = doc_writes.get(DELETED_PATH, ())
         self.exists = len(doc_writes) > (1 if self.marks else 0)
         self.deleted = bool(self.marks) and is_gone(schema.delete.rule, self.marks, self._under())
+        self.disputed = bool(self.marks) and schema.delete.rule == MANUAL and not self.deleted
+        """Whether its deletion waits for a person's decision."""
+
+    def outlived_by(self, planner: Planner) -> None:
+        """An edit takes away the marks of deletions that the record stands against, unless disputed."""
+        planner.outlive((), () if self.disputed else self.marks)
 
     def delete(self, author: Author, role: Role, tick: Tick) -> Edit:
         context = context_of(self.marks, self._under())

@@ -6,10 +6,12 @@ for every author the last time the deleting device had seen (see `records.writes
 
 A write is *covered* when some visible deletion had seen it. Under `edit_wins` (the default) the record
 or row is gone while every visible write under it is covered; a single edit that no deletion had seen
-brings all of it back. Under `delete_wins` it is gone while any deletion is visible.
+brings all of it back. Under `delete_wins` it is gone while any deletion is visible. Under `manual`, for
+records only, it stands as under `edit_wins`, but provisionally: deletion and edits are an open conflict
+that an edit does not end. Somebody deletes the record again, restores it, or decides the conflict.
 
-Whoever edits what came back has seen the deletion and removes its mark; whoever creates again what is
-gone removes the old writes and the mark in one transaction and starts afresh.
+Under the other rules, whoever edits what came back has seen the deletion and removes its mark. Whoever
+creates again what is gone removes the old writes and the mark in one transaction and starts afresh.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from crdt_sync.hlc import Hlc
 from crdt_sync.records.changes import Value
 from crdt_sync.records.writes import Write
 
-DeleteRule: TypeAlias = Literal["edit_wins", "delete_wins"]
+DeleteRule: TypeAlias = Literal["edit_wins", "delete_wins", "manual"]
 EDIT_WINS: Final = "edit_wins"
 DELETE_WINS: Final = "delete_wins"
-DELETE_RULES: Final[tuple[DeleteRule, ...]] = (EDIT_WINS, DELETE_WINS)
+MANUAL: Final = "manual"
+DELETE_RULES: Final[tuple[DeleteRule, ...]] = (EDIT_WINS, DELETE_WINS, MANUAL)
 
 Coverage: TypeAlias = Mapping[str, int]
 """Array name of an author -> the last time of that author that is covered."""

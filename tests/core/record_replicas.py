@@ -81,6 +81,7 @@ def every_rule(delete: str = "edit_wins") -> RecordSchema:
 
 EDIT_WINS = every_rule()
 DELETE_WINS = every_rule("delete_wins")
+MANUAL = every_rule("manual")
 
 
 def author_of(number: int, incarnation: int = 1) -> Author:

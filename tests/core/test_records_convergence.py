@@ -13,7 +13,7 @@ from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 from crdt_sync.records.document import RecordDocument, merge_updates
 from crdt_sync.records.view import view
 from crdt_sync.schemas.model import RecordSchema
-from tests.core.record_replicas import DELETE_WINS, EDIT_WINS, RECORD_ID, Replica, check_state, meet
+from tests.core.record_replicas import DELETE_WINS, EDIT_WINS, MANUAL, RECORD_ID, Replica, check_state, meet
 
 VALUES = st.sampled_from(["a", "b", "draft", "done"])
 KEYS = st.sampled_from(["A", "B"])
@@ -76,7 +76,9 @@ def play(schema: RecordSchema, count: int, steps: list[Any], shuffle: random.Ran
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-@pytest.mark.parametrize("schema", [EDIT_WINS, DELETE_WINS], ids=["edit_wins", "delete_wins"])
+@pytest.mark.parametrize(
+    "schema", [EDIT_WINS, DELETE_WINS, MANUAL], ids=["edit_wins", "delete_wins", "manual"]
+)
 @settings(max_examples=120, deadline=None)
 @given(
     steps=st.lists(st.tuples(st.integers(0, 4), st.integers(-(10**9), 10**9), STEPS), max_size=30),

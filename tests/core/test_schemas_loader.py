@@ -99,8 +99,8 @@ RECORD_TYPE = [
 ]  # fmt: skip
 
 DELETING = [
-    ("edit_win", 11, "the delete rules are edit_wins and delete_wins; did you mean 'edit_wins'?"),
-    ("{rule: later}", 18, "the delete rules are edit_wins and delete_wins"),
+    ("edit_win", 11, "the delete rules are edit_wins, delete_wins and manual; did you mean 'edit_wins'?"),
+    ("{rule: later}", 18, "the delete rules are edit_wins, delete_wins and manual"),
     ("{role: [admin]}", 12, "x-delete has no option 'role'; did you mean 'roles'?"),
     ("{roles: admin}", 19, "roles must be a list of roles, such as [office, admin]"),
     ("{roles: []}", 19, "roles must be a list of roles, such as [office, admin]"),
