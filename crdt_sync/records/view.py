@@ -69,7 +69,7 @@ def view(
     if before is None or touched is None:
         values = reader.fields(schema.fields, (), paths)
     else:
-        specs = {name: spec for name, spec in schema.fields.items() if name in touched}
+        specs = {name: schema.fields[name] for name in touched if name in schema.fields}
         fresh = reader.fields(specs, (), [path for path in paths if path[0] in touched])
         values = _woven(schema.fields, before.values, fresh, touched)
         reader.conflicts += [each for each in before.field_conflicts if each.path[0] not in touched]
@@ -116,10 +116,10 @@ def _woven(
     touched: Collection[str],
 ) -> dict[str, Any]:
     """The values of both in the order of a view made from nothing: the schema's, then the unknown by name."""
+    if fresh.keys() == {name for name in touched if name in before}:
+        return {**before, **fresh}
     kept = {name: value for name, value in before.items() if name not in touched}
     kept.update(fresh)
-    if len(kept) == len(before) and all(name in before for name in fresh):
-        return {name: kept[name] for name in before}
     known = {name: kept[name] for name in specs if name in kept}
     unknown = sorted(name for name in kept if name not in specs)
     return {**known, **{name: kept[name] for name in unknown}}

@@ -149,6 +149,22 @@ def test_a_new_version_of_a_schema_views_old_records_anew(world: World) -> None:
     assert anna.engine.schemas()["job"].version == 2
 
 
+def test_a_change_under_a_fields_old_name_is_told_under_its_name_now(world: World) -> None:
+    anna = world.join("anna")
+    id = anna.create(PUMP)
+    world.settle()
+    text = JOB.replace("x-version: 1", "x-version: 2").replace(
+        "count: {type: integer}", "total: {type: integer, x-aliases: [count]}"
+    )
+    world.office.engine.add_schema(world.space, load_schema(text, source="test"))
+    anna.set(id, count=5)  # with the older schema: the newer one has not come yet
+    anna.connect()
+    anna.push()
+    (change,) = world.office.sync().changes
+    assert change.fields == ("total",)
+    assert change.record.values["total"] == 5
+
+
 def test_only_admins_carry_schemas(world: World) -> None:
     anna = world.join("anna")
     with pytest.raises(CrdtSyncError, match="may not"):

@@ -7,7 +7,7 @@ JSON; when the type's schema arrives, in the space's own `_schema` record, its r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,8 +153,11 @@ class Materialiser:
             was_standing = {conflict.id for conflict in before.conflicts}
             self.result.opened += sorted(now_standing - was_standing)
             self.result.closed += sorted(was_standing - now_standing)
-        if past is not None and touched is not None and record.json is not None and json is not None:
-            fields = _touched_fields(past.values, seen.values, touched)
+        if record.json is None:
+            fields = () if json is None else tuple(seen.values)
+        elif past is not None and touched is not None and json is not None:
+            names = touched if schema.old_names is None else schema.old_names.touched(touched)
+            fields = _touched_fields(past.values, seen.values, names)
         else:
             fields = _changed_fields(record.json, json)
         record.json, record.deleted, record.standing = json, seen.deleted, standing
@@ -196,17 +199,19 @@ def _changed_fields(before: str | None, after: str | None) -> tuple[str, ...]:
     return tuple(name for name in {**old, **new} if bytes(old.get(name, b"")) != bytes(new.get(name, b"")))
 
 
-def _touched_fields(before: dict[str, Any], after: dict[str, Any], touched: Iterable[str]) -> tuple[str, ...]:
+def _touched_fields(
+    before: dict[str, Any], after: dict[str, Any], touched: Collection[str]
+) -> tuple[str, ...]:
     """Those of the touched names whose value reads differently; JSON tells 1 from True and from 1.0."""
-    return tuple(
+    changed = [
         name
-        for name in {**before, **after}
-        if name in touched
-        and (
-            (name in before) != (name in after)
-            or (name in after and _to_json(before[name]) != _to_json(after[name]))
-        )
-    )
+        for name in touched
+        if (name in before) != (name in after)
+        or (name in after and _to_json(before[name]) != _to_json(after[name]))
+    ]
+    if len(changed) < 2:
+        return tuple(changed)
+    return tuple(name for name in {**before, **after} if name in changed)
 
 
 def sync_state(replica: Replica, no: int, standing: StandingState) -> SyncState:

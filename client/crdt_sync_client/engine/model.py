@@ -1,7 +1,8 @@
 """What goes into the engine and what comes out: plain values, no behaviour beyond their own shape.
 
 Operations describe one intended change each. Results and changes describe what happened. Nothing here
-holds a database handle or a live document, so every value may cross threads.
+holds a database handle or a live document, so every value may cross threads. What is made for every
+record that is received is a `msgspec.Struct`, three times as fast to make as a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
 from crdt_sync.roles import Role
@@ -89,8 +92,7 @@ Operation = CreateOp | UpdateOp | DeleteOp | RestoreOp | ResolveOp
 # Records and changes ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A record as the app sees it.
 
     `conflicts` are the ids of its open conflicts, `provisional` the dotted paths whose value is shown until
@@ -107,8 +109,7 @@ class Record:
     deleted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RecordChange:
+class RecordChange(msgspec.Struct, frozen=True):
     """One record that changed in one transaction. `fields` are the top-level names whose value differs.
 
     The record's values are shared with the engine: copy them before handing them to an app.
@@ -273,8 +274,7 @@ class QuarantinedEnvelope:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """What one received batch did, all of it in one transaction with its cursor.
 
     `reconnect`: the batch showed this store to be an older copy of itself (see `Welcomed`), or brought
