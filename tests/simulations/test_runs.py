@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from crdt_sync.records.document import RecordDocument
 from crdt_sync_client.engine import Engine
 from crdt_sync_sim import cli, commands
 from crdt_sync_sim.case import read_case, write_case
@@ -22,6 +20,7 @@ from crdt_sync_sim.minimise import minimise
 from crdt_sync_sim.run import Outcome, Simulation, simulate
 from crdt_sync_sim.scenario import Scenario, Workload
 from crdt_sync_sim.scenario_file import load_scenario
+from tests.simulations.planted import forget_some_merges
 
 SCENARIOS = sorted(commands.scenario_folder().glob("*.toml"))
 MonkeyPatch = pytest.MonkeyPatch
@@ -89,17 +88,6 @@ def planted(small: Scenario, rule: int, *, seeds: range = range(1, 6)) -> Outcom
         if any(violation.rule == rule for violation in outcome.violations):
             return outcome
     raise AssertionError(f"check {rule} did not see the planted bug")
-
-
-def forget_some_merges(patch: MonkeyPatch) -> None:
-    """Every ninth update is not merged when it is received, in silence: the same ones in every run."""
-    apply = RecordDocument.apply
-
-    def forgetful(document: RecordDocument, update: bytes) -> None:
-        if zlib.crc32(update) % 9:
-            apply(document, update)
-
-    patch.setattr(RecordDocument, "apply", forgetful)
 
 
 def test_1_a_device_that_leaves_out_a_merge_is_seen(small: Scenario, monkeypatch: MonkeyPatch) -> None:
