@@ -5,6 +5,7 @@ Values are made from the schema. Texts carry `CANARY`, so that one leaking in th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -65,12 +66,13 @@ def _record(device: DeviceNode, schema: RecordSchema, chance: Random, *, deleted
     if deleted:
         gone = [record for record in device.engine.query(schema.type, deleted=True) if record.deleted]
         return gone[min(int(chance.expovariate(0.5)), len(gone) - 1)] if gone else None
-    count = device.engine.count(schema.type)
-    if not count:
-        return None
     # Only the one is read: with a thousand records, all of them for each operation would be most of a run.
-    place = min(int(chance.expovariate(0.5)), count - 1)
-    return device.engine.query(schema.type, limit=1, offset=place)[0]
+    place = int(chance.expovariate(0.5))
+    found = device.engine.query(schema.type, limit=1, offset=place)
+    if not found and place:
+        last = max(device.engine.count(schema.type) - 1, 0)
+        found = device.engine.query(schema.type, limit=1, offset=last)
+    return found[0] if found else None
 
 
 def _schema(device: DeviceNode, chance: Random) -> RecordSchema | None:
@@ -139,7 +141,16 @@ def _change(spec: FieldSpec, record: Record, chance: Random) -> dict[Any, Any] |
 
 def draw_value(spec: FieldSpec, chance: Random) -> Any:
     """A value that the field takes, found by trying what its kind suggests; None where nothing fits."""
-    for candidate in _candidates(spec, chance):
+    if enum := spec.json_schema.get("enum"):
+        return spec.check(chance.choice(enum), spec.name)
+    if spec.is_bytes:
+        return _fitting(spec, [chance.randbytes(chance.choice([10, 200, 2000]))])
+    number, truth = chance.randrange(1000), chance.random() < 0.5
+    return _fitting(spec, (_MAKERS[kind][place](number, truth) for kind, place in _makers_for(spec)))
+
+
+def _fitting(spec: FieldSpec, candidates: Iterable[Any]) -> Any:
+    for candidate in candidates:
         try:
             return spec.check(candidate, spec.name)
         except Exception:  # noqa: S112 - the next candidate may fit
@@ -147,23 +158,52 @@ def draw_value(spec: FieldSpec, chance: Random) -> Any:
     return spec.default
 
 
-def _candidates(spec: FieldSpec, chance: Random) -> list[Any]:
-    if enum := spec.json_schema.get("enum"):
-        return [chance.choice(enum)]
-    number = chance.randrange(1000)
-    if spec.is_bytes:
-        return [chance.randbytes(chance.choice([10, 200, 2000]))]
-    kinds: dict[str, list[Any]] = {
-        "string": [
-            f"{CANARY} {number}",
-            f"2026-01-{number % 28 + 1:02d}",
-            f"2026-01-{number % 28 + 1:02d}T08:00:00Z",
-            str(RecordId(f"00000000-0000-4000-8000-{number:012d}")), "x", f"{CANARY} {'long ' * 20}",
-        ],
-        "integer": [number, number % 10, 1],
-        "number": [round(number / 10, 1), number % 10, 1],
-        "boolean": [chance.random() < 0.5],
-        "array": [[], [number]],
-        "object": [{}, {"a": number}],
-    }  # fmt: skip
-    return [value for kind in spec.types for value in kinds.get(kind, [])]
+_MAKERS: Final[dict[str, Sequence[Callable[[int, bool], Any]]]] = {
+    "string": [
+        lambda number, _: f"{CANARY} {number}",
+        lambda number, _: f"2026-01-{number % 28 + 1:02d}",
+        lambda number, _: f"2026-01-{number % 28 + 1:02d}T08:00:00Z",
+        lambda number, _: str(RecordId(f"00000000-0000-4000-8000-{number:012d}")),
+        lambda *_: "x",
+        lambda *_: f"{CANARY} {'long ' * 20}",
+    ],
+    "integer": [lambda number, _: number, lambda number, _: number % 10, lambda *_: 1],
+    "number": [lambda number, _: round(number / 10, 1), lambda number, _: number % 10, lambda *_: 1],
+    "boolean": [lambda _, truth: truth],
+    "array": [lambda *_: [], lambda number, _: [number]],
+    "object": [lambda *_: {}, lambda number, _: {"a": number}],
+}
+"""Per type of JSON, candidates for a value, from a number below 1,000 and a truth value."""
+
+
+def _makers_for(spec: FieldSpec) -> Sequence[tuple[str, int]]:
+    """The candidates to try, in order: without those at the start that do not fit whatever the number.
+
+    Trying one that does not fit makes an error with all its words, which is most of the cost of a value.
+    """
+    known = _known_makers.get(id(spec))
+    if known is None or known[0] is not spec:
+        every = [(kind, place) for kind in spec.types for place in range(len(_MAKERS.get(kind, ())))]
+        fits = [_fits(spec, kind, place) for kind, place in every]
+        start = fits.index(True) if True in fits else 0
+        if len(_known_makers) >= _MOST_KNOWN:
+            _known_makers.clear()
+        known = _known_makers[id(spec)] = spec, every[start:]
+    return known[1]
+
+
+def _fits(spec: FieldSpec, kind: str, place: int) -> bool:
+    """Whether a candidate fits for some number of a few."""
+    for number in _PROBES:
+        try:
+            spec.check(_MAKERS[kind][place](number, True), spec.name)
+        except Exception:  # noqa: S112 - another number may fit
+            continue
+        return True
+    return False
+
+
+_PROBES: Final = (0, 1, 5, 27, 150, 999)
+_MOST_KNOWN: Final = 4_096
+_known_makers: dict[int, tuple[FieldSpec, Sequence[tuple[str, int]]]] = {}
+"""By identity, as a spec has no hash; the spec is kept, so that its identity stays taken."""

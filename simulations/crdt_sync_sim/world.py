@@ -31,6 +31,9 @@ MICROSECONDS: Final = 1_000_000
 START_UNIX_MS: Final = 1_767_225_600_000
 """What the true wall clock shows when a world begins: 2026-01-01T00:00:00Z. Any fixed time would do."""
 
+_HASHED_AT_ONCE: Final = 256
+"""Lines of the trace."""
+
 Action = Callable[[], object]
 """Something to do; what it returns is ignored."""
 
@@ -103,16 +106,24 @@ class Trace:
         self.events: list[Event] = []
         self.count = 0
         self._hash = hashlib.sha256()
+        self._unhashed: list[str] = []
 
-    def add(self, event: Event) -> None:
+    def add(self, at_us: int, kind: str, node: str, detail: str) -> None:
         self.count += 1
-        self._hash.update(f"{event.at_us}|{event.kind}|{event.node}|{event.detail}\n".encode())
+        self._unhashed.append(f"{at_us}|{kind}|{node}|{detail}\n")
+        if len(self._unhashed) >= _HASHED_AT_ONCE:
+            self._hash_now()
         if self.keep:
-            self.events.append(event)
+            self.events.append(Event(at_us, kind, node, detail))
+
+    def _hash_now(self) -> None:
+        self._hash.update("".join(self._unhashed).encode())
+        self._unhashed.clear()
 
     @property
     def digest(self) -> str:
         """Hex SHA-256 over every event so far."""
+        self._hash_now()
         return self._hash.hexdigest()
 
 
@@ -162,7 +173,7 @@ class World:
 
     def note(self, kind: str, node: str, detail: str = "") -> None:
         """Put what just happened on record."""
-        self.trace.add(Event(self.now_us, kind, node, detail))
+        self.trace.add(self.now_us, kind, node, detail)
 
     def run(self, until_us: int, *, stop: Callable[[], bool] | None = None) -> bool:
         """Run events due up to `until_us`; True when `stop` ended it early.
