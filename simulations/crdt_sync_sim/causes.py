@@ -58,7 +58,8 @@ class Explanation:
 
 def explain(outcome: Outcome, *, seconds_to_spend: float = 15.0) -> Explanation | None:
     """The explanation of a failed run; None when it passed, or when the same seed gave another run now."""
-    if not outcome.failed or outcome.verdict == "unknown":
+    if not outcome.failed or outcome.verdict == "unknown" or not outcome.digest:
+        # Without a digest the run never ended: it took its process with it, and would take this one.
         return None
     deadline_s = time.monotonic() + seconds_to_spend
     traced = _traced(outcome)

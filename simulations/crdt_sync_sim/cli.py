@@ -98,7 +98,11 @@ def run(
     )
 
 
-@simulate.command(cls=Command, examples=("crdt-sync simulate replay sim-cases/swarm-37",))
+@simulate.command(
+    cls=Command,
+    short_help="Run a CASE again and say whether it ends as it did.",
+    examples=("crdt-sync simulate replay sim-cases/swarm-37",),
+)
 @_case_argument
 @_json_option
 def replay(case: Path, as_json: bool) -> None:
@@ -125,7 +129,11 @@ def minimise(case: Path, seconds: float, runs: int | None, as_json: bool) -> Non
     _commands(as_json=as_json).minimise(case, seconds, runs, as_json)
 
 
-@simulate.command(cls=Command, examples=("crdt-sync simulate explore --minutes 10",))
+@simulate.command(
+    cls=Command,
+    short_help="Try seed after seed; keep each new kind of failure.",
+    examples=("crdt-sync simulate explore --minutes 10",),
+)
 @click.option("--minutes", type=click.FloatRange(min=0.01), default=1.0, help="How long to go on.")
 @click.option("--scenario", "name", default="swarm", help="The scenario to draw from.")
 @click.option("--from", "first", type=int, default=1, help="The first seed.")
