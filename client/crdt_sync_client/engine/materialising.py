@@ -38,7 +38,9 @@ _INSERT_RECORD: Final = (
     "INSERT INTO records (no, space, opaque, type, id, json, deleted, standing)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_UPDATE_RECORD: Final = "UPDATE records SET json = ?, deleted = ?, standing = ? WHERE no = ?"
+_UPDATE_RECORD: Final = "UPDATE records SET json = ?, standing = ? WHERE no = ?"
+_UPDATE_DELETED: Final = "UPDATE records SET deleted = ? WHERE no = ?"
+"""Apart, because it is in an index: naming it would write a page of that with every change of a record."""
 _INSERT_DOCUMENT: Final = "INSERT INTO documents (record, state, heads) VALUES (?, ?, ?)"
 _UPDATE_DOCUMENT: Final = "UPDATE documents SET state = ?, heads = ? WHERE record = ?"
 
@@ -62,6 +64,7 @@ class Materialiser:
         self._now_ms = replica.now_ms()
         self._records: list[tuple[Any, ...]] = []
         self._record_updates: list[tuple[Any, ...]] = []
+        self._deleted_updates: list[tuple[Any, ...]] = []
         self._documents: list[tuple[Any, ...]] = []
         self._document_updates: list[tuple[Any, ...]] = []
         self._audit = AuditRows()
@@ -78,7 +81,7 @@ class Materialiser:
         if record.stored:
             self._document_updates.append((encoded, heads, record.no))
             if changed:
-                self._record_updates.append((record.json, record.deleted, standing, record.no))
+                self._record_updates.append((record.json, standing, record.no))
         else:
             record.stored = True
             self._documents.append((record.no, encoded, heads))
@@ -115,7 +118,7 @@ class Materialiser:
                 record = self._replica.records.find(space, OpaqueId(opaque), self._replica.author)
                 if record is not None and self._look(record):
                     standing = encode_standing(record.standing)
-                    self._record_updates.append((record.json, record.deleted, standing, record.no))
+                    self._record_updates.append((record.json, standing, record.no))
 
     def save(self) -> Materialised:
         """Write everything: one prepared statement per table."""
@@ -123,6 +126,7 @@ class Materialiser:
         for sql, rows in (
             (_INSERT_RECORD, self._records),
             (_UPDATE_RECORD, self._record_updates),
+            (_UPDATE_DELETED, self._deleted_updates),
             (_INSERT_DOCUMENT, self._documents),
             (_UPDATE_DOCUMENT, self._document_updates),
         ):
@@ -160,6 +164,8 @@ class Materialiser:
             fields = _touched_fields(past.values, seen.values, names)
         else:
             fields = _changed_fields(record.json, json)
+        if seen.deleted != record.deleted:
+            self._deleted_updates.append((seen.deleted, record.no))
         record.json, record.deleted, record.standing = json, seen.deleted, standing
         self.result.changes.append(
             RecordChange(
