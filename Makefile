@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
+# Of the simulator: seeds of the small scenario, and processes.
+SEEDS ?= 1500
+JOBS ?= 2
 
-.PHONY: demo test lint format bench clean help
+.PHONY: demo test simulate lint format bench clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,6 +26,12 @@ demo: $(STAMP) ## a relay and three devices: offline edits, merge, a conflict re
 
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadgroup
+
+simulate: $(STAMP) ## 1,500 seeds of ten minutes with every fault, some on simulated disks, some larger ones
+	@$(BIN)/crdt-sync simulate run small --seeds 1..$(SEEDS) --jobs $(JOBS)
+	@$(BIN)/crdt-sync simulate run small --storage disk --seeds 1..100 --jobs $(JOBS)
+	@$(BIN)/crdt-sync simulate run swarm --seeds 1..30 --jobs $(JOBS)
+	@$(BIN)/crdt-sync simulate run swarm_disk --seeds 31..50 --jobs $(JOBS)
 
 lint: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -1,8 +1,8 @@
 """Run benchmark workloads: `python benchmarks/run.py WORKLOAD [--json]`, or `all`.
 
-Workloads: initial, delta, latency, throughput, fanout, size; and real, which needs a file of real work orders
-and is not in `all`. Each starts its own relay process and
-devices on loopback and ends by itself. With `--json` each prints one line; without, a table for people.
+Workloads: initial, delta, latency, throughput, fanout, size, each with a relay process of its own and devices
+on loopback; simulator, which runs scenarios in virtual time; and real, which needs a file of real work orders
+and is not in `all`. Each ends by itself. With `--json` each prints one line; without, a table for people.
 Figures and how they are read: docs/benchmarks.md.
 """
 
@@ -23,7 +23,7 @@ if str(ROOT) not in sys.path:
 
 from benchmarks.harness import machine
 
-WORKLOADS = ("initial", "delta", "latency", "throughput", "fanout", "size")
+WORKLOADS = ("initial", "delta", "latency", "throughput", "fanout", "size", "simulator")
 SIZES = {
     "initial": "records",
     "delta": "records",
@@ -31,6 +31,7 @@ SIZES = {
     "throughput": "writes",
     "fanout": "edits",
     "size": "edits",
+    "simulator": "seeds",
     "real": "edits",
 }
 TIMEOUT_S = 600
@@ -47,9 +48,11 @@ async def measure(workload: str, size: int | None) -> dict[str, Any]:
 @click.command(epilog="Example: python benchmarks/run.py latency --json")
 @click.argument("workload", type=click.Choice([*WORKLOADS, "real", "all"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per workload.")
-@click.option("--size", type=int, default=None, help="Records, edits or writes instead of the default.")
+@click.option(
+    "--size", type=int, default=None, help="Records, edits, writes or seeds instead of the default."
+)
 def main(workload: str, as_json: bool, size: int | None) -> None:
-    """Measure WORKLOAD with its own relay process and devices on loopback."""
+    """Measure WORKLOAD, as docs/benchmarks.md says."""
     for name in WORKLOADS if workload == "all" else (workload,):
         figures = asyncio.run(measure(name, size))
         if as_json:
