@@ -72,18 +72,24 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
     _check_against_meta(root, problems)
     if problems.found:
         return None
-    title = root.get("title")
     return RecordSchema(
         type=record_type,
         version=version,
-        title=str(title.value) if isinstance(title, ScalarNode) else record_type,
+        title=_note(root, "title") or record_type,
         fields=fields,
         delete=delete,
         text=text,
         source=problems.source,
         write_roles=write_roles,
         parent=parent,
+        description=_note(root, "description"),
+        comment=_note(root, "$comment"),
     )
+
+
+def _note(root: MapNode, keyword: str) -> str:
+    node = root.get(keyword)
+    return str(node.value) if isinstance(node, ScalarNode) else ""
 
 
 def _check_root_constants(root: MapNode, problems: Problems) -> None:

@@ -168,7 +168,10 @@ class FieldSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordSchema:
-    """A record type. `text` is the YAML it was made from, `source` says where that came from."""
+    """A record type. `text` is the YAML it was made from, `source` says where that came from.
+
+    `description` is a sentence about it, `comment` the schema's own note on where it belongs (`$comment`).
+    """
 
     type: str
     version: int
@@ -179,6 +182,8 @@ class RecordSchema:
     source: str
     write_roles: frozenset[Role] = WRITERS
     parent: Parent | None = None
+    description: str = ""
+    comment: str = ""
     defaults: Mapping[str, Value] = field(init=False)
     old_names: OldNames | None = field(init=False)
     has_texts: bool = field(init=False)

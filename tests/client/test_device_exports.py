@@ -90,7 +90,9 @@ def test_everything_public_says_what_it_is() -> None:
 
 
 def test_a_shipped_type_is_found_by_name_and_a_file_by_path(tmp_path: Path) -> None:
-    assert "work_order" in shipped_types()
+    files = (Path(__file__).resolve().parents[2] / "schemas").glob("*.yaml")
+    assert shipped_types() == sorted(file.stem for file in files)
+    assert {"work_order", "daily_work_record", "volunteer", "citizen_report", "todo"} <= set(shipped_types())
     shipped = find_schema("work_order")
     assert shipped.type == "work_order"
     own = tmp_path / "own.yaml"

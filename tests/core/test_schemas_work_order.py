@@ -19,6 +19,7 @@ SCHEMAS = ROOT / "schemas"
 REAL = ROOT.parent / "shared" / "data" / "excavators-cleaned.csv"
 
 RULES = {
+    "server_id": "once",
     "title": "register",
     "description": "register",
     "type": "register",
