@@ -1,10 +1,10 @@
 """Makes a failing run small for as long as it still fails in the same way, within seconds.
 
-In turn: events are left out by delta debugging (Zeller and Hildebrandt, 2002: halves first, then quarters,
-down to single events), then whole devices with their events, then time: everything happens sooner and lasts
-shorter, and the bound for settling shrinks. Then events once more. Events have streams of their own, so
-leaving one out does not reshuffle the others. "The same way" is the same rule broken, or the same error
-from the same place, whichever records and devices it hits.
+In turn: whole devices are left out with their events, then all events of one kind, then events by delta
+debugging (Zeller and Hildebrandt, 2002: halves first, then quarters, down to single events), then time:
+everything happens sooner and lasts shorter, and the bound for settling shrinks. Then events once more.
+Events have streams of their own, so leaving one out does not reshuffle the others. "The same way" is the
+same rule broken, or the same error from the same place, whichever records and devices it hits.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def minimise(
     shrinking = _Shrinking(failing, time.monotonic() + seconds, max_runs, progress)
     finished = True
     try:
+        shrinking.leave_out_devices()
+        shrinking.leave_out_kinds()
         shrinking.leave_out_events()
         shrinking.leave_out_devices()
         shrinking.shorten()
@@ -84,19 +86,27 @@ class _Shrinking:
         self._progress(self.runs, len(self.best.events))
         return same
 
+    def leave_out_kinds(self) -> None:
+        """All events of one action at once; then those of one action on one device."""
+        for group in (_action, _action_and_device):
+            for kind in dict.fromkeys(map(group, self.best.events)):
+                rest = [event for event in self.best.events if group(event) != kind]
+                if len(rest) < len(self.best.events):
+                    self._fails(self.best.scenario, rest)
+
     def leave_out_events(self) -> None:
-        events, parts = list(self.best.events), 2
-        while events:
-            size = -(-len(events) // parts)
-            for start in range(0, len(events), size):
-                rest = events[:start] + events[start + size :]
-                if self._fails(self.best.scenario, rest):
-                    events, parts = rest, max(parts - 1, 2)
-                    break
-            else:
-                if parts >= len(events):
-                    break
-                parts = min(parts * 2, len(events))
+        """Halves, quarters and so on; single events until none of them can be left out."""
+        size = max(len(self.best.events) // 2, 1)
+        while True:
+            start, before = 0, len(self.best.events)
+            while start < len(self.best.events):
+                events = list(self.best.events)
+                if not self._fails(self.best.scenario, events[:start] + events[start + size :]):
+                    start += size
+            if size > 1:
+                size //= 2
+            elif len(self.best.events) in (0, before):
+                return
 
     def leave_out_devices(self) -> None:
         for name in list(self.best.scenario.devices):
@@ -137,6 +147,14 @@ class _Shrinking:
         duration_s = round(scenario.duration_s * share, 6)
         events = [_sooner(event, share) for event in self.best.events]
         return duration_s >= MIN_DURATION_S and self._fails(replace(scenario, duration_s=duration_s), events)
+
+
+def _action(event: Scheduled) -> str:
+    return event.action
+
+
+def _action_and_device(event: Scheduled) -> str:
+    return f"{event.action} {event.arguments.get('device', event.arguments.get('node'))}"
 
 
 def _sooner(event: Scheduled, share: float) -> Scheduled:

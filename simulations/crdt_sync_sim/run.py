@@ -178,7 +178,10 @@ class Simulation(Site):
                 items = device.engine.outbox()
                 problem = device.sync.problem
                 state = ", ".join(sorted({item.state for item in items})) or "empty"
-                details.append(f"{device.name}: outbox {len(items)} ({state}); {problem or 'no error'}")
+                details.append(
+                    f"{device.name}: outbox {len(items)} ({state}); waits for {device.sync.waits_for};"
+                    f" {problem or 'no error'}"
+                )
         return Violation(
             7, f"not converged {self.scenario.settle_s:g} s after everything healed", tuple(details),
             devices=tuple(stuck),

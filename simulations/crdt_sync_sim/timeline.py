@@ -12,6 +12,7 @@ from html import escape
 from typing import Final
 
 from crdt_sync_sim.causes import Explanation
+from crdt_sync_sim.checks import how_telling
 from crdt_sync_sim.run import Outcome
 from crdt_sync_sim.scenario import RELAY
 from crdt_sync_sim.timeline_bands import BAND_NAMES, bands, poor_links
@@ -44,6 +45,7 @@ _MARKS: Final = {
     "quarantine": ("square", "#cf222e", "envelope put aside"),
     "backup": ("square", "#54aeff", "backup taken"),
     "restore_backup": ("square", "#0969da", "backup put back"),
+    "clock": ("triangle", "#9a6700", "clock set wrong"),
     "wipe": ("square", "#4d0009", "wiped"),
     "welcome": ("tick", "#0969da", "connected"),
 }
@@ -87,6 +89,7 @@ class _Picture:
         self._messages()
         for event in self._events:
             self._mark(event)
+        self._clocks()
         self._first_bad()
         height = self._legend(self._bottom + 34)
         return (
@@ -122,7 +125,8 @@ class _Picture:
             f" {figures.conflicts_standing} open · {figures.bytes:,} bytes"
         )
         if outcome.failed:
-            reason = outcome.violations[0].message if outcome.violations else outcome.error.strip()[-120:]
+            first = min(outcome.violations, key=how_telling, default=None)
+            reason = outcome.error.strip()[-120:] if first is None else first.message
             summary = f"{reason} · {summary}"
         yield f'<text x="16" y="46" class="s">{escape(_cut(summary, WIDTH - 32))}</text>'
 
@@ -187,7 +191,7 @@ class _Picture:
     def _poor_links(self) -> None:
         for link in poor_links(self._outcome, self._healed_us):
             self._used.add("link")
-            x, end, y = self._x(link.start_us), self._x(link.end_us), self._y(link.lane) + 20
+            x, end, y = self._x(link.start_us), self._x(link.end_us), self._y(link.lane) + 17
             self._parts.append(
                 f'<line x1="{x}" y1="{y}" x2="{end}" y2="{y}" stroke="#bc4c00" stroke-width="2"'
                 f' stroke-dasharray="2 3"><title>{escape(link.what)}</title></line>'
@@ -228,6 +232,14 @@ class _Picture:
         at_s = (event.at_us - self._start_us) / 1e6
         hint = f"{at_s:.3f} s  {event.node}  {event.kind} {event.detail}"
         self._parts.append(_shape(shape, colour, self._x(event.at_us), y, hint))
+
+    def _clocks(self) -> None:
+        for event in self._outcome.events:
+            if event.action == "clock":
+                self._used.add("clock")
+                x = self._x(self._start_us + seconds(event.at_s))
+                y = self._y(str(event.arguments["node"])) - 10
+                self._parts.append(_shape(*_MARKS["clock"][:2], x, y, str(event)))
 
     def _first_bad(self) -> None:
         explanation = self._explanation
@@ -339,6 +351,9 @@ def _shape(shape: str, colour: str, x: float, y: float, hint: str) -> str:
         case "cross":
             path = f"M{x - 5},{y - 5}L{x + 5},{y + 5}M{x - 5},{y + 5}L{x + 5},{y - 5}"
             return f'<path d="{path}" stroke="{colour}" stroke-width="2.5" fill="none">{title}</path>'
+        case "triangle":
+            points = f"{x - 5},{y - 4} {x + 5},{y - 4} {x},{y + 5}"
+            return f'<polygon points="{points}" fill="{colour}">{title}</polygon>'
         case "square":
             return f'<rect x="{x - 4}" y="{y - 4}" width="8" height="8" fill="{colour}">{title}</rect>'
         case _:
