@@ -30,6 +30,9 @@ SILENT_MS: Final = 300_000
 """For how long it is then passed over, for those records."""
 DECLINED_MS: Final = 2_000
 """A decline usually means own updates on their way; those arrive soon."""
+NEVER_MS: Final = 2**63 - 1
+"""When nothing is due at all."""
+_AT_ONCE_MS: Final = 0
 _REMEMBERED: Final = 65_536
 """Records whose short tails are remembered; beyond, they are counted again when they next grow."""
 
@@ -37,11 +40,12 @@ PeerT = TypeVar("PeerT")
 
 
 class _Tail(Generic[PeerT]):
-    __slots__ = ("asked", "changed_ms", "length", "passed")
+    __slots__ = ("asked", "length", "passed", "rest_ms")
 
-    def __init__(self, length: int, changed_ms: int) -> None:
+    def __init__(self, length: int, rest_ms: int) -> None:
         self.length = length
-        self.changed_ms = changed_ms
+        self.rest_ms = rest_ms
+        """From when on nobody is writing to the record, unless it grows again."""
         self.asked = False
         self.passed: dict[PeerT, int] = {}
         """Until when a device is not asked for this record again."""
@@ -64,11 +68,13 @@ class CompactionPlanner(Generic[PeerT]):
         self._count = count
         self._short: dict[OpaqueId, int] = {}
         self._long: dict[OpaqueId, _Tail[PeerT]] = {
-            record: _Tail(length, now_ms) for record, length in known if length >= SHORT_TAIL
+            record: _Tail(length, now_ms + IDLE_MS) for record, length in known if length >= SHORT_TAIL
         }
         self._asked: dict[PeerT, _Asked] = {}
         self.urgent = False
         """A tail has become very long, or a device free again: plan now, not at the next tick."""
+        self.due_ms = now_ms if self._long else NEVER_MS
+        """Before this time `plan` has nothing to say, whoever there is."""
 
     def grew(self, record: OpaqueId, now_ms: int) -> None:
         """One more update of the record is in the log. Call it when the log already has it, or will."""
@@ -82,19 +88,21 @@ class CompactionPlanner(Generic[PeerT]):
                 self._short[record] = length
                 return
             self._short.pop(record, None)
-            self._long[record] = _Tail(length, now_ms)
-            return
-        tail.length += 1
-        tail.changed_ms = now_ms
-        if tail.length == LONG_TAIL:
-            self.urgent = True
+            tail = self._long[record] = _Tail(length, 0)
+        else:
+            tail.length += 1
+            if tail.length == LONG_TAIL:
+                self.urgent = True
+        tail.rest_ms = now_ms if rare("compaction_early") else now_ms + IDLE_MS
+        self.due_ms = min(self.due_ms, now_ms if self.urgent else tail.rest_ms)
 
     def compacted(self, record: OpaqueId, remaining: int) -> None:
         """A snapshot was stored; that many updates are not covered by it."""
         tail = self._long.pop(record, None)
         if remaining >= SHORT_TAIL:
-            kept = self._long[record] = _Tail(remaining, tail.changed_ms if tail else 0)
+            kept = self._long[record] = _Tail(remaining, tail.rest_ms if tail else 0)
             kept.asked = tail is not None and tail.asked
+            self.due_ms = _AT_ONCE_MS
         else:
             self._short[record] = remaining
 
@@ -109,7 +117,9 @@ class CompactionPlanner(Generic[PeerT]):
     def gone(self, peer: PeerT) -> None:
         """The device's connection has ended."""
         asked = self._asked.pop(peer, None)
-        self._release(asked.records if asked is not None else ())
+        if asked is not None:
+            self.due_ms = _AT_ONCE_MS
+            self._release(asked.records)
 
     def _passes(self, peer: PeerT, records: Sequence[OpaqueId], now_ms: int) -> None:
         asked = self._asked.get(peer)
@@ -118,6 +128,7 @@ class CompactionPlanner(Generic[PeerT]):
         for record in asked.records.intersection(records):
             asked.records.discard(record)
             self._pass_over(peer, record, now_ms, now_ms + DECLINED_MS)
+        self.due_ms = _AT_ONCE_MS
         if not asked.records:
             del self._asked[peer]
             self.urgent = True
@@ -146,24 +157,35 @@ class CompactionPlanner(Generic[PeerT]):
         requests: list[tuple[PeerT, list[OpaqueId]]] = [
             (peer, []) for peer in peers if peer not in self._asked
         ]
-        if not requests:
-            return []
-        room = len(requests) * MAX_COMPACT_RECORDS
-        for record, tail in self._long.items():
-            busy = tail.length < LONG_TAIL and now_ms - tail.changed_ms < IDLE_MS
-            if tail.asked or (busy and not rare("compaction_early")):
-                continue
-            taker = self._taker(requests, tail, now_ms)
-            if taker is not None:
-                tail.asked = True
-                taker.append(record)
-                room -= 1
-                if not room:
-                    break
+        due_ms = self._distribute(requests, now_ms)
         requests = [(peer, records) for peer, records in requests if records]
         for peer, records in requests:
             self._asked[peer] = _Asked(records, now_ms)
+        self.due_ms = min([due_ms, *(asked.at_ms + ANSWER_MS for asked in self._asked.values())])
         return requests
+
+    def _distribute(self, requests: list[tuple[PeerT, list[OpaqueId]]], now_ms: int) -> int:
+        """Give each device that is free its records, and say when some are due that were not given."""
+        room = len(requests) * MAX_COMPACT_RECORDS
+        if not room and self._long:
+            return now_ms
+        due_ms = NEVER_MS
+        for record, tail in self._long.items():
+            if tail.asked:
+                continue
+            if tail.length < LONG_TAIL and now_ms < tail.rest_ms:
+                due_ms = min(due_ms, tail.rest_ms)
+                continue
+            taker = self._taker(requests, tail, now_ms)
+            if taker is None:
+                due_ms = now_ms
+                continue
+            tail.asked = True
+            taker.append(record)
+            room -= 1
+            if not room:
+                return now_ms
+        return due_ms
 
     @staticmethod
     def _taker(

@@ -56,6 +56,7 @@ from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_REASON_CHARS, Limits
 from crdt_sync.protocol.relay_session import bye_of
 from crdt_sync.rare import rare
 from crdt_sync_server.checking import Checked, check_envelopes
+from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.signatures import Claim, verify_here
 from crdt_sync_server.snapshots import Accepted, Rejected
@@ -108,6 +109,8 @@ class RelayEngine:
         self._limits = limits
         self._spaces: dict[SpaceId, Space] = {}
         self._peers: dict[SpaceId, dict[Peer, None]] = {}
+        self.due_ms = NEVER_MS
+        """Before this time (Unix milliseconds) `tick` has nothing to do, unless frames are processed."""
 
     @property
     def relay_id(self) -> RelayId:
@@ -156,6 +159,7 @@ class RelayEngine:
         for space in batch.touched.values():
             if space.planner.urgent:
                 batch.effects += self._ask(space, now_ms)
+            self.due_ms = min(self.due_ms, space.planner.due_ms)
         self._rest()
         return acks + batch.effects
 
@@ -304,6 +308,7 @@ class RelayEngine:
         space = self._spaces.get(peer.space)
         if space is not None:
             space.planner.gone(peer)
+            self.due_ms = min(self.due_ms, space.planner.due_ms)
 
     # Membership
 
@@ -368,10 +373,15 @@ class RelayEngine:
     def tick(self, now_ms: int) -> list[Effect]:
         """Ask devices to compact what is due. Call it twice a second or so."""
         effects: list[Effect] = []
-        for space_id in list(self._peers):
+        if now_ms < self.due_ms:
+            return effects
+        self.due_ms = NEVER_MS
+        for space_id in self._peers:
             space = self._spaces.get(space_id)
             if space is not None:
-                effects += self._ask(space, now_ms)
+                if space.planner.due_ms <= now_ms:
+                    effects += self._ask(space, now_ms)
+                self.due_ms = min(self.due_ms, space.planner.due_ms)
         return effects
 
     def _ask(self, space: Space, now_ms: int) -> list[Effect]:

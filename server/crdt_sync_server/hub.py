@@ -1,7 +1,7 @@
 """The hub: the switchboard, the one engine, and the rhythm between them, in asyncio.
 
 Frames of all connections that arrive while a commit runs go into the next one; there is one commit at a time.
-Between commits the engine is asked twice a second whether anything is due.
+Twice a second the engine is asked for what is due, if anything is.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Hub:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                if self.connections:
+                if self.connections and self._engine.due_ms <= self._clock():
                     self._switchboard.spread(await self._thread.run(lambda: self._engine.tick(self._clock())))
                 if self._untidy and time.monotonic() - self._last_commit_s > IDLE_S:
                     self._untidy = False

@@ -16,6 +16,7 @@ from typing import Final, cast
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.protocol.frames import Bye, Push, Refuse, encode
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
+from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.delivery import ReadPage
 from crdt_sync_server.effects import Close, Effect, Peer, Send
 from crdt_sync_server.engine import RelayEngine
@@ -40,7 +41,7 @@ TICK_US: Final = seconds(0.5)
 BUSY_US: Final = seconds(10)
 QUIET_TICK_US: Final = seconds(30)
 """After `BUSY_US` without a frame, ticks come this far apart: only long time-outs can be due then, and a
-simulated week would be a million ticks."""
+simulated week would be a million ticks. A clock that jumps is noticed as late."""
 NEW_DATABASE: Final = ("PRAGMA page_size=2048", "PRAGMA auto_vacuum=INCREMENTAL")
 """As in `crdt_sync_server.storage.sqlite.connect_storage`."""
 KEPT_PUSHES: Final = 6
@@ -93,7 +94,7 @@ class RelayNode(Node):
         self.switchboard = Switchboard(self._entropy)
         self.world.note("start", self.name)
         self.network.listen(self.name, self._accept)
-        self._next_tick = self.later(TICK_US, self._tick)
+        self._tick_when_due()
 
     def _open(self) -> None:
         connection = self.storage.connect()
@@ -225,9 +226,6 @@ class RelayNode(Node):
     # Commits
 
     def _arrived(self) -> None:
-        if self.world.now_us - self._last_frame_us > BUSY_US and self._next_tick is not None:
-            self._next_tick.cancel()
-            self._next_tick = self.later(TICK_US, self._tick)
         self._last_frame_us = self.world.now_us
         self.peak_waiting = max(self.peak_waiting, self.switchboard.waiting)
         self._commit_soon()
@@ -250,6 +248,7 @@ class RelayNode(Node):
         self.switchboard.committed(batch, effects)
         self._commit_soon()
         self._write_woken()
+        self._tick_when_due()
 
     def _keep_some(self, batch: Sequence[Waiting], effects: Sequence[Effect]) -> None:
         refused = {e.peer for e in effects if isinstance(e, Send) and isinstance(e.frame, Refuse)}
@@ -262,13 +261,27 @@ class RelayNode(Node):
                 if len(kept) < KEPT_PUSHES:
                     kept.append(frame)
 
+    # Ticks
+
+    def _tick_when_due(self) -> None:
+        """The product ticks all the time; here only ticks that may have something to do are events."""
+        due_ms = self.engine.due_ms
+        if due_ms == NEVER_MS:
+            return
+        delay_us = max(TICK_US, min((due_ms - self.clock.now_ms()) * 1000, QUIET_TICK_US))
+        if self.world.now_us - self._last_frame_us > BUSY_US:
+            delay_us = QUIET_TICK_US
+        timer = self._next_tick
+        if timer is not None and timer.waiting:
+            if timer.at_us <= self.world.now_us + delay_us:
+                return
+            timer.cancel()
+        self._next_tick = self.later(delay_us, self._tick)
+
     def _tick(self) -> None:
-        try:
-            self.switchboard.spread(self.engine.tick(self.clock.now_ms()))
-            self._write_woken()
-        finally:
-            quiet = self.world.now_us - self._last_frame_us > BUSY_US
-            self._next_tick = self.later(QUIET_TICK_US if quiet else TICK_US, self._tick)
+        self.switchboard.spread(self.engine.tick(self.clock.now_ms()))
+        self._write_woken()
+        self._tick_when_due()
 
 
 def _dbapi(connection: Connection) -> sqlite3.Connection:

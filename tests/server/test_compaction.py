@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.limits import MAX_COMPACT_RECORDS
 from crdt_sync_server.compaction import (
@@ -9,6 +12,7 @@ from crdt_sync_server.compaction import (
     DECLINED_MS,
     IDLE_MS,
     LONG_TAIL,
+    NEVER_MS,
     SHORT_TAIL,
     SILENT_MS,
     CompactionPlanner,
@@ -105,7 +109,17 @@ def test_a_device_that_goes_away_leaves_its_records_to_others() -> None:
     plan = planner((R1, SHORT_TAIL))
     plan.plan(["a"], IDLE_MS)
     plan.gone("a")
+    assert plan.due_ms <= IDLE_MS
     assert plan.plan(["b"], IDLE_MS) == [("b", [R1])]
+
+
+def test_what_a_snapshot_left_uncovered_is_looked_at_again() -> None:
+    plan = planner()
+    grown(plan, R1, LONG_TAIL)
+    plan.plan([], 0)
+    plan.compacted(R1, SHORT_TAIL)
+    assert plan.plan(["a"], 0) == []
+    assert plan.due_ms == IDLE_MS
 
 
 def test_what_came_meanwhile_counts_on() -> None:
@@ -123,3 +137,52 @@ def test_declining_what_was_not_asked_is_nothing() -> None:
     plan = planner((R1, SHORT_TAIL))
     plan.declined("a", [R1], 0)
     assert plan.plan(["a"], IDLE_MS) == [("a", [R1])]
+
+
+def test_it_says_when_something_is_due() -> None:
+    plan = planner()
+    assert plan.due_ms == NEVER_MS
+    grown(plan, R1, SHORT_TAIL, now_ms=1_000)
+    assert plan.due_ms == 1_000 + IDLE_MS
+    grown(plan, R1, 1, now_ms=2_000)
+    assert plan.plan(["a"], plan.due_ms) == []
+    assert plan.due_ms == 2_000 + IDLE_MS
+    asked_ms = plan.due_ms + 5
+    assert plan.plan([], asked_ms) == []
+    assert plan.due_ms <= asked_ms, "as soon as there is a device"
+    assert plan.plan(["a"], asked_ms) == [("a", [R1])]
+    assert plan.due_ms == asked_ms + ANSWER_MS
+    plan.compacted(R1, 0)
+    plan.answered("a", R1, asked_ms)
+    assert plan.plan(["a"], asked_ms) == []
+    assert plan.due_ms == NEVER_MS
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("grow"), st.integers(0, 2), st.integers(1, LONG_TAIL)),
+    st.tuples(st.just("compact"), st.integers(0, 2), st.integers(0, SHORT_TAIL + 1)),
+    st.tuples(st.just("decline"), st.integers(0, 2), st.sampled_from("ab")),
+    st.tuples(st.just("gone"), st.just(0), st.sampled_from("ab")),
+    st.tuples(st.just("wait"), st.just(0), st.sampled_from([100, IDLE_MS, ANSWER_MS, SILENT_MS])),
+    st.tuples(st.just("plan"), st.just(0), st.sampled_from([("a",), ("a", "b"), ("b",)])),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_nobody_is_asked_before_something_is_due(steps: list[tuple[str, int, object]]) -> None:
+    plan, now_ms = planner((record(9), SHORT_TAIL)), 0
+    for what, number, extra in steps:
+        match what, extra:
+            case "grow", int(count):
+                grown(plan, record(number), count, now_ms)
+            case "compact", int(remaining):
+                plan.compacted(record(number), remaining)
+            case "decline", str(peer):
+                plan.declined(peer, [record(number), record(9)], now_ms)
+            case "gone", str(peer):
+                plan.gone(peer)
+            case "wait", int(passed_ms):
+                now_ms += passed_ms
+            case "plan", tuple(peers):
+                due = plan.due_ms <= now_ms
+                assert not plan.plan(peers, now_ms) or due
