@@ -316,8 +316,10 @@ class RelayEngine:
         space = self._space_of(batch, peer)
         try:
             if peer.invite is not None:
-                payload = parse_entry(frame.entry).payload
-                if not isinstance(payload, Join) or payload.invite_id != peer.invite:
+                entry = parse_entry(frame.entry)
+                joins = isinstance(entry.payload, Join) and entry.payload.invite_id == peer.invite
+                # Who joined with another invite, and was not told, may ask for it with this one.
+                if not joins and space.members.position_of(entry.hash) is None:
                     raise PermissionDenied("an invite lets its holder join, and nothing else")
             sequence = space.append_entry(frame.entry, batch.now_ms)
         except CrdtSyncError as exc:

@@ -352,6 +352,27 @@ def test_a_guest_may_only_join_with_the_invite_it_holds(engine: Relay, space: Te
     assert engine.answer(guest, Append(another_invite), AppendRefused).code == "permission"
 
 
+def test_who_joined_and_was_not_told_may_ask_with_another_invite(engine: Relay, space: TestSpace) -> None:
+    admin = engine.connect(space.founder)
+    first, secret = space.invite(Role.FIELD)
+    engine.answer(admin, Append(first), Appended)
+    guest = Peer(NONCE)
+    engine.answer(guest, invite_hello(space.id, secret, NONCE, engine.engine.relay_id), Welcome)
+    join_entry, _ = space.join(secret)
+    engine.answer(guest, Append(join_entry), Appended)
+
+    second, other_secret = space.invite(Role.FIELD)
+    engine.answer(admin, Append(second), Appended)
+    again = Peer(NONCE)
+    engine.answer(again, invite_hello(space.id, other_secret, NONCE, engine.engine.relay_id), Welcome)
+    before = engine.dump()
+    assert engine.answer(again, Append(join_entry), Appended).members_head == space.log.head
+    assert engine.dump() == before
+    # The invite was not used up by that.
+    another, _ = space.join(other_secret)
+    engine.answer(again, Append(another), Appended)
+
+
 def test_only_admins_change_the_members(engine: Relay, space: TestSpace) -> None:
     device = join(engine, space)
     peer = engine.connect(device)

@@ -14,6 +14,7 @@ from crdt_sync.crypto.space_keys import SpaceKeys
 from crdt_sync.errors import CrdtSyncError, PermissionDenied, UnknownSpace
 from crdt_sync.ids import SpaceId, keyed_record_id
 from crdt_sync.membership.authoring import make_genesis, make_invite, make_join
+from crdt_sync.membership.entries import parse_entry
 from crdt_sync.membership.invites import InviteLink, open_invite
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
@@ -140,18 +141,24 @@ def begin_join(link_text: str) -> JoinStart:
 
 
 def join_from_log(replica: Replica, link_text: str, entries: Sequence[bytes], now_ms: int) -> bytes:
-    """Check the log, take the keys and store the space as `joining`; returns the join entry."""
+    """Check the log, take the keys and store the space as `joining`; returns the join entry.
+
+    A device that the log has already, and whose store may have forgotten, gets the entry that let it in.
+    """
     link = InviteLink.parse(link_text)
     known = replica.spaces.get(link.space)
     if known is not None and known.stage != "joining":
         raise PermissionDenied(f"this device is in space {known.name} already", hint="sync instead")
     log = MembershipLog(link.space)
+    own: bytes | None = None
     for entry in entries:
+        if own is None and parse_entry(entry).signer == replica.device_id:
+            own = entry  # the first that we signed is the one that let us in
         log.apply(entry)
-    if log.role_of(replica.device_id) is not None and known is not None and known.pending_entry is not None:
-        return known.pending_entry  # it was appended, and only the answer was lost
+    if own is not None and known is not None and known.pending_entry == own:
+        return own  # it was appended, and only the answer was lost
     contents = open_invite(log, link.secret, now_ms=now_ms)
-    join = make_join(
+    join = own or make_join(
         log,
         replica.keys,
         link.secret,
