@@ -24,6 +24,7 @@ from crdt_sync.errors import (
     InviteWithdrawn,
     RelayRefused,
     RelayUnreachable,
+    VersionMismatch,
 )
 from crdt_sync.protocol.codes import RETRYABLE, CloseCode
 from crdt_sync.protocol.frames import AppendRefused
@@ -89,7 +90,7 @@ class Reconnecting:
             error = RelayUnreachable(f"syncing failed: {type(error).__name__}", hint="see the log")
         self.problem = error
         self.failures += 1
-        refused = isinstance(error, RelayRefused | BadMembership)
+        refused = isinstance(error, RelayRefused | BadMembership | VersionMismatch)
         delay_s = self._backoff.longest_s() if refused else self._backoff.next_s()
         logger.info("connection failed: %s; next try in %.1f s", error.code, delay_s)
         return delay_s
