@@ -20,35 +20,49 @@ from contextlib import contextmanager
 from typing import Final, Literal
 
 Point = Literal[
+    "ack_late",
     "backoff_longest",
     "backoff_none",
+    "batch_of_one_frame",
+    "commit_of_one_frame",
     "compaction_declined",
     "compaction_early",
+    "cursor_stored",
     "envelope_per_update",
     "frame_per_commit",
     "frame_per_row",
+    "got_early",
+    "own_rows_told",
     "page_of_one_row",
     "push_of_one",
     "push_without_pause",
     "record_evicted",
     "ring_dropped",
     "row_per_transaction",
+    "session_over",
 ]
 
 POINTS: Final[Mapping[Point, str]] = {
+    "ack_late": "the relay acknowledges a push only when it has something else to spread",
     "backoff_longest": "a device waits as long as after many failures before it connects again",
     "backoff_none": "a device connects again at once",
+    "batch_of_one_frame": "a device stores frame by frame what came while its store was busy",
+    "commit_of_one_frame": "the relay commits frame by frame, as if each were as long as a commit may be",
     "compaction_declined": "a device declines to make a snapshot, as if it could not vouch for the record",
     "compaction_early": "the relay asks for a snapshot although the record is being written to",
+    "cursor_stored": "a cursor that moved over own rows only is stored at once, not with the next batch",
     "envelope_per_update": "updates that wait for one record are not merged into one envelope",
     "frame_per_commit": "the relay commits frame by frame, as after a commit that failed",
     "frame_per_row": "live rows are delivered one per frame, as if each were as long as a frame",
+    "got_early": "a device confirms what it received at once, as if it had been a lot",
+    "own_rows_told": "a busy device is told of each of its own rows that its cursor passed",
     "page_of_one_row": "rows are read from the relay's log one by one, as if each were as long as a page",
     "push_of_one": "one envelope per push, as if each were as long as a push",
     "push_without_pause": "what is written is sealed and sent at once, without waiting for more to merge",
     "record_evicted": "an open record makes room, as if the cache of open records were full",
     "ring_dropped": "the live end of a log is dropped from memory, so that its readers go to the storage",
     "row_per_transaction": "rows that a device received are stored one by one",
+    "session_over": "a device connects again after a batch, as if another session had to send what is left",
 }
 """Every point there is, and what happens at it."""
 

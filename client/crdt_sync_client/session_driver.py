@@ -37,6 +37,7 @@ from crdt_sync.protocol.frames import (
     Welcome,
 )
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
+from crdt_sync.rare import rare
 
 from .endings import Reconnect, refusal
 from .engine import Engine
@@ -310,7 +311,9 @@ class SessionDriver:
             appends=[entry for entry, _ in self._appends],
             bounds=bounds,
         )
-        lazy = step.batch.only_cursor and bounds is None and not self.window.wants
+        lazy = (
+            step.batch.only_cursor and bounds is None and not self.window.wants and not rare("cursor_stored")
+        )
         step.needs_store = not (lazy and self._unstored_cursors < self._lazy_cursors)
         return step
 
@@ -320,7 +323,8 @@ class SessionDriver:
         while self._inbox:
             frame, frame_bytes = self._inbox[0]
             more = len(frame.rows) if isinstance(frame, Deliver) else 0
-            if frames and (rows + more > BATCH_ROWS or size_bytes + frame_bytes > BATCH_BYTES):
+            full = rows + more > BATCH_ROWS or size_bytes + frame_bytes > BATCH_BYTES
+            if frames and (full or rare("batch_of_one_frame")):
                 break
             self._inbox.popleft()
             frames.append(frame)
@@ -345,7 +349,7 @@ class SessionDriver:
             self._unstored_cursors = 0
         if batch.error is not None:
             return
-        if batch.reconnect:
+        if batch.reconnect or rare("session_over"):
             self._unstored_cursors = 0  # where the log stands is for the next session to find out
             self.end(Reconnect("another session has to send what is left"))
             return
@@ -353,7 +357,8 @@ class SessionDriver:
         self._answer(step.frames)
 
     def _answer(self, frames: Sequence[FromRelay]) -> None:
-        if self.can_send and self._ungot_bytes >= self.protocol.limits.got_every_bytes:
+        due = self._ungot_bytes >= self.protocol.limits.got_every_bytes or rare("got_early")
+        if self.can_send and due:
             self._ungot_bytes = 0
             self.outgoing.append(self.protocol.got(self.cursor))
         for frame in frames:

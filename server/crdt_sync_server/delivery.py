@@ -20,6 +20,7 @@ from crdt_sync.errors import CrdtSyncError, MalformedFrame
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Bye, Deliver, Frame, FromDevice, Got, Mode, Welcome, encode
 from crdt_sync.protocol.relay_session import RelaySession, RelayState, bye_of
+from crdt_sync.rare import rare
 from crdt_sync_server.effects import Peer
 from crdt_sync_server.live import FRAME_BYTES, FRAME_ROWS, LiveLog
 from crdt_sync_server.storage.port import Page
@@ -170,7 +171,8 @@ class Delivery:
             if frame.data:
                 return self._delivering(frame.data, at_end)
             busy = self._backlog_bytes > 0 or not at_end
-            if not self._told_caught_up or not busy or self.cursor - self._told >= SILENT_ROWS:
+            silent = self._told_caught_up and busy and self.cursor - self._told < SILENT_ROWS
+            if not silent or rare("own_rows_told"):
                 return self._delivering(encode(Deliver(self._told, [], self.cursor, at_end)), at_end)
         return None
 

@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 
 from crdt_sync.ids import Entropy, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import Bye, ConfirmSnapshot, FromDevice, Got
+from crdt_sync.protocol.frames import Ack, Bye, ConfirmSnapshot, FromDevice, Got
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, Limits
 from crdt_sync.protocol.relay_session import RelaySession
+from crdt_sync.rare import rare
 from crdt_sync_server.delivery import Delivery
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.live import LiveLog
@@ -56,6 +57,8 @@ class Switchboard:
         self._connections: dict[Peer, Delivery] = {}
         self._live: dict[SpaceId, LiveLog[Delivery]] = {}
         self._waiting: deque[Waiting] = deque()
+        self._late: list[Send] = []
+        """Acknowledgements that a simulator holds back until the next effects are spread."""
 
     @property
     def connections(self) -> int:
@@ -113,6 +116,8 @@ class Switchboard:
         batch: list[Waiting] = []
         size_bytes = 0
         while self._waiting and (not batch or size_bytes + self._waiting[0].size_bytes <= BATCH_BYTES):
+            if batch and rare("commit_of_one_frame"):
+                break
             waiting = self._waiting.popleft()
             size_bytes += waiting.size_bytes
             batch.append(waiting)
@@ -141,8 +146,13 @@ class Switchboard:
     def spread(self, effects: Sequence[Effect]) -> bool:
         """Do what the engine asks for. True if a log has grown."""
         grown = False
+        late, self._late = self._late, []
+        for acknowledgement in late:
+            self._tell(acknowledgement)
         for effect in effects:
             match effect:
+                case Send(frame=Ack()) if rare("ack_late"):
+                    self._late.append(effect)
                 case Grown():
                     grown = True
                     live = self._live.get(effect.space)
@@ -155,12 +165,13 @@ class Switchboard:
                     if live is not None:
                         live.replace(effect.row)
                 case _:
-                    delivery = self._connections.get(effect.peer)
-                    if delivery is not None:
-                        self._do(delivery, effect)
+                    self._tell(effect)
         return grown
 
-    def _do(self, delivery: Delivery, effect: Send | Admit | Created | Close) -> None:
+    def _tell(self, effect: Send | Admit | Created | Close) -> None:
+        delivery = self._connections.get(effect.peer)
+        if delivery is None:
+            return
         if delivery.closing and not isinstance(effect, Send):
             return  # it sent something bad while its hello was being checked
         match effect:

@@ -22,6 +22,7 @@ def bumpy() -> Scenario:
         Scheduled(10, "crash", {"node": "tablet_1", "for_s": 1}),
         Scheduled(15, "crash", {"node": "tablet_2", "for_s": 20}),
         Scheduled(25, "crash", {"node": "relay", "for_s": 1}),
+        *(Scheduled(at_s, "pause", {"node": "relay", "for_s": 2}) for at_s in (35, 40, 46, 50, 55)),
     )
     calm = replace(swarm, duration_s=60.0, workload=Workload(200), faults=(), swarm=False)
     return calm.with_events(events)
@@ -35,9 +36,16 @@ def test_none_fires_unless_a_run_switches_it_on(bumpy: Scenario) -> None:
     assert simulate(bumpy, 1).figures.rare == {}
 
 
+_REACHED_WITH: dict[Point, tuple[Point, ...]] = {
+    # Own rows pass in silence only while more of the same device waits for a commit.
+    "own_rows_told": ("push_of_one", "push_without_pause", "commit_of_one_frame"),
+}
+
+
 @pytest.mark.parametrize("point", sorted(POINTS))
 def test_a_run_passes_when_a_point_always_fires(bumpy: Scenario, point: Point) -> None:
-    on = bumpy.with_events((*bumpy.events, Scheduled(0, "rare", {"point": point})))
+    points: list[Point] = [point, *_REACHED_WITH.get(point, ())]
+    on = bumpy.with_events((*bumpy.events, *(Scheduled(0, "rare", {"point": one}) for one in points)))
     outcome = simulate(on, 1)
     assert outcome.verdict == "pass", shown(outcome)
     assert outcome.figures.rare[point] > 0
