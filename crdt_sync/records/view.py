@@ -12,7 +12,7 @@ which rule they have is not known here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import msgspec
@@ -30,8 +30,7 @@ from crdt_sync.schemas.model import FieldSpec, RecordSchema
 DELETED_PATH: Final[Path] = (DELETED,)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordView:
+class RecordView(msgspec.Struct, frozen=True):
     """One record as it stands.
 
     `values` has the last values also when the record is deleted. `conflicts` are ordered by path,
@@ -73,7 +72,7 @@ def view(
         fresh = reader.fields(specs, (), [path for path in paths if path[0] in touched])
         values = _woven(schema.fields, before.values, fresh, touched)
         reader.conflicts += [each for each in before.field_conflicts if each.path[0] not in touched]
-    conflicts = sorted(reader.conflicts, key=lambda conflict: conflict.path)
+    conflicts = sorted(reader.conflicts, key=_by_path) if reader.conflicts else []
     field_conflicts = tuple(conflicts)
     marks = doc_writes.get(DELETED_PATH, ())
     exists = len(paths) > (1 if marks else 0)
@@ -85,8 +84,12 @@ def view(
         conflicts = [*([] if met is None else [met]), *([] if deleted else conflicts)]
     if schema.has_texts:
         conflicts = [_in_plain_text(schema, conflict) for conflict in conflicts]
-    provisional = tuple(conflict.path for conflict in conflicts if conflict.kind == "open")
+    provisional = tuple([conflict.path for conflict in conflicts if conflict.kind == "open"])
     return RecordView(values, deleted, tuple(conflicts), provisional, exists, field_conflicts)
+
+
+def _by_path(conflict: Conflict) -> Path:
+    return conflict.path
 
 
 def _in_plain_text(schema: RecordSchema, conflict: Conflict) -> Conflict:

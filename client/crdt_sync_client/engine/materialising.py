@@ -253,7 +253,7 @@ def make_record(
         space=space.id,
         values=values,
         sync_state=sync_state(replica, no, standing),
-        conflicts=tuple(c.id for c in standing.conflicts if c.kind == "open"),
-        provisional=tuple(".".join(path) for path in standing.provisional),
+        conflicts=tuple([c.id for c in standing.conflicts if c.kind == "open"]),
+        provisional=tuple([".".join(path) for path in standing.provisional]),
         deleted=deleted,
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -278,19 +278,17 @@ class ReceivedBatch:
         replica, space = self._replica, self._space
         materialiser = Materialiser(replica, "remote")
         merged: list[OpenRecord] = []
-        schemas_first = sorted(incoming.items(), key=lambda item: item[1].record_type != SCHEMA_TYPE)
-        schemas_taken = False
-        for opaque, coming in schemas_first:
-            if coming.record_type != SCHEMA_TYPE and not schemas_taken:
+        for schemas in (True, False):
+            for opaque, coming in incoming.items():
+                if (coming.record_type == SCHEMA_TYPE) is not schemas:
+                    continue
+                found = self._merge_record(opaque, coming)
+                if found is not None:
+                    record, state = found
+                    materialiser.take(record, state=state)
+                    merged.append(record)
+            if schemas:
                 materialiser.take_schemas(space, merged)
-                schemas_taken = True
-            found = self._merge_record(opaque, coming)
-            if found is not None:
-                record, state = found
-                materialiser.take(record, state=state)
-                merged.append(record)
-        if not schemas_taken:
-            materialiser.take_schemas(space, merged)
         materialiser.view_waiting(space)
         result = materialiser.save()
         for record in merged[-256:]:
@@ -407,16 +405,20 @@ class ReceivedBatch:
             self._clocks_ahead += 1
 
 
-@contextmanager
-def collector_paused(rows: int) -> Iterator[None]:
+def collector_paused(rows: int) -> AbstractContextManager[None]:
     """No garbage collection during a large batch.
 
     A batch makes tens of thousands of objects that all live until its end, so collecting finds nothing and
     takes a fifth of the time. What a batch can hold is bounded by the relay's delivery window.
     """
-    if rows < _LARGE_BATCH or not gc.isenabled():
-        yield
-        return
+    return _no_collection() if rows >= _LARGE_BATCH and gc.isenabled() else _AS_IT_IS
+
+
+_AS_IT_IS: Final = nullcontext()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
     gc.disable()
     try:
         yield
