@@ -108,6 +108,7 @@ def test_a_stuck_device_says_what_it_did_last(small: Scenario, monkeypatch: Patc
     assert explanation.bad is not None
     assert explanation.bad.node == "tablet_1"
     assert "did this last, and since then: outbox" in explanation.bad.what
+    assert "waits for" in explanation.bad.what
     assert {cause.node for cause in explanation.causes} == {"tablet_1"}
 
 
