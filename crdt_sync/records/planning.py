@@ -288,7 +288,8 @@ class Planner:
             return
         marks = self._visible((*row, DELETED))
         under = list(self._under(row))
-        if under and not is_gone(row_rule(cast(Rows, spec.rule)), marks, under):
+        removed_here = (*row, DELETED) in self._values
+        if under and not removed_here and not is_gone(row_rule(cast(Rows, spec.rule)), marks, under):
             self._alive[row] = marks
             return
         self._new_rows.add(row)
@@ -300,19 +301,24 @@ class Planner:
         depth = len(row)
         for path in [path for path in self._values if path[:depth] == row]:
             del self._values[path]
-        self._new_rows.discard(row)
-        self._alive.pop(row, None)
+        # What earlier wishes of this edit made of the row, and of rows in it, is undone.
+        self._new_rows = {each for each in self._new_rows if each[:depth] != row}
+        self._alive = {each: marks for each, marks in self._alive.items() if each[:depth] != row}
+        self._fresh = [each for each in self._fresh if each[:depth] != row]
         marks = self._visible((*row, DELETED))
         under = list(self._under(row))
         if under and not is_gone(row_rule(cast(Rows, spec.rule)), marks, under):
             self.write((*row, DELETED), context_of(marks, under))
 
     def _rows_of(self, path: Path) -> set[Path]:
-        depth = len(path)
-        return {
-            each[: depth + 1]
+        depth = len(path) + 1
+        written = {
+            each[:depth]
             for each in (*self._writes, *self._values)
-            if len(each) > depth + 1 and each[:depth] == path
+            if len(each) > depth and each[: depth - 1] == path
+        }
+        return written | {
+            row[:depth] for row in self._new_rows if len(row) >= depth and row[: depth - 1] == path
         }
 
     # What stands ------------------------------------------------------------------------------------
