@@ -86,6 +86,11 @@ def journalled(scenario: Scenario, seed: int, folder: Path, *, keep_trace: bool 
     return outcome
 
 
+def forget_case(folder: Path, scenario: Scenario, seed: int) -> None:
+    """Remove the case of that run, if there is one."""
+    shutil.rmtree(case_path(folder, scenario, seed), ignore_errors=True)
+
+
 def write_case(
     outcome: Outcome, folder: Path, explanation: Explanation | None = None, *, name: str = ""
 ) -> Path:
@@ -95,7 +100,8 @@ def write_case(
     _write_basis(
         case, outcome.scenario, outcome.seed, outcome.events, verdict=outcome.verdict, digest=outcome.digest
     )
-    if not (case / "journal.jsonl").exists():
+    if outcome.digest:
+        # A run that ended has begun all its events; of one that did not, the journal says how far it came.
         with Journal(case) as journal:
             for event in outcome.events:
                 journal.before(event)

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from crdt_sync_sim.case import read_case, replay_command, write_case
+from crdt_sync_sim.case import forget_case, journalled, read_case, replay_command, write_case
 from crdt_sync_sim.causes import Explanation, explain
 from crdt_sync_sim.complaints import complain
 from crdt_sync_sim.many import digest_elsewhere, outcomes, with_storage
@@ -239,8 +239,9 @@ def explore(minutes: float, name: str, first: int, out: Path, minimise_s: float,
     seed, code = first, 0
     with Watching("exploring, seconds", round(minutes * 60)) as watching:
         while time.monotonic() - began_s < minutes * 60:
-            outcome = run_once(loaded, seed)
+            outcome = journalled(loaded, seed, out, keep_trace=False)
             if outcome.failed:
+                forget_case(out, loaded, seed)
                 kinds[outcome.kind] += 1
                 code = code or EXIT_CODES[outcome.verdict]
                 if kinds[outcome.kind] == 1:

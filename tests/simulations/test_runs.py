@@ -225,6 +225,8 @@ def test_explore_minimises_each_new_kind_of_failure(
     assert first["events"] < first["minimised_from"]
     _, _, events, digest = read_case(Path(first["case"]))
     assert len(events) == first["events"]
+    kinds = len(json.loads(result.output.splitlines()[-1])["failures"])
+    assert len(list(tmp_path.iterdir())) == kinds, "one case of each kind"
     assert digest == first["digest"]
 
 
