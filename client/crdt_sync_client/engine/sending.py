@@ -30,6 +30,7 @@ from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
+    from crdt_sync_client.store.connection import Cursor
 
 MAX_UPDATES_AT_ONCE: Final = 8192
 """Outbox rows looked at for one push; bounds its memory, and how much is merged into one envelope."""
@@ -184,13 +185,13 @@ def _pending_groups(
     groups: list[_Group] = []
     latest: dict[int, _Group] = {}
     size_bytes = last = 0
-    rows = replica.db.execute(
+    rows: Cursor = replica.db.execute(
         "SELECT o.no, record, schema_version, change, type, id, opaque FROM outbox o"
         " JOIN records r ON r.no = record"
         " WHERE o.space = ? AND incarnation = ? AND error IS NULL ORDER BY o.no LIMIT ?",
         (space.no, space.session.author.incarnation, MAX_UPDATES_AT_ONCE),
     )
-    for no, record, schema_version, change, record_type, id, opaque in rows.fetchall():
+    for no, record, schema_version, change, record_type, id, opaque in rows:
         group = latest.get(record)
         full = group is not None and group.size_bytes + len(change) > _MERGE_BYTES
         if group is None or full or rare("envelope_per_update"):
@@ -206,6 +207,7 @@ def _pending_groups(
         size_bytes += len(change)
         group.schema_version = schema_version
         last = no
+    rows.close()  # of a backlog of thousands it has read no more than was taken
     return groups, last
 
 
