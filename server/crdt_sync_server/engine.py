@@ -85,6 +85,12 @@ class _Batch:
         self.touched: dict[SpaceId, Space] = {}
         self.replaced: list[Replaced] = []
         self.acks: dict[tuple[Peer, Incarnation], int] = {}
+        self.closed: set[Peer] = set()
+
+    def close(self, peer: Peer, bye: Bye) -> None:
+        """Close the connection. What else it sent is not looked at: it may build on what was not taken."""
+        self.closed.add(peer)
+        self.effects.append(Close(peer, bye))
 
     def refuse(self, peer: Peer, envelope: Envelope, error: CrdtSyncError) -> None:
         header = envelope.header
@@ -127,13 +133,17 @@ class RelayEngine:
         except Exception as exc:
             log.error("a commit failed (%s); trying its %d frames one by one", _named(exc), len(arrivals))
         effects: list[Effect] = []
+        closed: set[Peer] = set()
         for arrival in arrivals:
+            if arrival.peer in closed and arrival.frame is not None:
+                continue  # as in `_Batch.close`
             try:
                 effects += self._process([arrival], now_ms)
             except Exception as exc:
                 log.error("a frame could not be handled (%s); its connection is closed", _named(exc))
                 reason = "the relay could not do its work; nothing of this frame was kept"
                 effects.append(Close(arrival.peer, Bye(CloseCode.INTERNAL, "internal", reason)))
+            closed.update(effect.peer for effect in effects if isinstance(effect, Close))
         return effects
 
     def _process(self, arrivals: Sequence[Arrival], now_ms: int) -> list[Effect]:
@@ -142,7 +152,8 @@ class RelayEngine:
         try:
             with self._storage.transaction():
                 for index, (peer, frame) in enumerate(arrivals):
-                    self._handle(batch, peer, frame, checked[index])
+                    if frame is None or peer not in batch.closed:
+                        self._handle(batch, peer, frame, checked[index])
                 for space in batch.touched.values():
                     rows = space.finish()
                     if rows:
@@ -190,7 +201,7 @@ class RelayEngine:
                 case _:
                     pass  # Got is the session's business, ConfirmSnapshot is reserved
         except CrdtSyncError as exc:
-            batch.effects.append(Close(peer, bye_of(exc)))
+            batch.close(peer, bye_of(exc))
 
     # Envelopes
 
@@ -210,7 +221,7 @@ class RelayEngine:
                 batch.refuse(peer, envelope, exc)
                 if isinstance(exc, Equivocation):
                     reason = "two different envelopes claim one place in this device's chain"
-                    batch.effects.append(Close(peer, Bye(CloseCode.CONFLICT, exc.code, reason)))
+                    batch.close(peer, Bye(CloseCode.CONFLICT, exc.code, reason))
                 return
             batch.acks[peer, header.incarnation] = space.chain(header.author).head.sequence
 
@@ -296,7 +307,7 @@ class RelayEngine:
             if other.author == peer.author and other is not peer:
                 self._gone(other)
                 reason = "this device has opened a newer connection"
-                batch.effects.append(Close(other, Bye(CloseCode.CONFLICT, "replaced", reason)))
+                batch.close(other, Bye(CloseCode.CONFLICT, "replaced", reason))
 
     def _gone(self, peer: Peer) -> None:
         if peer.space is None:

@@ -179,6 +179,7 @@ class Switchboard:
                 delivery.answer(effect.frame)
             case Close():
                 delivery.close(effect.bye)
+                self._forget_frames(delivery)
             case Created():
                 delivery.session.created()
                 delivery.answer(effect.frame)
@@ -187,3 +188,11 @@ class Switchboard:
                 if live is None:
                     live = self._live[effect.space] = LiveLog(effect.welcome.head)
                 delivery.admitted(effect.mode, effect.welcome, live)
+
+    def _forget_frames(self, delivery: Delivery) -> None:
+        """What it sent after a frame that was not taken may build on that, and would be refused for it."""
+        self._waiting = deque(
+            waiting
+            for waiting in self._waiting
+            if waiting.delivery is not delivery or waiting.arrival.frame is None
+        )

@@ -207,6 +207,30 @@ def test_a_commit_that_fails_takes_down_only_its_cause(
     assert kinds(engine.push(bad, poison)) == ["Ack"]
 
 
+def test_what_follows_a_frame_that_was_not_kept_is_not_refused(
+    engine: Relay, space: TestSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It builds on what was not kept. A device that is refused so often enough gives the work up."""
+    peer = engine.connect(space.founder)
+    poison, next_one = space.founder.update(R1), space.founder.update(R1)
+    append = engine.storage.append_updates
+
+    def failing(key, sequence, updates):  # type: ignore[no-untyped-def]
+        append(key, sequence, updates)
+        if any(update.envelope == poison for update in updates):
+            raise OSError("the disk is full")
+
+    monkeypatch.setattr(engine.storage, "append_updates", failing)
+    effects = engine.do((peer, Push([poison])), (peer, Push([next_one])), (peer, None))
+    assert [type(effect).__name__ for effect in effects] == ["Close"]
+    monkeypatch.undo()
+    # The same of a frame that is wrong in itself.
+    peer = engine.connect(space.founder)
+    effects = engine.do((peer, Push([b"x"])), (peer, Push([next_one])))
+    assert [type(effect).__name__ for effect in effects] == ["Close"]
+    assert kinds(engine.push(engine.connect(space.founder), poison, next_one)) == ["Ack"]
+
+
 # Who is who
 
 

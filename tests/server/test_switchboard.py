@@ -165,6 +165,21 @@ def test_the_engine_may_close_a_connection(board: Switchboard) -> None:
     assert told(one) == [bye]
 
 
+def test_what_was_sent_after_a_frame_that_was_not_taken_is_not_looked_at(board: Switchboard) -> None:
+    one, two = member(board, 1), member(board, 2)
+    board.arrived(one, PUSH, 100)
+    batch = board.next_batch()
+    board.arrived(two, PUSH, 100)
+    board.arrived(one, PUSH, 100)
+    bye = Bye(CloseCode.INTERNAL, "internal", "no room")
+    board.committed(batch, [Close(one.peer, bye)])
+    board.ended(one)
+    assert [(waiting.delivery, waiting.arrival.frame) for waiting in board.next_batch()] == [
+        (two, PUSH),
+        (one, None),
+    ]
+
+
 def test_a_relay_that_stops_takes_nothing_and_says_so(board: Switchboard) -> None:
     one = member(board, 1)
     board.closing = True
