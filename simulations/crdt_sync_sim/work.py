@@ -6,6 +6,7 @@ Values are made from the schema. Texts carry `CANARY`, so that one leaking in th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
@@ -133,6 +134,8 @@ def _change(spec: FieldSpec, record: Record, chance: Random) -> dict[Any, Any] |
             subfield = chance.choice(sorted(spec.row))
             return {(name, key, subfield): draw_value(spec.row[subfield], chance)}
         case _:
+            if spec.rule.name == "once" and record.values.get(name) is not None:
+                return None
             if spec.transitions is not None:
                 after = spec.transitions.get(str(record.values.get(name)), ())
                 return {name: chance.choice(after)} if after else None
@@ -176,20 +179,18 @@ _MAKERS: Final[dict[str, Sequence[Callable[[int, bool], Any]]]] = {
 """Per type of JSON, candidates for a value, from a number below 1,000 and a truth value."""
 
 
+_PROBES: Final = (0, 1, 5, 27, 150, 999)
+
+
+@lru_cache(maxsize=4_096)
 def _makers_for(spec: FieldSpec) -> Sequence[tuple[str, int]]:
     """The candidates to try, in order: without those at the start that do not fit whatever the number.
 
     Trying one that does not fit makes an error with all its words, which is most of the cost of a value.
     """
-    known = _known_makers.get(id(spec))
-    if known is None or known[0] is not spec:
-        every = [(kind, place) for kind in spec.types for place in range(len(_MAKERS.get(kind, ())))]
-        fits = [_fits(spec, kind, place) for kind, place in every]
-        start = fits.index(True) if True in fits else 0
-        if len(_known_makers) >= _MOST_KNOWN:
-            _known_makers.clear()
-        known = _known_makers[id(spec)] = spec, every[start:]
-    return known[1]
+    every = [(kind, place) for kind in spec.types for place in range(len(_MAKERS.get(kind, ())))]
+    fits = [_fits(spec, kind, place) for kind, place in every]
+    return every[fits.index(True) :] if True in fits else every
 
 
 def _fits(spec: FieldSpec, kind: str, place: int) -> bool:
@@ -201,9 +202,3 @@ def _fits(spec: FieldSpec, kind: str, place: int) -> bool:
             continue
         return True
     return False
-
-
-_PROBES: Final = (0, 1, 5, 27, 150, 999)
-_MOST_KNOWN: Final = 4_096
-_known_makers: dict[int, tuple[FieldSpec, Sequence[tuple[str, int]]]] = {}
-"""By identity, as a spec has no hash; the spec is kept, so that its identity stays taken."""

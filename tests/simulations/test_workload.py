@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from crdt_sync_sim import commands
-from crdt_sync_sim.run import Simulation
+from crdt_sync_sim.run import Simulation, simulate
 from crdt_sync_sim.scenario import Scenario
 from crdt_sync_sim.scenario_file import ScenarioError, load_scenario, read_scenario
 
@@ -51,3 +51,12 @@ def test_a_wrong_span_is_told_with_its_line(given: str) -> None:
     [problem] = raised.value.problems
     assert problem.line == 6
     assert "[from, to]" in problem.message
+
+
+def test_drawn_work_is_refused_for_want_of_permission_only(small: Scenario) -> None:
+    outcomes = [simulate(replace(small, faults=()), seed, keep_trace=True) for seed in range(1, 9)]
+    refused = [
+        event.detail for outcome in outcomes for event in outcome.trace if event.kind == "write_refused"
+    ]
+    assert refused
+    assert not [detail for detail in refused if not detail.endswith("permission")]
