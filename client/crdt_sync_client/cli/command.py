@@ -80,22 +80,39 @@ def store_options(command: Callable[P, R]) -> Callable[..., R]:
         # The added keyword is not part of P, which a ParamSpec cannot say.
         return command(*args, target=Target(store, passphrase_file), **kwargs)  # type: ignore[arg-type]
 
-    store = click.option(
-        "--store",
-        envvar="CRDT_SYNC_STORE",
-        show_envvar=True,
-        required=True,
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        help="The device's database.",
+    store = _store_option(
+        envvar="CRDT_SYNC_STORE", show_envvar=True, required=True, help="The device's database."
     )
-    passphrase = click.option(
-        "--passphrase-file",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
-        metavar="FILE",
-        help="Read the passphrase from FILE. Otherwise: CRDT_SYNC_PASSPHRASE, the keychain, a hidden prompt.",
-    )
-    return store(passphrase(json_option(wrapper)))
+    return store(_passphrase_option(json_option(wrapper)))
+
+
+def optional_store_options(command: Callable[P, R]) -> Callable[..., R]:
+    """As `store_options` for a command that does without a store; `target` is None then.
+
+    The environment does not choose: what such a command says would depend on where it is typed.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, store: Path | None, passphrase_file: Path | None, **kwargs: Any) -> R:
+        target = None if store is None else Target(store, passphrase_file)
+        # The added keyword is not part of P, which a ParamSpec cannot say.
+        return command(*args, target=target, **kwargs)  # type: ignore[arg-type]
+
+    store = _store_option(help="A device's database: its spaces' record types, not those that ship.")
+    return store(_passphrase_option(json_option(wrapper)))
+
+
+def _store_option(**options: Any) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    kind = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--store", type=kind, metavar="FILE", **options)
+
+
+_passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Read the passphrase from FILE. Otherwise: CRDT_SYNC_PASSPHRASE, the keychain, a hidden prompt.",
+)
 
 
 space_option = click.option(

@@ -25,6 +25,7 @@ RELAY: Final = 6
 PERMISSION: Final = 7
 PARTIAL: Final = 8
 CLOSED: Final = 9
+UNSAFE: Final = 10
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells report it."""
 
@@ -39,6 +40,7 @@ EXIT_CODES: Final = (
     (PERMISSION, "this device's role may not do that"),
     (PARTIAL, "an import left rows out; the others went in"),
     (CLOSED, "the conflict is resolved already"),
+    (UNSAFE, "a schema has a change that is unsafe beside the version before it"),
     (INTERRUPTED, "interrupted with Ctrl-C"),
 )
 
