@@ -6,7 +6,7 @@ seconds since the start of the story, which begins when every device has joined 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -180,3 +180,12 @@ class Scenario:
     def with_events(self, events: tuple[Scheduled, ...]) -> Scenario:
         """The same scenario with other events, in order of time."""
         return replace(self, events=tuple(sorted(events, key=lambda event: event.at_s)))
+
+
+def beyond(events: Iterable[Scheduled]) -> Iterator[str]:
+    """What happens to the relay among these events that no device can make good yet, in words."""
+    acts = {event.action for event in events if event.arguments.get("node") == RELAY}
+    if "wipe" in acts:
+        yield "the relay loses its storage: it does not know the space any more, and nobody founds it again"
+    if "restore_backup" in acts:
+        yield "the relay is put back from a backup: what it acknowledged since is not sent to it again"
