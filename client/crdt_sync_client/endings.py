@@ -37,6 +37,11 @@ MAX_AT_ONCE: Final = 5
 """How many connections in a row may each bring nothing but the wish for the next one, before that counts as
 a failure. Three refusals of the same bytes and a new incarnation are the most that happens to the honest."""
 
+APPEND_TRIES: Final = 10
+"""Each lost race means that another entry went in; ten in a row do not happen to people."""
+STALE_HEAD: Final = "stale_head"
+"""The relay's code for a membership entry that does not follow the newest one."""
+
 _BY_CODE: Final[dict[str, type[InviteError]]] = {
     kind.code: kind for kind in (InviteUsed, InviteExpired, InviteWithdrawn)
 }

@@ -1,15 +1,13 @@
 """Making a space and entering one: the two moments when a device is not a member yet.
 
 Both hand the relay one entry of the membership log over a connection of their own. The store keeps the
-space as unsettled (`creating`, `joining`) from before the entry leaves until the relay's answer:
+space as unsettled (`creating`, `joining`) from before the entry leaves until the relay's answer. How a device
+joins is decided by `join_driver`. When a space is made:
 
-- the relay took it: the space is confirmed;
+- the relay took the entry: the space is confirmed;
 - the relay refused: everything of it is forgotten, as if it had not been tried;
 - the answer was lost: the device asks, by connecting as a member. If even that is not possible now, the
   space stays unsettled and the next connection settles it.
-
-What a relay says about a space is believed only as far as the signed membership log proves it; the engine
-checks the log before a byte of ours goes out.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
 
 from crdt_sync.errors import (
     ConnectionFailed,
@@ -28,21 +25,19 @@ from crdt_sync.errors import (
     ValidationError,
 )
 from crdt_sync.ids import SpaceId
-from crdt_sync.protocol.frames import Appended, AppendRefused, Deliver, FromRelay, RowKind, Welcome
-from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
+from crdt_sync.protocol.device_session import DeviceSession
+from crdt_sync.protocol.frames import AppendRefused
 from crdt_sync.schemas.model import RecordSchema
 
+from .conversing import converse
 from .database_thread import DatabaseThread
 from .endings import append_refusal
+from .join_driver import ANSWER_TIMEOUT_S, Joining
 from .relay_connection import AGENT, RelayConnection, check_relay_url
-from .sync_loop import APPEND_TRIES, STALE_HEAD
+from .session_driver import SessionDriver
+from .unsettled import forget
 
 logger = logging.getLogger("crdt_sync.client")
-
-MAX_LOG_BYTES: Final = 64 * 1024 * 1024
-"""A membership log larger than that is not read: some 20,000 members, and more than a phone should hold."""
-ANSWER_TIMEOUT_S: Final = 4 * HANDSHAKE_TIMEOUT_S
-"""For the whole exchange, which is at most four short ones."""
 
 
 async def create_space(
@@ -84,79 +79,37 @@ async def create_space(
 async def join(thread: DatabaseThread, link: str) -> SpaceId:
     """Enter a space with an invite. Raises an InviteError, RelayUnreachable, RelayRefused or RemoteError."""
     engine = thread.store.engine
-    start = await thread.run(lambda: engine.begin_join(link))
-    connection = await RelayConnection.open(start.relay_url)
+    joining = await thread.run(lambda: Joining(engine, link))
+    while not joining.decided:
+        await _try_to_join(thread, joining)
+    if joining.error is not None:
+        raise joining.error
+    return joining.space
+
+
+async def _try_to_join(thread: DatabaseThread, joining: Joining) -> None:
+    """One connection on the way in."""
+    protocol, clock = DeviceSession(), asyncio.get_running_loop().time
+    driver = await thread.run(lambda: joining.next_driver(protocol=protocol, clock=clock, agent=AGENT))
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            await connection.send(
-                connection.session.hello_with_invite(
-                    space=start.space, invite=start.invite, sign=start.sign, agent=AGENT
+        async with asyncio.timeout(driver.timeout_s):
+            connection = await RelayConnection.open(driver.url, protocol)
+            try:
+                await converse(
+                    connection,
+                    thread,
+                    driver,
+                    until=lambda: isinstance(driver, SessionDriver) and driver.welcomed,
                 )
-            )
-            welcome = await connection.next_frame()
-            assert isinstance(welcome, Welcome)  # the session lets nothing else through
-            await _append_join(thread, connection, link, start.space)
-    except RemoteError as exc:
-        await connection.refuse(exc)
-        raise
+            except CrdtSyncError as exc:
+                driver.end(exc)
+            finally:
+                await connection.close(*driver.last_word)
     except TimeoutError:
-        raise _as_error(TimeoutError(), start.relay_url) from None
-    finally:
-        await connection.close()
-    return start.space
-
-
-async def _append_join(
-    thread: DatabaseThread, connection: RelayConnection, link: str, space: SpaceId
-) -> None:
-    """Read the log, append our entry; again when another entry came first."""
-    engine = thread.store.engine
-    entries: list[bytes] = []
-    now_ms = connection.session.relay_now_ms
-    tries = 0
-    while True:
-        await _read_log(connection, entries)
-        log = list(entries)
-        # mypy does not infer the type of a lambda with a default argument.
-        entry = await thread.run(lambda log=log: engine.join_from_log(link, log, now_ms))  # type: ignore[misc]
-        try:
-            await connection.send(connection.session.append(entry))
-            answer = await _answer(connection, entries)
-        except (CrdtSyncError, TimeoutError, asyncio.CancelledError) as exc:
-            if await _settled(thread, space, exc):
-                return
-            raise
-        if isinstance(answer, Appended):
-            await thread.run(lambda: engine.confirm_join(space))
-            return
-        await thread.run(lambda: engine.abandon_space(space))
-        tries += 1
-        if answer.code != STALE_HEAD or tries == APPEND_TRIES:
-            raise append_refusal(answer, connection.url)
-        while len(entries) == len(log):
-            _take(await connection.next_frame(), entries)
-
-
-async def _read_log(connection: RelayConnection, entries: list[bytes]) -> None:
-    """Receive the membership log to its end. The connection as an invite's bearer carries nothing else."""
-    while connection.session.cursor < connection.session.head:
-        _take(await connection.next_frame(), entries)
-
-
-async def _answer(connection: RelayConnection, entries: list[bytes]) -> Appended | AppendRefused:
-    while True:
-        frame = await connection.next_frame()
-        if isinstance(frame, Appended | AppendRefused):
-            return frame
-        _take(frame, entries)
-
-
-def _take(frame: FromRelay, entries: list[bytes]) -> None:
-    if not isinstance(frame, Deliver):
-        return
-    entries.extend(row.payload for row in frame.rows if row.kind is RowKind.MEMBERSHIP)
-    if sum(map(len, entries)) > MAX_LOG_BYTES:
-        raise RelayRefused("the membership log is larger than this device takes", close_code=4413)
+        driver.late()
+    except CrdtSyncError as exc:
+        driver.end(exc)
+    await thread.run(lambda: joining.ended(driver))
 
 
 async def _settled(thread: DatabaseThread, space: SpaceId, error: BaseException) -> bool:
@@ -180,11 +133,7 @@ async def _settled(thread: DatabaseThread, space: SpaceId, error: BaseException)
     elif isinstance(error, asyncio.CancelledError):
         return False
 
-    def forget() -> None:
-        if any(state.id == space for state in engine.spaces()):
-            engine.abandon_space(space)
-
-    await thread.run(forget)
+    await thread.run(lambda: forget(engine, space))
     return False
 
 

@@ -64,9 +64,9 @@ AGENT: Final = _agent()
 class RelayConnection:
     """A connection whose challenge has come. `session` builds what `send` sends."""
 
-    def __init__(self, url: str, socket: ClientConnection) -> None:
+    def __init__(self, url: str, socket: ClientConnection, session: DeviceSession | None = None) -> None:
         self.url = url
-        self.session = DeviceSession()
+        self.session = session or DeviceSession()
         self.bytes_sent = 0
         self.bytes_received = 0
         self.last_frame_bytes = 0
@@ -75,9 +75,9 @@ class RelayConnection:
         self._closing = False
 
     @classmethod
-    async def open(cls, url: str) -> RelayConnection:
+    async def open(cls, url: str, session: DeviceSession | None = None) -> RelayConnection:
         """Connect and take the challenge. Raises RelayUnreachable, RelayRefused or a RemoteError."""
-        connection = cls(url, await _connect(url))
+        connection = cls(url, await _connect(url), session)
         try:
             frame = await connection.next_frame()
         except BaseException:

@@ -1,12 +1,7 @@
 """What a device does in one connection of one space, without I/O: from the relay's challenge to the end.
 
-The shell (asyncio in `live_session`, virtual time in the simulator) only moves things about:
-
-- a frame that came goes into `arrived`;
-- what waits in `outgoing` is sent, oldest first;
-- while `next_step` or `next_push` gives a step, its `run` is called where the store lives, and the step is
-  handed back to `done`. One of each kind may be at work at a time;
-- once `ended`, the connection is closed with `last_word`, and `last_step` is run.
+It is driven as every connection is (see `connection_driver`), with `next_push` as a second source of steps,
+and `last_step` to be run after the end.
 
 What comes in is stored in batches: everything that waits when the store has time becomes one step, up to a
 bound, so that a batch is as large as the device is busy. What goes out is sealed together with the write that
@@ -21,8 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from crdt_sync.errors import RelayUnreachable, RemoteError
-from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.device_session import DeviceSession, State, close_code_for
+from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync.protocol.frames import (
     Ack,
     Appended,
@@ -39,6 +33,7 @@ from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync.rare import rare
 
+from .connection_driver import ConnectionDriver
 from .endings import Reconnect, refusal
 from .engine import Engine
 from .engine.model import SessionStart
@@ -61,8 +56,10 @@ Answered = Callable[[Appended | AppendRefused | None], None]
 """Told the relay's answer to a membership entry, None when the session ended without one."""
 
 
-class SessionDriver:
-    """See the module. Lives in one thread; only the steps' `run` belongs to the engine's."""
+class SessionDriver(ConnectionDriver):
+    """See the module."""
+
+    timeout_s = WELCOME_TIMEOUT_S
 
     def __init__(
         self,
@@ -74,8 +71,7 @@ class SessionDriver:
         agent: str,
     ) -> None:
         """`start` is the engine's, made for this connection. `clock` gives seconds."""
-        self.protocol = protocol
-        self.outgoing: deque[bytes] = deque()
+        super().__init__(protocol=protocol, url=start.relay_url)
         self.window = PushWindow(0, 0, clock)
         self.welcomed = False
         self.first_cursor = 0
@@ -87,11 +83,6 @@ class SessionDriver:
         self.acknowledged = 0
         self.membership_batches = 0
         """Batches that changed the membership log."""
-        self.ended = False
-        self.error: Exception | None = None
-        """Why the session ended; None when it did not, or we ended it."""
-        self.last_word: tuple[CloseCode, str, str] = (CloseCode.NORMAL, "", "")
-        """With what to close: a code, the code of an error, its message."""
         self._engine = engine
         self._start = start
         self._clock = clock
@@ -108,11 +99,6 @@ class SessionDriver:
         self._compactions: deque[CompactRequest] = deque()
 
     # What the shell may ask
-
-    @property
-    def can_send(self) -> bool:
-        """After the relay's last word nothing can be sent, though the session has not ended quite yet."""
-        return not self.ended and self.protocol.state is State.LIVE
 
     @property
     def head(self) -> int:
@@ -146,13 +132,11 @@ class SessionDriver:
 
     @property
     def has_work(self) -> bool:
-        """Whether `next_step` has something, now or when the step at work is done."""
         return bool(self._inbox or self._compactions or self._welcome)
 
     # What happens to the connection
 
     def arrived(self, frame: FromRelay, size_bytes: int) -> None:
-        """The protocol let this frame through; its message had that many bytes."""
         match frame:
             case Challenge():
                 self._challenged_s = self._clock()
@@ -160,37 +144,17 @@ class SessionDriver:
             case Welcome():
                 self._welcome = frame
             case Bye():
-                self.end(refusal(frame.code, frame.error, frame.reason, self._start.relay_url))
+                self.end(refusal(frame.code, frame.error, frame.reason, self.url))
             case _:
                 self._inbox.append((frame, size_bytes))
                 self._inbox_bytes += size_bytes
 
-    def received_bytes(self, data: bytes) -> None:
-        """`arrived`, for a shell that has the message and not yet the frame."""
-        try:
-            frame = self.protocol.receive(data)
-        except RemoteError as exc:
-            self.end(exc)
-        else:
-            self.arrived(frame, len(data))
-
-    def closed(self, code: int, reason: str = "") -> None:
-        """The connection is gone, with this close code (1006 for none)."""
-        self.end(refusal(code, "", reason, self._start.relay_url))
-
     def late(self) -> None:
-        """`WELCOME_TIMEOUT_S` have passed since the wish to connect."""
         if not self.welcomed:
             self.end(late_handshake())
 
     def end(self, error: Exception | None = None) -> None:
-        """The session is over. The first reason given is the one that counts."""
-        if self.ended:
-            return
-        self.ended = True
-        self.error = error
-        if isinstance(error, RemoteError):
-            self.last_word = close_code_for(error), error.code, error.message
+        super().end(error)
         while self._appends:
             self._appends.popleft()[1](None)
 
@@ -240,7 +204,6 @@ class SessionDriver:
     # What the store has to do
 
     def next_step(self) -> Step | None:
-        """The next thing to store; None when there is nothing, or one is at work."""
         if self.ended or self._at_work:
             return None
         engine, space = self._engine, self._start.space
@@ -265,7 +228,6 @@ class SessionDriver:
         return CursorStep(self._engine, self._start.space, self.cursor)
 
     def done(self, step: Step) -> None:
-        """A step was run; also when the session has ended meanwhile."""
         match step:
             case BatchStep():
                 self._at_work = False

@@ -24,27 +24,22 @@ from crdt_sync.errors import (
     StoreClosed,
 )
 from crdt_sync.ids import SpaceId
-from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Appended
-from crdt_sync.schemas.builtin import SCHEMA_TYPE
 
+from .conversing import converse
 from .database_thread import DatabaseThread
-from .endings import Reconnecting, append_refusal
+from .endings import APPEND_TRIES, STALE_HEAD, Reconnecting, append_refusal
 from .live_session import LiveSession, Publish
 from .relay_connection import AGENT, RelayConnection
 from .session_driver import WELCOME_TIMEOUT_S, SessionDriver, late_handshake
 from .signal import Signal
 from .status import SyncState
+from .unsettled import forget_what_never_was
 
 logger = logging.getLogger("crdt_sync.client")
 
-APPEND_TRIES: Final = 10
-"""Each lost race means that another admin's entry went in; ten in a row do not happen to people."""
-STALE_HEAD: Final = "stale_head"
-"""The relay's code for an entry that does not follow the newest one."""
 ROW_TIMEOUT_S: Final = 5.0
 """How long a membership entry that the relay has may take to reach a connected device."""
-_NEVER_WAS: Final = frozenset({CloseCode.UNAUTHENTICATED, CloseCode.FORBIDDEN, CloseCode.UNKNOWN_SPACE})
 
 
 class SpaceSync:
@@ -312,17 +307,9 @@ class SpaceSync:
             agent=AGENT,
         )
         try:
-            driver.arrived(connection.challenge, 0)
-            while not driver.welcomed:
-                while driver.outgoing:
-                    await connection.send(driver.outgoing.popleft())
-                driver.arrived(await connection.next_frame(), connection.last_frame_bytes)
-                step = driver.next_step()
-                if step is not None:
-                    await thread.run(step.run)
-                    driver.done(step)
-                if driver.error is not None:
-                    raise driver.error
+            await converse(connection, thread, driver, until=lambda: driver.welcomed)
+            if driver.error is not None:
+                raise driver.error
         except BaseException:
             await connection.close(*driver.last_word)
             self._count(connection)
@@ -330,24 +317,9 @@ class SpaceSync:
         return LiveSession(connection, thread, driver, publish=self._publish, signal=self.signal)
 
     async def _forget_unsettled(self, refused: RelayRefused) -> bool:
-        """A space that this device began to make or join, and that its relay does not know, never was.
-
-        It is forgotten, unless somebody has written into it since.
-        """
-        engine, space = self._thread.store.engine, self.space
-        if refused.close_code not in _NEVER_WAS:
-            return False
-
-        def forget() -> bool:
-            known = {state.id: state.stage for state in engine.spaces()}
-            if known.get(space, "active") == "active":
-                return False
-            if any(item.type != SCHEMA_TYPE for item in engine.outbox(space)):
-                return False
-            engine.abandon_space(space)
-            return True
-
-        gone = await self._thread.run(forget)
+        """Forget a space that this device began to make or join, if it turns out never to have been."""
+        engine, space, now_ms = self._thread.store.engine, self.space, self._now_ms()
+        gone = await self._thread.run(lambda: forget_what_never_was(engine, space, refused, now_ms))
         if gone:
             self._on_gone(space)
         return gone

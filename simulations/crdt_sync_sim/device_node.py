@@ -22,7 +22,8 @@ from crdt_sync_client.engine.model import Operation, ResolveOp, WriteResult
 from crdt_sync_client.incoming_batch import IncomingBatch
 from crdt_sync_client.store.connection import Database
 from crdt_sync_client.write_queue import write_and_seal
-from crdt_sync_sim.device_sync import DeviceSync, device_is_sound
+from crdt_sync_sim.device_line import device_is_sound
+from crdt_sync_sim.device_sync import DeviceSync
 from crdt_sync_sim.network import Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import Oracle, RecordName, WriteId, write_id

@@ -10,23 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from crdt_sync.errors import CrdtSyncError, RelayUnreachable, RemoteError
+from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client.endings import Reconnect, Reconnecting
-from crdt_sync_client.session_driver import WELCOME_TIMEOUT_S, Answered, SessionDriver
+from crdt_sync_client.session_driver import Answered, SessionDriver
 from crdt_sync_client.session_steps import BatchStep, PushBounds, PushStep, SnapshotStep, Step, WelcomeStep
-from crdt_sync_sim.network import Endpoint
-from crdt_sync_sim.scenario import RELAY
+from crdt_sync_sim.device_line import AGENT, DeviceLine, demand_sound
 from crdt_sync_sim.world import Timer, seconds
 
 if TYPE_CHECKING:
     from crdt_sync_sim.device_node import DeviceNode
 
-STORE_US: Final = (100, 2_000)
-"""How long a step waits while the store's thread is busy."""
 PUSH_US: Final = (50, 1_000)
-AGENT: Final = "crdt-sync-sim"
 
 
 class DeviceSync:
@@ -37,13 +33,9 @@ class DeviceSync:
         self._world = device.world
         self._reconnecting = Reconnecting(self._world.streams[f"backoff/{device.name}"].random)
         self._storage = self._world.streams["storage"]
-        self._life = device.life
         self._driver: SessionDriver | None = None
-        self._end: Endpoint | None = None
-        self._opening: Timer | None = None
-        self._timeout: Timer | None = None
+        self._line: DeviceLine
         self._retry: Timer | None = None
-        self._storing = False
         self._pushing = False
 
     # What the rest of the simulator asks
@@ -99,7 +91,7 @@ class DeviceSync:
             if envelopes:
                 self._world.note("push", self._device.name, f"{len(envelopes)}")
             driver.pushed(envelopes)
-            self._look(driver)
+            self._line.look()
 
     @property
     def relay_now_ms(self) -> int:
@@ -113,13 +105,13 @@ class DeviceSync:
             answered(None)
             return
         driver.append(entry, answered)
-        self._look(driver)
+        self._line.look()
 
     def push_soon(self) -> None:
         """Something was written and not sealed with it."""
         if self._driver is not None:
             self._driver.push_soon()
-            self._look(self._driver)
+            self._line.look()
 
     # Connecting
 
@@ -138,98 +130,35 @@ class DeviceSync:
             device.engine,
             start,
             protocol=DeviceSession(version=device.speaks),
-            clock=self._now_s,
+            clock=lambda: self._world.now_s,
             agent=AGENT,
         )
-        self._storing = self._pushing = False
-        # The network does not know about lives: whoever connects again in another one is somebody else.
-        self._opening = device.network.connect(
-            device.name,
-            RELAY,
-            lambda end: device.now(lambda: self._connected(driver, end)),
-            lambda why: device.now(lambda: self._unreachable(driver, why)),
+        self._pushing = False
+        self._line = DeviceLine(
+            device,
+            driver,
+            ran=self._note,
+            looked=lambda: self._looked(driver),
+            over=lambda: self._over(driver),
         )
-        self._timeout = device.later(seconds(WELCOME_TIMEOUT_S), lambda: self._late(driver))
 
-    def _now_s(self) -> float:
-        return self._world.now_s
-
-    def _ours(self, driver: SessionDriver) -> bool:
-        return driver is self._driver and self._life == self._device.life
-
-    def _unreachable(self, driver: SessionDriver, why: str) -> None:
-        if self._ours(driver):
-            driver.end(RelayUnreachable(f"the relay cannot be reached: {why}"))
-            self._look(driver)
-
-    def _late(self, driver: SessionDriver) -> None:
-        if driver is self._driver:
-            driver.late()
-            self._look(driver)
-
-    def _connected(self, driver: SessionDriver, end: Endpoint) -> None:
-        if not self._ours(driver):
-            end.close()
-            return
-        device = self._device
-        self._end = end
-        device.adopt(end)
-        end.on_message = lambda data: device.now(lambda: self._received(driver, data))
-        end.on_close = lambda code: device.now(lambda: self._closed(driver, code))
-
-    def _received(self, driver: SessionDriver, data: bytes) -> None:
-        if driver is self._driver:
-            driver.received_bytes(data)
-            self._look(driver)
-
-    def _closed(self, driver: SessionDriver, code: int) -> None:
-        if driver is self._driver:
-            driver.closed(code)
-            self._look(driver)
-
-    # The driver's wishes, as events
-
-    def _look(self, driver: SessionDriver) -> None:
-        """Something happened to the session: do what it wants now."""
-        if self._end is not None:
-            while driver.outgoing:
-                self._end.send(driver.outgoing.popleft())
-        if driver.ended:
-            self._over(driver)
-            return
-        if driver.has_work and not self._storing:
-            self._storing = True
-            self._device.later(self._storage.randint(*STORE_US), lambda: self._store(driver))
-        if driver.welcomed and driver.window.wants and not self._pushing:
+    def _looked(self, driver: SessionDriver) -> None:
+        if driver.idle:
+            self._reconnecting.caught_up()
+        elif driver.welcomed and driver.window.wants and not self._pushing:
             self._pushing = True
             delay_us = max(self._storage.randint(*PUSH_US), seconds(driver.window.pause_s) + 1)
             self._device.later(delay_us, lambda: self._push(driver))
 
-    def _store(self, driver: SessionDriver) -> None:
-        if driver is self._driver:
-            self._storing = False
-            step = driver.next_step()
-            if step is not None:
-                self._do(driver, step)
-
     def _push(self, driver: SessionDriver) -> None:
-        if driver is self._driver:
-            self._pushing = False
-            step = driver.next_push()
-            if step is None:
-                self._look(driver)
-            else:
-                self._do(driver, step)
-
-    def _do(self, driver: SessionDriver, step: Step) -> None:
-        if step.needs_store:
-            step.run()
-            demand_sound(step.error)
-            self._note(step)
-        driver.done(step)
-        if driver.idle:
-            self._reconnecting.caught_up()
-        self._look(driver)
+        if driver is not self._driver:
+            return
+        self._pushing = False
+        step = driver.next_push()
+        if step is None:
+            self._line.look()
+        else:
+            self._line.do(step)
 
     def _note(self, step: Step) -> None:
         device, note = self._device, self._world.note
@@ -250,16 +179,6 @@ class DeviceSync:
     # The end of a session
 
     def _over(self, driver: SessionDriver) -> None:
-        code, error, message = driver.last_word
-        end, self._end = self._end, None
-        if end is not None:
-            if isinstance(driver.error, RemoteError):
-                end.send(driver.protocol.bye(code, error, message))
-            end.close(code)
-            self._device.release(end)
-        for timer in (self._opening, self._timeout):
-            if timer is not None:
-                timer.cancel()
         self._driver = None
         last = driver.last_step()
         if last is not None:
@@ -280,14 +199,3 @@ def _code(error: Exception) -> str:
     if isinstance(error, Reconnect):
         return error.message
     return error.code if isinstance(error, CrdtSyncError) else type(error).__name__
-
-
-def demand_sound(error: Exception | None) -> None:
-    """Raise what only a faulty program meets; pass over what a peer's or a disk's fault is."""
-    if error is not None and not isinstance(error, RemoteError) and not device_is_sound(error):
-        raise error
-
-
-def device_is_sound(error: Exception) -> bool:
-    """Whether an error is one that a healthy program meets: the storage's own, and none of ours."""
-    return type(error).__module__.startswith("apsw") or "Full" in type(error).__name__

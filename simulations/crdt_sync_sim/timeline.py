@@ -13,6 +13,7 @@ from typing import Final
 
 from crdt_sync_sim.causes import Explanation
 from crdt_sync_sim.checks import how_telling
+from crdt_sync_sim.plan import newcomers
 from crdt_sync_sim.run import Outcome
 from crdt_sync_sim.scenario import RELAY
 from crdt_sync_sim.timeline_bands import BAND_NAMES, bands, poor_links
@@ -68,7 +69,8 @@ class _Picture:
         self._explanation = explanation
         self._start_us = outcome.story_us
         self._events = [event for event in outcome.trace if event.at_us >= outcome.story_us]
-        self._lanes = [RELAY, *outcome.scenario.devices]
+        self._newcomers = newcomers(outcome.scenario, outcome.events)
+        self._lanes = [RELAY, *outcome.scenario.devices, *self._newcomers]
         self._healed_us = next(
             (event.at_us for event in self._events if event.kind == "heal"),
             self._start_us + seconds(outcome.scenario.duration_s),
@@ -160,7 +162,8 @@ class _Picture:
             self._parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" class="lane"/>')
             name = _cut(lane, LEFT - 16)
             self._parts.append(f'<text x="{LEFT - 10}" y="{y}" text-anchor="end">{escape(name)}</text>')
-            role = roles[lane].name.lower() if lane in roles else "server"
+            newcomer = "newcomer" if lane in self._newcomers else "server"
+            role = roles[lane].name.lower() if lane in roles else newcomer
             self._text(LEFT - 10, y + 13, role, anchor="end")
 
     def _text(self, x: float, y: float, text: str, *, anchor: str = "start", colour: str = "") -> None:

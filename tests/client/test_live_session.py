@@ -31,7 +31,8 @@ async def test_what_is_sealed_after_the_relays_last_word_waits_for_the_next_sess
     session = DeviceSession()
     session.state = State.LIVE
     nothing: Any = None
-    driver = SessionDriver(nothing, nothing, protocol=session, clock=lambda: 0.0, agent="test")
+    start: Any = SimpleNamespace(relay_url="ws://relay")
+    driver = SessionDriver(nothing, start, protocol=session, clock=lambda: 0.0, agent="test")
     driver.window = PushWindow(*session.push_budget, lambda: 0.0)
     connection: Any = SimpleNamespace(session=session)
     live = LiveSession(connection, nothing, driver, publish=lambda changes: None, signal=Signal())

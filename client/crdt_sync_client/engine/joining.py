@@ -14,7 +14,7 @@ from crdt_sync.crypto.space_keys import SpaceKeys
 from crdt_sync.errors import CrdtSyncError, PermissionDenied, UnknownSpace
 from crdt_sync.ids import SpaceId, keyed_record_id
 from crdt_sync.membership.authoring import make_genesis, make_invite, make_join
-from crdt_sync.membership.entries import parse_entry
+from crdt_sync.membership.entries import Join, parse_entry
 from crdt_sync.membership.invites import InviteLink, open_invite
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
@@ -143,34 +143,55 @@ def begin_join(link_text: str) -> JoinStart:
 def join_from_log(replica: Replica, link_text: str, entries: Sequence[bytes], now_ms: int) -> bytes:
     """Check the log, take the keys and store the space as `joining`; returns the join entry.
 
-    A device that the log has already, and whose store may have forgotten, gets the entry that let it in.
+    A device that the log has already gets the entry that let it in, also when its store has forgotten.
     """
     link = InviteLink.parse(link_text)
     known = replica.spaces.get(link.space)
     if known is not None and known.stage != "joining":
         raise PermissionDenied(f"this device is in space {known.name} already", hint="sync instead")
     log = MembershipLog(link.space)
-    own: bytes | None = None
     for entry in entries:
-        if own is None and parse_entry(entry).signer == replica.device_id:
-            own = entry  # the first that we signed is the one that let us in
         log.apply(entry)
-    if own is not None and known is not None and known.pending_entry == own:
-        return own  # it was appended, and only the answer was lost
+    if known is not None:
+        own = _handed_over_before(replica, known, log, link)
+        if own is not None:
+            return own
     contents = open_invite(log, link.secret, now_ms=now_ms)
-    join = own or make_join(
-        log,
-        replica.keys,
-        link.secret,
-        contents,
-        device_name=replica.name,
-        at_ms=replica.now_ms(),
-        entropy=replica.entropy,
-    )
+    member = log.members.get(replica.device_id)
+    if member is not None:  # the store has forgotten a space that it is in
+        join = log.entries[member.joined_index]
+    else:
+        join = make_join(
+            log,
+            replica.keys,
+            link.secret,
+            contents,
+            device_name=replica.name,
+            at_ms=replica.now_ms(),
+            entropy=replica.entropy,
+        )
     _store(
         replica, link.space, contents.space_name, link.relay_url, "joining", contents.keys, join, log.entries
     )
     return join
+
+
+def _handed_over_before(replica: Replica, known: Space, log: MembershipLog, link: InviteLink) -> bytes | None:
+    """The entry that the relay has of us, or may still take: the same one again, so that it takes only one.
+
+    None when what was handed over before can never be taken any more: the log has grown without it.
+    """
+    member = log.members.get(replica.device_id)
+    if member is not None:
+        own = log.entries[member.joined_index]
+        if own != known.pending_entry:
+            _store(replica, known.id, known.name, link.relay_url, "joining", known.keys, own, log.entries)
+        return own
+    if known.pending_entry is None:
+        return None
+    pending = parse_entry(known.pending_entry)
+    same_invite = isinstance(pending.payload, Join) and pending.payload.invite_id == link.secret.invite_id
+    return known.pending_entry if same_invite and log.follows(pending) else None
 
 
 def state_of(replica: Replica, space: Space) -> SpaceState:

@@ -1,0 +1,142 @@
+"""One connection of a device: what the product's driver decides, moved by events of virtual time.
+
+The driver's bytes go over the simulated network, its steps are run when the store has time, and its end
+closes the connection. `DeviceSync` and `DeviceJoin` say what comes before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from crdt_sync.errors import InviteError, RelayUnreachable, RemoteError
+from crdt_sync_client.connection_driver import ConnectionDriver
+from crdt_sync_client.session_steps import Step
+from crdt_sync_sim.network import Endpoint
+from crdt_sync_sim.scenario import RELAY
+from crdt_sync_sim.world import seconds
+
+if TYPE_CHECKING:
+    from crdt_sync_sim.device_node import DeviceNode
+
+AGENT: Final = "crdt-sync-sim"
+STORE_US: Final = (100, 2_000)
+"""How long a step waits while the store's thread is busy."""
+
+
+class DeviceLine:
+    """See the module. Begins to connect at once."""
+
+    def __init__(
+        self,
+        device: DeviceNode,
+        driver: ConnectionDriver,
+        *,
+        ran: Callable[[Step], object],
+        looked: Callable[[], object],
+        over: Callable[[], object],
+    ) -> None:
+        """`ran` is told of each step that was run, before the driver is; `looked` after each event in the
+        connection's life; `over` once it has ended and is closed. None of them when the process dies."""
+        self._device = device
+        self._driver = driver
+        self._ran, self._looked, self._over = ran, looked, over
+        self._life = device.life
+        self._storage = device.world.streams["storage"]
+        self._storing = False
+        self._closed = False
+        self._end: Endpoint | None = None
+        # The network does not know about lives: whoever connects again in another one is somebody else.
+        self._opening = device.network.connect(
+            device.name,
+            RELAY,
+            lambda end: device.now(lambda: self._connected(end)),
+            lambda why: device.now(lambda: self._unreachable(why)),
+        )
+        self._timeout = device.later(seconds(driver.timeout_s), self._late)
+
+    def look(self) -> None:
+        """Something happened: do what the driver wants now."""
+        driver = self._driver
+        if self._closed:
+            return
+        if self._end is not None:
+            while driver.outgoing:
+                self._end.send(driver.outgoing.popleft())
+        if driver.ended:
+            self._close()
+            return
+        if driver.has_work and not self._storing:
+            self._storing = True
+            self._device.later(self._storage.randint(*STORE_US), self._store)
+        self._looked()
+
+    def do(self, step: Step) -> None:
+        """Run a step, in no time."""
+        if step.needs_store:
+            step.run()
+            demand_sound(step.error)
+            self._ran(step)
+        self._driver.done(step)
+        self.look()
+
+    def _store(self) -> None:
+        self._storing = False
+        step = None if self._closed else self._driver.next_step()
+        if step is not None:
+            self.do(step)
+
+    # The connection
+
+    def _connected(self, end: Endpoint) -> None:
+        device = self._device
+        if self._closed or self._life != device.life:
+            end.close()
+            return
+        self._end = end
+        device.adopt(end)
+        end.on_message = lambda data: device.now(lambda: self._received(data))
+        end.on_close = lambda code: device.now(lambda: self._lost(code))
+
+    def _received(self, data: bytes) -> None:
+        if not self._closed:
+            self._driver.received_bytes(data)
+            self.look()
+
+    def _lost(self, code: int) -> None:
+        self._driver.closed(code)
+        self.look()
+
+    def _unreachable(self, why: str) -> None:
+        if self._life == self._device.life:
+            self._driver.end(RelayUnreachable(f"the relay cannot be reached: {why}"))
+            self.look()
+
+    def _late(self) -> None:
+        if not self._closed:
+            self._driver.late()
+            self.look()
+
+    def _close(self) -> None:
+        self._closed = True
+        driver, end = self._driver, self._end
+        code, error, message = driver.last_word
+        if end is not None:
+            if isinstance(driver.error, RemoteError):
+                end.send(driver.protocol.bye(code, error, message))
+            end.close(code)
+            self._device.release(end)
+        self._opening.cancel()
+        self._timeout.cancel()
+        self._over()
+
+
+def demand_sound(error: Exception | None) -> None:
+    """Raise what only a faulty program meets; pass over a peer's, an invite's or a disk's fault."""
+    if error is not None and not isinstance(error, RemoteError | InviteError) and not device_is_sound(error):
+        raise error
+
+
+def device_is_sound(error: Exception) -> bool:
+    """Whether an error is one that a healthy program meets: the storage's own, and none of ours."""
+    return type(error).__module__.startswith("apsw") or "Full" in type(error).__name__
