@@ -16,6 +16,7 @@ from crdt_sync.roles import Role
 from crdt_sync_sim.device_join import DeviceJoin
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.node import Node
+from crdt_sync_sim.plan import everyone
 from crdt_sync_sim.world import World, seconds
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Joins:
     def __init__(self, sim: Simulation) -> None:
         self._sim = sim
         self._world = sim.world
-        self._roles: dict[str, Role] = dict(sim.scenario.devices)
+        self._roles: dict[str, Role] = everyone(sim.scenario, sim.events)
         self._problems: dict[str, CrdtSyncError] = {}
 
     def problem(self, device: DeviceNode) -> CrdtSyncError | None:

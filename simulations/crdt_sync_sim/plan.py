@@ -233,10 +233,14 @@ def _version_skew(scenario: Scenario, chance: Random) -> list[Scheduled]:
     return events
 
 
-def newcomers(scenario: Scenario, events: Iterable[Scheduled]) -> list[str]:
-    """The devices that join in the story without having been there when it began."""
-    joining = [str(event.arguments["device"]) for event in events if event.action == "join"]
-    return [name for name in dict.fromkeys(joining) if name not in scenario.devices]
+def everyone(scenario: Scenario, events: Iterable[Scheduled]) -> dict[str, Role]:
+    """All devices of a story and the roles they come with: those of the beginning, then those who join."""
+    found = dict(scenario.devices)
+    for event in events:
+        if event.action == "join":
+            role = event.arguments.get("role", Role.FIELD.text)
+            found.setdefault(str(event.arguments["device"]), Role.parse(role))
+    return found
 
 
 def _relay_rollback(scenario: Scenario, chance: Random) -> list[Scheduled]:

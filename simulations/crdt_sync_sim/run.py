@@ -29,7 +29,7 @@ from crdt_sync_sim.joins import Joins
 from crdt_sync_sim.network import LinkProfile, Mischief
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import RecordName
-from crdt_sync_sim.plan import newcomers, plan
+from crdt_sync_sim.plan import everyone, plan
 from crdt_sync_sim.rare_points import RarePoints
 from crdt_sync_sim.scenario import Scenario, Scheduled, Verdict
 from crdt_sync_sim.site import Site
@@ -87,10 +87,11 @@ class Simulation(Site):
         self.seed = seed
         self.events = plan(scenario, seed) if events is None else tuple(events)
         self.rare = RarePoints(self.world)
-        for name in newcomers(scenario, self.events):
-            self.devices[name] = DeviceNode(
-                name, self.world, self.network, self.storage_for(name), self.oracle
-            )
+        for name in everyone(scenario, self.events):
+            if name not in self.devices:
+                self.devices[name] = DeviceNode(
+                    name, self.world, self.network, self.storage_for(name), self.oracle
+                )
         self.joins = Joins(self)
         self.actor = Actor(self)
         self.asked: set[int] = set()

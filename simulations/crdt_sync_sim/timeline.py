@@ -13,7 +13,7 @@ from typing import Final
 
 from crdt_sync_sim.causes import Explanation
 from crdt_sync_sim.checks import how_telling
-from crdt_sync_sim.plan import newcomers
+from crdt_sync_sim.plan import everyone
 from crdt_sync_sim.run import Outcome
 from crdt_sync_sim.scenario import RELAY
 from crdt_sync_sim.timeline_bands import BAND_NAMES, bands, poor_links
@@ -48,6 +48,9 @@ _MARKS: Final = {
     "restore_backup": ("square", "#0969da", "backup put back"),
     "clock": ("triangle", "#9a6700", "clock set wrong"),
     "wipe": ("square", "#4d0009", "wiped"),
+    "joined": ("square", "#1a7f37", "joined the space"),
+    "join_failed": ("square", "#bf8700", "could not join"),
+    "upgrade": ("triangle", "#0969da", "another version of the app"),
     "welcome": ("tick", "#0969da", "connected"),
 }
 _BELOW: Final = {"conflict": 9, "resolve": 9}
@@ -69,8 +72,8 @@ class _Picture:
         self._explanation = explanation
         self._start_us = outcome.story_us
         self._events = [event for event in outcome.trace if event.at_us >= outcome.story_us]
-        self._newcomers = newcomers(outcome.scenario, outcome.events)
-        self._lanes = [RELAY, *outcome.scenario.devices, *self._newcomers]
+        self._roles = everyone(outcome.scenario, outcome.events)
+        self._lanes = [RELAY, *self._roles]
         self._healed_us = next(
             (event.at_us for event in self._events if event.kind == "heal"),
             self._start_us + seconds(outcome.scenario.duration_s),
@@ -156,14 +159,12 @@ class _Picture:
             self._text(x, HEAD - 12, clock(number * step_s, step_s), anchor="middle")
 
     def _lane_names(self) -> None:
-        roles = self._outcome.scenario.devices
         for lane in self._lanes:
             y = self._y(lane)
             self._parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" class="lane"/>')
             name = _cut(lane, LEFT - 16)
             self._parts.append(f'<text x="{LEFT - 10}" y="{y}" text-anchor="end">{escape(name)}</text>')
-            newcomer = "newcomer" if lane in self._newcomers else "server"
-            role = roles[lane].name.lower() if lane in roles else newcomer
+            role = self._roles[lane].text if lane in self._roles else "server"
             self._text(LEFT - 10, y + 13, role, anchor="end")
 
     def _text(self, x: float, y: float, text: str, *, anchor: str = "start", colour: str = "") -> None:

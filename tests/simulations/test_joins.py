@@ -16,6 +16,7 @@ from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.run import Outcome, simulate
 from crdt_sync_sim.scenario import Scenario, Scheduled, Workload
 from crdt_sync_sim.scenario_file import ScenarioError, load_scenario, read_scenario
+from crdt_sync_sim.timeline import timeline
 
 HEAD = """
 duration_s = 100
@@ -152,6 +153,15 @@ def test_a_check_of_what_keeps_a_device_from_syncing_bites() -> None:
     text = (scenario_folder() / "version_behind.toml").read_text()
     outcome = simulate(read_scenario(text.replace('problem = "version"', 'problem = "none"'), source="s"), 1)
     assert "what keeps tablet from syncing is version: the relay speaks protocol version 1" in shown(outcome)
+
+
+# Shown
+
+
+def test_the_picture_has_a_lane_for_who_joins() -> None:
+    picture = timeline(simulate(named("newcomer_on_a_bad_network"), 1, keep_trace=True))
+    assert ">volunteer<" in picture
+    assert "joined the space" in picture
 
 
 # Drawn
