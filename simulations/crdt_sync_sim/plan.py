@@ -8,12 +8,12 @@ lets a failing run be minimised and replayed from its case.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any, Final
 
 from crdt_sync.protocol.limits import PROTOCOL_VERSION
-from crdt_sync.rare import POINTS
+from crdt_sync.rare import POINTS, Point
 from crdt_sync.roles import Role
 from crdt_sync_sim.scenario import RELAY, Fault, Scenario, Scheduled
 from crdt_sync_sim.world import Streams
@@ -24,6 +24,9 @@ FAULT_SHARE: Final = 0.4
 
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
+LARGEST_SHARES: Final[Mapping[Point, float]] = {"session_over": 0.1}
+"""A device that connected again after every batch would get a batch for it, and do nothing else: thousands of
+connections in ten minutes."""
 NEWCOMER_DRAWS: Final = 1_000_000
 """Where the numbers of a newcomer's random operations begin, beyond those of the workload."""
 RARE_SHARES: Final = (0.02, 0.25, 1.0)
@@ -187,7 +190,7 @@ def _backups(scenario: Scenario, chance: Random) -> list[Scheduled]:
 
 def _rare_points(scenario: Scenario, chance: Random) -> list[Scheduled]:
     return [
-        _event(0, "rare", point=point, share=chance.choice(RARE_SHARES))
+        _event(0, "rare", point=point, share=min(chance.choice(RARE_SHARES), LARGEST_SHARES.get(point, 1)))
         for point in POINTS
         if chance.random() < RARE_POINT_SHARE
     ]
