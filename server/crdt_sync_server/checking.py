@@ -7,10 +7,11 @@ relay's work, can use a second core.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from crdt_sync.crypto.envelope import Envelope, Kind, parse
 from crdt_sync.errors import CrdtSyncError, MalformedEnvelope
-from crdt_sync.protocol.frames import FromDevice, Push, PushSnapshot
+from crdt_sync.protocol.frames import Push, PushSnapshot
 from crdt_sync_server.effects import Arrival, Peer
 from crdt_sync_server.signatures import Claim
 
@@ -26,6 +27,9 @@ class Checked:
         self.error = error
 
 
+_NOTHING: Final = Checked([])
+
+
 def check_envelopes(
     arrivals: Sequence[Arrival],
     sign_key_of: Callable[[Peer], bytes | None],
@@ -37,18 +41,26 @@ def check_envelopes(
     claims: list[Claim] = []
     places: list[tuple[Checked, int]] = []
     for peer, frame in arrivals:
+        if isinstance(frame, Push):
+            raws, kind = frame.envelopes, Kind.UPDATE
+        elif isinstance(frame, PushSnapshot):
+            raws, kind = [frame.envelope], Kind.SNAPSHOT
+        else:
+            results.append(_NOTHING)
+            continue
         try:
-            checked = Checked(_parsed(peer, frame, max_bytes))
-            key = sign_key_of(peer) if checked.envelopes else None
+            checked = Checked([_parsed(raw, kind, peer, max_bytes) for raw in raws])
+            key = sign_key_of(peer) if raws else None
         except CrdtSyncError as exc:
             results.append(Checked([], exc))
             continue
         results.append(checked)
         if key is None or peer.author is None:
             continue
+        device = peer.author.device
         for index, envelope in enumerate(checked.envelopes):
             # Somebody else's envelope is refused without a look at its signature.
-            if envelope.header.device == peer.author.device:
+            if envelope.header.device == device:
                 claims.append((envelope, key))
                 places.append((checked, index))
     if claims:
@@ -57,19 +69,11 @@ def check_envelopes(
     return results
 
 
-def _parsed(peer: Peer, frame: FromDevice | None, max_bytes: int) -> list[Envelope]:
-    if isinstance(frame, Push):
-        raws, kind = frame.envelopes, Kind.UPDATE
-    elif isinstance(frame, PushSnapshot):
-        raws, kind = [frame.envelope], Kind.SNAPSHOT
-    else:
-        return []
-    envelopes = [parse(raw, max_bytes=max_bytes) for raw in raws]
-    for envelope in envelopes:
-        if envelope.header.kind != kind:
-            raise MalformedEnvelope(
-                f"header field kind: this frame takes envelopes of kind {kind.name.lower()}"
-            )
-        if envelope.header.space != peer.space:
-            raise MalformedEnvelope("header field space: not the space of this connection")
-    return envelopes
+def _parsed(raw: bytes, kind: Kind, peer: Peer, max_bytes: int) -> Envelope:
+    envelope = parse(raw, max_bytes=max_bytes)
+    header = envelope.header
+    if header.kind is not kind:
+        raise MalformedEnvelope(f"header field kind: this frame takes envelopes of kind {kind.name.lower()}")
+    if header.space != peer.space:
+        raise MalformedEnvelope("header field space: not the space of this connection")
+    return envelope

@@ -212,33 +212,31 @@ class RelayEngine:
 
     def _push(self, batch: _Batch, peer: Peer, checked: Checked) -> None:
         space = self._space_of(batch, peer)
+        assert peer.author is not None
+        device, may_write = peer.author.device, False
         for envelope, good in zip(checked.envelopes, checked.good, strict=True):
             header = envelope.header
             try:
-                self._check_author(space, peer, envelope, good)
-                space.append_update(envelope, batch.now_ms)
+                if not may_write:  # once a frame: nobody's role changes within it
+                    may_write = space.writer(device).role.may_write
+                _check_signer(device, envelope, good)
+                end = space.append_update(envelope, batch.now_ms)
             except CrdtSyncError as exc:
                 batch.refuse(peer, envelope, exc)
                 if isinstance(exc, Equivocation):
                     reason = "two different envelopes claim one place in this device's chain"
                     batch.close(peer, Bye(CloseCode.CONFLICT, exc.code, reason))
                 return
-            batch.acks[peer, header.incarnation] = space.chain(header.author).head.sequence
-
-    def _check_author(self, space: Space, peer: Peer, envelope: Envelope, good: bool) -> None:
-        assert peer.author is not None
-        if envelope.header.device != peer.author.device:
-            raise PermissionDenied("a device pushes its own envelopes only")
-        space.writer(peer.author.device)
-        if not good:
-            raise BadSignature("signature: does not fit; the envelope was changed, or another device made it")
+            batch.acks[peer, header.incarnation] = end
 
     def _snapshot(self, batch: _Batch, peer: Peer, checked: Checked) -> None:
         envelope, good = checked.envelopes[0], checked.good[0]
         space = self._space_of(batch, peer)
         record = envelope.header.record
         try:
-            self._check_author(space, peer, envelope, good)
+            assert peer.author is not None
+            space.writer(peer.author.device)
+            _check_signer(peer.author.device, envelope, good)
             verdict = space.take_snapshot(envelope)
         except MalformedEnvelope:
             raise
@@ -419,6 +417,13 @@ class RelayEngine:
             space.key, after, max_rows=max_rows, max_bytes=max_bytes, without=without, only=only
         )
         return Page([travelling(row) for row in page.rows], page.cursor, page.at_end)
+
+
+def _check_signer(device: DeviceId, envelope: Envelope, good: bool) -> None:
+    if envelope.header.device != device:
+        raise PermissionDenied("a device pushes its own envelopes only")
+    if not good:
+        raise BadSignature("signature: does not fit; the envelope was changed, or another device made it")
 
 
 def _founded_by(genesis: bytes) -> SpaceId:

@@ -35,11 +35,13 @@ class StaleHead(BadMembership):
 class Chain:
     """The chain of one author. `key` is None until its first update is taken."""
 
-    __slots__ = ("head", "key")
+    __slots__ = ("head", "key", "moved")
 
     def __init__(self, head: ChainHead, key: AuthorKey | None) -> None:
         self.head = head
         self.key = key
+        self.moved = False
+        """The storage does not have this head yet."""
 
 
 def travelling(row: Row) -> Row:
@@ -69,7 +71,7 @@ class Space:
         self._chains: dict[Author, Chain] = {}
         self._grown: list[LiveRow] = []
         self._buffered: list[NewUpdate] = []
-        self._moved: set[Author] = set()
+        self._moved: list[tuple[AuthorKey, Chain]] = []
 
     @classmethod
     def load(cls, storage: Storage, space: SpaceId, now_ms: int) -> Space | None:
@@ -135,8 +137,8 @@ class Space:
             chain = self._chains[author] = Chain(known[1], known[0])
         return chain
 
-    def append_update(self, envelope: Envelope, now_ms: int) -> bool:
-        """Take an update whose signature is good; False if it was there already.
+    def append_update(self, envelope: Envelope, now_ms: int) -> int:
+        """Take an update whose signature is good. Gives the end of its chain, also if it was there already.
 
         Raises UnknownEpoch, ChainBroken or Equivocation.
         """
@@ -151,17 +153,19 @@ class Space:
             stored_hash = self._storage.update_hash(chain.key, header.sequence)
         head = chain.head.accept(envelope, stored_hash=stored_hash)
         if isinstance(head, Duplicate):
-            return False
+            return chain.head.sequence
         if chain.key is None:
             chain.key = self._storage.add_author(self.key, author, head)
             self._chains[author] = chain
         chain.head = head
-        self._moved.add(author)
+        if not chain.moved:
+            chain.moved = True
+            self._moved.append((chain.key, chain))
         self.planner.grew(header.record, now_ms)
         self.head += 1
         self._buffered.append(NewUpdate(chain.key, header.sequence, header.record, envelope.raw))
         self._grown.append(LiveRow(Row(self.head, RowKind.UPDATE, envelope.raw), author))
-        return True
+        return head.sequence
 
     # Snapshots
 
@@ -201,11 +205,11 @@ class Space:
     def finish(self) -> tuple[LiveRow, ...]:
         """Write everything that is left, and hand over the rows that came since the last time."""
         self.flush()
-        for author in self._moved:
-            chain = self._chains[author]
-            assert chain.key is not None
-            self._storage.set_chain_head(chain.key, chain.head)
-        self._moved.clear()
+        if self._moved:
+            self._storage.set_chain_heads([(key, chain.head) for key, chain in self._moved])
+            for _, chain in self._moved:
+                chain.moved = False
+            self._moved = []
         grown = tuple(self._grown)
         self._grown = []
         return grown

@@ -112,7 +112,7 @@ def test_chains(storage: Storage) -> None:
     space, alice, _ = filled(storage)
     later = ChainHead(9, b"l" * 32)
     with storage.transaction():
-        storage.set_chain_head(alice, later)
+        storage.set_chain_heads([(alice, later)])
     assert storage.author(space, ALICE) == (alice, later)
     assert storage.author(space, Author(ALICE.device, Incarnation(2))) is None
     assert storage.update_hash(alice, 3) is not None

@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -86,25 +86,42 @@ def _last(space: SpaceKey) -> int:
     return space << _SEQUENCE_BITS | _SEQUENCE_MASK
 
 
+class _Transaction(AbstractContextManager[None]):
+    """A class, because a generator would cost as much as the two statements."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self._db.execute("COMMIT")
+                return
+            except BaseException:
+                self._roll_back()
+                raise
+        self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
 class SqliteStorage:
     """See the module. `connect_storage` makes the connection; it may be handed to another thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+        self._transaction = _Transaction(connection)
         self.relay_id: RelayId = RelayId(
             connection.execute("SELECT value FROM meta WHERE name = 'relay_id'").fetchone()[0]
         )
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._transaction
 
     # Spaces and membership
 
@@ -160,8 +177,11 @@ class SqliteStorage:
             [(position, *update) for position, update in enumerate(updates, start)],
         )
 
-    def set_chain_head(self, author: AuthorKey, head: ChainHead) -> None:
-        self._db.execute("UPDATE authors SET sequence = ?, hash = ? WHERE number = ?", (*head, author))
+    def set_chain_heads(self, heads: Sequence[tuple[AuthorKey, ChainHead]]) -> None:
+        self._db.executemany(
+            "UPDATE authors SET sequence = ?, hash = ? WHERE number = ?",
+            [(*head, author) for author, head in heads],
+        )
 
     def update_hash(self, author: AuthorKey, chain_sequence: int) -> bytes | None:
         row = self._db.execute(
