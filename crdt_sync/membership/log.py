@@ -164,6 +164,10 @@ class MembershipLog:
         """Whether the log has once ended where an envelope's `members_head` says its author saw it end."""
         return short_head in self._short_positions
 
+    def position_of_head(self, short_head: bytes) -> int | None:
+        """Index of the entry at which the log ended for who made an envelope with that `members_head`."""
+        return self._short_positions.get(short_head)
+
     def follows(self, entry: Entry) -> bool:
         """Whether the entry was made for the place after the present head. If not, make it anew."""
         return entry.index == len(self._entries) and entry.prev == self.head

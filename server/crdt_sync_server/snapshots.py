@@ -8,7 +8,11 @@ only when all of this is so, and then prunes what is covered and nothing else:
 3. every update it names as known but unmerged is in the tail;
 4. no update of the record before the snapshot's place in the log is passed over in silence: each is
    covered or named as unmerged;
-5. something new is covered, else the snapshot is stale.
+5. something new is covered, else the snapshot is stale;
+6. it names an entry of the membership log as the newest that its author had seen (asked by `spaces`).
+
+Its place in the log is that of the newest row it covers. But nobody may meet it before the membership entries
+that its author had seen: who made it may have joined after what it covers. Then it is put at the end.
 
 What it does not know: whether the content is what the updates give. A member who lies about that is found out
 by the other members, who have the updates.
@@ -43,8 +47,13 @@ def judge(
     tail: Sequence[TailRow],
     hash_of: Callable[[Author, int], bytes | None],
     previous: tuple[int, CoverVector] | None,
+    not_before: int,
+    end: int,
 ) -> Accepted | Rejected:
-    """See the module. `previous` is the place and the cover of the record's current snapshot."""
+    """See the module. `previous` is the place and the cover of the record's current snapshot.
+
+    `not_before` is the row of the newest membership entry that the author had seen, `end` the next row to be.
+    """
     place, before = previous if previous is not None else (0, CoverVector.EMPTY)
     lost = cover.lacks(before)
     if lost is not None:
@@ -67,6 +76,8 @@ def judge(
     if not covered:
         return Rejected("stale", "covers no update that the current snapshot does not cover")
     place = max(place, *covered)
+    if place < not_before:
+        place = end
     for row in tail:
         known = cover.covers(row.author, row.chain_sequence) or (
             (row.author, row.chain_sequence) in cover.unmerged

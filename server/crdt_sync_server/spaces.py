@@ -178,12 +178,19 @@ class Space:
         if header.epoch not in self.members.epochs:
             raise UnknownEpoch(f"the space has no epoch {header.epoch}")
         cover = envelope.cover()
+        seen = self.members.position_of_head(header.members_head)
+        if seen is None:
+            return Rejected("mismatch", "was made after membership entries that the log does not have")
         self.flush()
         tail = self._storage.tail(self.key, header.record)
         current = self._storage.snapshot(self.key, header.record)
         previous = None if current is None else (current.sequence, _cover_of(current.envelope))
-        verdict = judge(cover, tail, self._update_hash, previous)
+        not_before = self._storage.membership_sequence(self.key, seen)
+        verdict = judge(cover, tail, self._update_hash, previous, not_before, self.head + 1)
         if isinstance(verdict, Accepted):
+            if verdict.sequence > self.head:
+                self.head = verdict.sequence
+                self._grown.append(LiveRow(Row(self.head, RowKind.SNAPSHOT, envelope.raw), None))
             self._storage.replace_by_snapshot(
                 self.key, header.record, verdict.sequence, envelope.raw, verdict.covered
             )

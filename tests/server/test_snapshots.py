@@ -14,12 +14,13 @@ from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.cover import CoverVector
 from crdt_sync.crypto.envelope import Envelope, parse
 from crdt_sync.ids import OpaqueId
-from crdt_sync.protocol.frames import Bye, Push, PushSnapshot, RowKind
+from crdt_sync.protocol.frames import Append, Appended, Bye, Push, PushSnapshot, RowKind, Welcome
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.roles import Role
 from crdt_sync_server.effects import Grown, Peer
 from crdt_sync_server.live import LiveLog
-from tests.server.engine_kit import Relay
-from tests.server.relay_kit import TestDevice, TestSpace, record
+from tests.server.engine_kit import NONCE, Relay
+from tests.server.relay_kit import TestDevice, TestSpace, invite_hello, record
 
 R1, R2 = record(1), record(2)
 
@@ -103,6 +104,37 @@ def test_what_was_not_merged_stays(pair: Pair) -> None:
     merged = pair.a.snapshot(R1, [a2, b1])
     assert pair.engine.snapshot(pair.peer_a, merged) == "stored"
     assert pair.log() == [merged]
+
+
+def test_nobody_meets_a_snapshot_before_the_entry_that_made_its_author_a_member(pair: Pair) -> None:
+    a1, b1 = pair.push(pair.a, R1), pair.push(pair.b, R1)
+    behind = pair.engine.engine.read(pair.reader, 0, max_rows=pair.base, max_bytes=2**20).cursor
+    invite, secret = pair.space.invite(Role.FIELD)
+    joined, newcomer = pair.space.join(secret)
+    pair.engine.answer(pair.peer_a, Append(invite), Appended)
+    guest = Peer(NONCE)
+    pair.engine.answer(
+        guest, invite_hello(pair.space.id, secret, NONCE, pair.engine.engine.relay_id), Welcome
+    )
+    pair.engine.answer(guest, Append(joined), Appended)
+
+    snapshot = newcomer.snapshot(R1, [a1, b1])
+    effects = pair.engine.do((pair.engine.connect(newcomer), PushSnapshot(snapshot)))
+    (grown,) = [effect for effect in effects if isinstance(effect, Grown)]
+    assert [live.row.payload for live in grown.rows] == [snapshot]
+    rows = pair.engine.rows(pair.reader, behind)
+    assert [row.kind for row in rows] == [RowKind.MEMBERSHIP, RowKind.MEMBERSHIP, RowKind.SNAPSHOT]
+    assert rows[-1].payload == snapshot
+    # The next one, by someone who saw no newer entry than that, takes the place of what it covers.
+    later = pair.push(pair.b, R1)
+    assert pair.engine.snapshot(pair.peer_a, pair.a.snapshot(R1, [a1, later])) == "stored"
+    assert len(pair.engine.rows(pair.reader, behind)) == 3
+
+
+def test_a_snapshot_made_after_entries_that_the_relay_does_not_have_is_refused(pair: Pair) -> None:
+    a1 = pair.push(pair.a, R1)
+    pair.space.invite(Role.FIELD)  # never appended at the relay
+    refused(pair, pair.a.snapshot(R1, [a1]), "mismatch")
 
 
 def refused(pair: Pair, snapshot: bytes, code: str) -> None:

@@ -77,6 +77,10 @@ def test_spaces_are_found_and_kept_apart(storage: Storage) -> None:
     assert storage.find_space(SpaceId(bytes(16))) is None
     assert (storage.head(space), storage.head(other)) == (6, 0)
     assert storage.membership(space) == [b"genesis"]
+    assert storage.membership_sequence(space, 0) == 1
+    with storage.transaction():
+        storage.append_membership(space, 7, b"an entry")
+    assert storage.membership_sequence(space, 1) == 7
     assert storage.membership(other) == []
     assert storage.tail(other, R1) == []
     assert sequences(storage, other) == []

@@ -94,6 +94,10 @@ class Storage(Protocol):
         """The entries of the membership log in order."""
         ...
 
+    def membership_sequence(self, space: SpaceKey, index: int) -> int:
+        """The row of the membership entry of that index, which is there."""
+        ...
+
     def append_membership(self, space: SpaceKey, sequence: int, entry: bytes) -> None: ...
 
     def author(self, space: SpaceKey, author: Author) -> tuple[AuthorKey, ChainHead] | None:
@@ -127,7 +131,7 @@ class Storage(Protocol):
     def replace_by_snapshot(
         self, space: SpaceKey, record: OpaqueId, sequence: int, envelope: bytes, covered: Sequence[int]
     ) -> None:
-        """Take the rows `covered` out and put the snapshot at `sequence`.
+        """Take the rows `covered` out and put the snapshot at `sequence`: one of theirs, or the next to be.
 
         The snapshot before it is kept as the superseded one, which is not part of the log any more; the
         superseded one before that goes.

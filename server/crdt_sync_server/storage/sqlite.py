@@ -147,6 +147,14 @@ class SqliteStorage:
         )
         return [payload for (payload,) in rows]
 
+    def membership_sequence(self, space: SpaceKey, index: int) -> int:
+        row = self._db.execute(
+            "SELECT position FROM log WHERE position BETWEEN ? AND ? AND kind = ? ORDER BY position"
+            " LIMIT 1 OFFSET ?",
+            (_first(space), _last(space), RowKind.MEMBERSHIP, index),
+        ).fetchone()
+        return int(row[0]) & _SEQUENCE_MASK
+
     def append_membership(self, space: SpaceKey, sequence: int, entry: bytes) -> None:
         self._db.execute(
             "INSERT INTO log (position, kind, payload) VALUES (?, ?, ?)",
