@@ -111,10 +111,10 @@ def _string(data: bytes, at: int) -> tuple[int, int]:
     if len(raw) < size:
         raise ValueError("the text is cut short")
     try:
-        text = raw.decode()
+        units = size if raw.isascii() else len(raw.decode().encode("utf-16-le")) // 2
     except UnicodeDecodeError:
         raise ValueError("the text is not UTF-8") from None
-    return len(text) + sum(character > "\uffff" for character in text), at + size
+    return units, at + size
 
 
 def _delete_set(data: bytes, at: int, ends: dict[int, int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from typing import Any
 
@@ -96,6 +97,31 @@ def test_different_texts_begun_apart_stand_one_after_the_other() -> None:
     one.set({"notes": "Seal worn."})
     two.set({"notes": "Pump leaks."})
     assert sorted(notes_of(one, two).replace(".", ". ").split()) == ["Pump", "Seal", "leaks.", "worn."]
+
+
+def test_different_texts_of_one_length_begun_apart_are_both_there() -> None:
+    one, two = pair(None)
+    one.set({"notes": "abc"})
+    two.set({"notes": "xyz"})
+    assert notes_of(one, two) in ("abcxyz", "xyzabc")
+
+
+def test_what_is_typed_after_a_record_was_made_anew_never_stands_for_what_was_typed_before() -> None:
+    """One types on after a new beginning, with an old edit before it that shows only part of its own past."""
+    one, two = pair("abc")
+    three = Replica(2, SCHEMA)
+    one.set({"notes": "abc one"})
+    meet(one, two)
+    one.set({"notes": "abc one two"})
+    meet(one, three)
+    two.set({"notes": "abc one B"})
+    three.set({"notes": "abc one two C"})
+    one.delete()
+    one.create({"notes": "fresh"})
+    one.take(two.updates)
+    one.set({"notes": one.view().values["notes"] + " ZZZZ"})
+    text = notes_of(one, two, three)
+    assert {"fresh", "two", "ZZZZ", "B", "C"} <= set(re.findall("fresh|two|Z+|B|C", text))
 
 
 def test_clearing_and_emptying() -> None:
