@@ -1,8 +1,9 @@
 """Run benchmark workloads: `python benchmarks/run.py WORKLOAD [--json]`, or `all`.
 
 Workloads: initial, delta, latency, throughput, fanout, size, each with a relay process of its own and devices
-on loopback; simulator, which runs scenarios in virtual time; and real, which needs a file of real work orders
-and is not in `all`. Each ends by itself. With `--json` each prints one line; without, a table for people.
+on loopback; receive and merge, which measure an engine and a document by themselves; simulator, which runs
+scenarios in virtual time; and real, which needs a file of real work orders and is not in `all`. Each ends by
+itself. With `--json` each prints one line; without, a table for people.
 Figures and how they are read: docs/benchmarks.md.
 """
 
@@ -23,7 +24,7 @@ if str(ROOT) not in sys.path:
 
 from benchmarks.harness import machine
 
-WORKLOADS = ("initial", "delta", "latency", "throughput", "fanout", "size", "simulator")
+WORKLOADS = ("initial", "delta", "latency", "throughput", "fanout", "size", "receive", "merge", "simulator")
 SIZES = {
     "initial": "records",
     "delta": "records",
@@ -31,6 +32,8 @@ SIZES = {
     "throughput": "writes",
     "fanout": "edits",
     "size": "edits",
+    "receive": "records",
+    "merge": "edits",
     "simulator": "seeds",
     "real": "edits",
 }

@@ -72,22 +72,18 @@ def deletion_conflict(
     return field_conflict(record_type, record_id, path, rule, kind, [*marks, *unseen], winner)
 
 
-def conflict_id(record_type: str, record_id: str, path: Path, writes: Sequence[Write]) -> str:
-    """The same on every device: a hash of the record, the path and the ids of the writes."""
-    digest = hashlib.sha256(b"crdt-sync/conflict/v1")
+def conflict_id(record_type: str, record_id: str, path: Path, alternatives: Sequence[Write]) -> str:
+    """The same on every device: a hash of the record, the path and the ids of the canonical alternatives."""
+    hashed = b"crdt-sync/conflict/v1"
     for name in (record_type, record_id, *path):
         raw = name.encode()
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    for write in canonical(writes):
+        hashed += len(raw).to_bytes(4, "big") + raw
+    for write in alternatives:
         author = write.author
-        digest.update(author.device + author.incarnation.to_bytes(4, "big") + write.hlc.to_bytes(8, "big"))
-    return digest.hexdigest()[:32]
+        hashed += author.device + author.incarnation.to_bytes(4, "big") + write.hlc.to_bytes(8, "big")
+    return hashlib.sha256(hashed).hexdigest()[:32]
 
 
 def canonical(writes: Iterable[Write]) -> tuple[Write, ...]:
     """Writes by author and time, the order in which every device lists them."""
-    return tuple(
-        sorted(
-            writes, key=lambda write: (write.author.device, write.author.incarnation, write.hlc, write.path)
-        )
-    )
+    return tuple(sorted(writes, key=lambda write: (write.author, write.hlc, write.path)))

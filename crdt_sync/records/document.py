@@ -83,8 +83,8 @@ class RecordDocument:
         """What `writes` gave last, a view of `_by_path`."""
         self._fresh = True
         """Whether `_lanes` shows what the document holds."""
-        self._unread: list[bytes] = []
-        """Updates taken in since `_lanes` was read."""
+        self._unread: list[tuple[bytes, CheckedUpdate | None]] = []
+        """Updates taken in since `_lanes` was read, and what their check gave."""
         self._held: list[bytes] = []
         """Updates that do not show in full yet."""
         self._touched: set[str] | None = None
@@ -97,20 +97,12 @@ class RecordDocument:
 
         With `checked`, what the check gave, the update is not read a second time.
         """
-        was_empty = self._fresh and not self._lanes and not self._held
         self._doc.apply_update(update)
-        if self._fresh and self._lanes and not self._held and self._take_in(update, checked):
+        if self._fresh and not self._held and self._take_in(update, checked):
             return
         for earlier in self._held:
             self._doc.apply_update(earlier)
-        # A whole document without anything pending comes out as long as it went in; only then need it
-        # not be looked into to see what it still waits for.
-        state = self._doc.get_update() if was_empty else b""
-        if len(state) != len(update):
-            self._unread.append(update)
-        elif checked is not None and state == update:
-            self._show(checked.parsed, checked.writes)
-            return
+        self._unread.append((update, checked))
         self._fresh = False
         self._by_path = None
         if len(self._unread) >= MAX_UNREAD:
@@ -215,21 +207,18 @@ class RecordDocument:
         """The lanes, read anew when the document changed. Writes once decoded are not decoded again."""
         if not self._fresh:
             parsed = parse_update(self._doc.get_update())
-            self._show(parsed, {client: lane.by_clock() for client, lane in self._lanes.items()})
-            if self._held or self._unread:
-                self._release(parsed)
+            before, self._lanes = self._lanes, {}
+            for blocks in parsed.blocks:
+                known = before.get(blocks.client)
+                lane = self._lanes[blocks.client] = _Lane(Author.from_array_name(blocks.name or ""))
+                lane.clocks, lane.writes = _visible(
+                    parsed, blocks, lane.author, {} if known is None else known.by_clock()
+                )
+                lane.end = blocks.end
+            self._fresh = True
+            self._note_changes(before)
+            self._release(parsed)
         return self._lanes
-
-    def _show(self, state: ParsedUpdate, decoded: Mapping[int, Mapping[int, Write]]) -> None:
-        """Make the lanes those of `state`, which is all the document holds."""
-        before, self._lanes = self._lanes, {}
-        for blocks in state.blocks:
-            lane = self._lanes[blocks.client] = _Lane(Author.from_array_name(blocks.name or ""))
-            lane.clocks, lane.writes = _visible(state, blocks, lane.author, decoded.get(blocks.client, {}))
-            lane.end = blocks.end
-        self._fresh = True
-        self._by_path = None
-        self._note_changes(before)
 
     def _note_changes(self, before: Mapping[int, _Lane]) -> None:
         """Which fields differ between the lanes as they were and as they are."""
@@ -248,11 +237,11 @@ class RecordDocument:
     def _release(self, state: ParsedUpdate) -> None:
         """Let go of the updates that show in full by now."""
         ends = {blocks.client: blocks.end for blocks in state.blocks}
-        waiting = [
-            update
-            for update in (*self._held, *self._unread)
-            if any(ends.get(client, 0) < clock for client, clock in parse_update(update).needs())
-        ]
+        waiting = []
+        for update, checked in (*((held, None) for held in self._held), *self._unread):
+            parsed = parse_update(update) if checked is None else checked.parsed
+            if any(ends.get(client, 0) < clock for client, clock in parsed.needs()):
+                waiting.append(update)
         self._held = [merge_updates(waiting)] if len(waiting) > 1 else waiting
         self._unread.clear()
 
@@ -284,8 +273,9 @@ class RecordDocument:
     def _take_in(self, update: bytes, checked: CheckedUpdate | None) -> bool:
         """Bring the lanes to where `update` brings the document, when it simply goes on from there.
 
-        That is so for an edit that arrives in order, which is nearly always: what it adds begins where
-        its author's lane ends, and what it deletes is there. Otherwise False, and nothing has changed.
+        That is so for a whole document, and for an edit that arrives in order, which is nearly always: what
+        it adds begins where its author's lane ends, and what it deletes is there. Otherwise False, and
+        nothing has changed.
         """
         parsed = parse_update(update) if checked is None else checked.parsed
         lanes = self._lanes

@@ -52,10 +52,12 @@ class Blocks:
     of values that were deleted.
     """
 
-    __slots__ = ("client", "end", "items", "name", "skips", "start")
+    __slots__ = ("client", "client_bytes", "end", "items", "name", "skips", "start")
 
-    def __init__(self, client: int, start: int) -> None:
+    def __init__(self, client: int, client_bytes: bytes, start: int) -> None:
         self.client = client
+        self.client_bytes = client_bytes
+        """The client as it stands in the update. Numbers are in shortest form: equal bytes, equal clients."""
         self.start = start
         self.end = start
         self.name: str | None = None
@@ -112,15 +114,15 @@ def _read_blocks(data: bytes, parsed: ParsedUpdate) -> int:
     groups, at = _number(data, 0)
     seen: set[int] = set()
     for _ in range(groups):
-        structs, at = _number(data, at)
-        client, at = _number(data, at)
-        clock, at = _number(data, at)
+        structs, client_at = _number(data, at)
+        client, client_end = _number(data, client_at)
+        clock, at = _number(data, client_end)
         if client in seen:
             raise BadUpdate("the update has two groups of one client")
         if not structs:
             raise BadUpdate("the update has a group without content")
         seen.add(client)
-        blocks = Blocks(client, _clock(clock))
+        blocks = Blocks(client, data[client_at:client_end], _clock(clock))
         parsed.blocks.append(blocks)
         for _ in range(structs):
             at = _read_struct(data, at, blocks)
@@ -137,9 +139,10 @@ def _read_struct(data: bytes, at: int, blocks: Blocks) -> int:
         blocks.skips.append((clock, clock + length))
     else:
         if info & _ORIGIN:
-            client, at = _number(data, at)
-            before, at = _number(data, at)
-            if client != blocks.client or before != clock - 1:
+            if not data.startswith(blocks.client_bytes, at):
+                raise BadUpdate("the update inserts elsewhere than at the end of its author's array")
+            before, at = _number(data, at + len(blocks.client_bytes))
+            if before != clock - 1:
                 raise BadUpdate("the update inserts elsewhere than at the end of its author's array")
         else:
             name_length = data[at + 1]
