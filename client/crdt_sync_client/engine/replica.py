@@ -20,7 +20,7 @@ from crdt_sync_client.engine.open_records import OpenRecords
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.verifying import VerifyMany, verify_one_by_one
 from crdt_sync_client.store.connection import Database
-from crdt_sync_client.store.tables import check_tables, create_tables
+from crdt_sync_client.store.tables import check_tables, create_tables, upgrade_tables
 
 CLEAN: Final = 1
 IN_USE: Final = 0
@@ -60,6 +60,7 @@ class Replica:
         """Counts by space number (None: of all) since the last transaction, see `reading.status_counts`."""
         self.records = OpenRecords(db)
         with db.transaction(durable=True):
+            upgrade_tables(db)
             self.set_meta("clean", IN_USE)
             if not clean:
                 self.begin_incarnation()

@@ -8,17 +8,26 @@ opaque ids, device ids) are looked up once per batch.
     spaces       one row per space: keys, cursor, relay
     membership   the space's log, as received
     records      what apps read: materialised JSON (NULL until the type's schema is there), standing conflicts
-    documents    the CRDT document of a record, and its heads: the newest merged envelope of each author
-    outbox       local updates not sealed yet, in the order they were made
-    sealed       envelopes not acknowledged yet, byte for byte as they will always be sent
+    documents    the CRDT document of a record, and its heads: the newest merged envelope of each author;
+                 `group_ends` names per author the end of the newest group it holds a part of
+    outbox       local updates not sealed yet, in the order they were made; `tied` is equal for those of
+                 one transaction
+    sealed       envelopes not acknowledged yet, byte for byte as they will always be sent; `until` is the
+                 last sequence number of the group that one belongs to
     held         records with unsent work of an author that another life of this store continued
     conflicts    the audit trail
     chains       the newest envelope seen of every author, and the newest sealed of our own
     quarantine   authentic envelopes that could not be merged
+    waiting      envelopes of which a part that shows together with them has not come yet
+    preferences  which side people keep in conflicts about a field, remembered on this device
+    history      what each transaction changed in a record, for types whose schema keeps a history
+
+A store of an earlier format is upgraded when it is opened (`upgrade_tables`); one of a later is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from crdt_sync.errors import NotAStore, StoreTooNew
@@ -26,14 +35,14 @@ from crdt_sync_client.store.connection import Database
 
 APPLICATION_ID: Final = 0x63526453
 """`cRdS` in the SQLite header: this database is a crdt-sync store."""
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE spaces (
   no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL, relay_url TEXT NOT NULL,
   stage TEXT NOT NULL, keys BLOB NOT NULL, pending_entry BLOB,
-  cursor INTEGER NOT NULL DEFAULT 0, relay_seen BLOB
+  cursor INTEGER NOT NULL DEFAULT 0, relay_seen BLOB, catching_up INTEGER NOT NULL DEFAULT 2
 );
 CREATE TABLE membership (
   space INTEGER NOT NULL, position INTEGER NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (space, position)
@@ -43,16 +52,19 @@ CREATE TABLE records (
   json TEXT, deleted INTEGER NOT NULL DEFAULT 0, standing BLOB, UNIQUE (space, opaque)
 );
 CREATE INDEX records_by_type ON records (space, type, deleted);
-CREATE TABLE documents (record INTEGER PRIMARY KEY, state BLOB NOT NULL, heads BLOB NOT NULL);
+CREATE TABLE documents (
+  record INTEGER PRIMARY KEY, state BLOB NOT NULL, heads BLOB NOT NULL, group_ends BLOB
+);
 CREATE TABLE outbox (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL,
-  schema_version INTEGER NOT NULL, change BLOB NOT NULL, at_ms INTEGER NOT NULL, error TEXT
+  schema_version INTEGER NOT NULL, change BLOB NOT NULL, at_ms INTEGER NOT NULL, error TEXT,
+  tied INTEGER
 );
 CREATE TABLE sealed (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL,
   sequence INTEGER NOT NULL, hash BLOB NOT NULL, updates INTEGER NOT NULL, envelope BLOB NOT NULL,
   at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, error TEXT,
-  UNIQUE (space, incarnation, sequence)
+  until INTEGER, UNIQUE (space, incarnation, sequence)
 );
 CREATE TABLE held (
   space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL, arrived INTEGER NOT NULL,
@@ -69,7 +81,7 @@ CREATE INDEX conflicts_open ON conflicts (no) WHERE state = 'open';
 CREATE TABLE chains (
   space INTEGER NOT NULL, device BLOB NOT NULL, incarnation INTEGER NOT NULL,
   sequence INTEGER NOT NULL, hash BLOB NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (space, device, incarnation)
+  settled INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (space, device, incarnation)
 ) WITHOUT ROWID;
 CREATE TABLE quarantine (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, seq INTEGER NOT NULL, opaque BLOB NOT NULL,
@@ -79,14 +91,57 @@ CREATE TABLE quarantine (
 );
 """
 
+_NEW_IN_2: Final = """
+CREATE TABLE waiting (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, seq INTEGER NOT NULL, opaque BLOB NOT NULL,
+  device BLOB NOT NULL, incarnation INTEGER NOT NULL, sequence INTEGER NOT NULL, hash BLOB NOT NULL,
+  first INTEGER NOT NULL, last INTEGER NOT NULL, envelope BLOB NOT NULL, at_ms INTEGER NOT NULL,
+  UNIQUE (space, hash)
+);
+CREATE TABLE preferences (
+  type TEXT NOT NULL, field TEXT NOT NULL, keep TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  PRIMARY KEY (type, field)
+) WITHOUT ROWID;
+CREATE TABLE history (
+  record INTEGER NOT NULL, no INTEGER NOT NULL, at_ms INTEGER NOT NULL, entry BLOB NOT NULL,
+  PRIMARY KEY (record, no)
+) WITHOUT ROWID;
+"""
+
+_UPGRADES: Final[Mapping[int, str]] = {
+    2: """
+ALTER TABLE spaces ADD COLUMN catching_up INTEGER NOT NULL DEFAULT 2;
+ALTER TABLE documents ADD COLUMN group_ends BLOB;
+ALTER TABLE outbox ADD COLUMN tied INTEGER;
+ALTER TABLE sealed ADD COLUMN until INTEGER;
+ALTER TABLE chains ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
+"""
+    + _NEW_IN_2,
+}
+"""By format: what makes a store of the format before it one of this. It only ever adds."""
+
 
 def create_tables(db: Database) -> None:
     """Lay out an empty database. Call it inside a transaction."""
-    for statement in _TABLES.split(";"):
-        if statement.strip():
-            db.execute(statement)
+    _run(db, _TABLES + _NEW_IN_2)
     db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     db.execute(f"PRAGMA user_version={STORE_VERSION}")
+
+
+def upgrade_tables(db: Database) -> None:
+    """Make a store of an earlier format one of this. Call it inside a transaction, after `check_tables`."""
+    version = db.value("PRAGMA user_version")
+    if version == STORE_VERSION:
+        return
+    for number in range(version + 1, STORE_VERSION + 1):
+        _run(db, _UPGRADES[number])
+    db.execute(f"PRAGMA user_version={STORE_VERSION}")
+
+
+def _run(db: Database, statements: str) -> None:
+    for statement in statements.split(";"):
+        if statement.strip():
+            db.execute(statement)
 
 
 def check_tables(db: Database) -> None:

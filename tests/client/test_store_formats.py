@@ -1,0 +1,55 @@
+"""A store that an earlier version of the program made is opened, kept whole, and has what is new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crdt_sync_client.engine import Engine
+from crdt_sync_client.store import tables
+from crdt_sync_client.store.connection import Database
+from tests.client.engine_world import World
+
+FORMAT_1 = {
+    "waiting": None,
+    "preferences": None,
+    "history": None,
+    "spaces": "catching_up",
+    "documents": "group_ends",
+    "outbox": "tied",
+    "sealed": "until",
+    "chains": "settled",
+}
+"""What a store of format 1 lacks: whole tables (None), or a column."""
+
+
+def layout(db: Database) -> dict[str, set[tuple[str, str, int, str | None]]]:
+    """The columns of every table: name, type, whether NOT NULL, default."""
+    names = [name for (name,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {name: {tuple(row[1:5]) for row in db.rows(f"PRAGMA table_info({name})")} for name in names}
+
+
+def to_format_1(db: Database) -> None:
+    """Take away what has come since."""
+    for table, column in FORMAT_1.items():
+        db.execute(f"DROP TABLE {table}" if column is None else f"ALTER TABLE {table} DROP COLUMN {column}")
+    db.execute("PRAGMA user_version = 1")
+
+
+def test_a_store_of_the_first_format_is_upgraded_and_keeps_its_work(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    office = world.office
+    id = office.create({"title": "Pump"})
+    now = layout(office.engine._replica.db)
+    to_format_1(office.engine._replica.db)
+    office.engine.close()
+    db = Database.open(office.path, office.key)
+    office.engine = Engine.open(db, clock=world.clock, entropy=office.entropy)
+    assert layout(db) == now
+    assert db.value("PRAGMA user_version") == tables.STORE_VERSION
+    assert office.values(id)["title"] == "Pump"
+    assert office.set(id, status="busy").changed
+    anna = world.join("anna")
+    world.settle()
+    assert anna.values(id)["status"] == "busy"
+    office.reopen()
+    world.close()
