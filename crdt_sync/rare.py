@@ -43,7 +43,7 @@ Point = Literal[
 ]
 
 POINTS: Final[Mapping[Point, str]] = {
-    "ack_late": "the relay acknowledges a push only when it has something else to spread",
+    "ack_late": "the relay acknowledges a push only with what it spreads next, or at the next tick",
     "backoff_longest": "a device waits as long as after many failures before it connects again",
     "backoff_none": "a device connects again at once",
     "batch_of_one_frame": "a device stores frame by frame what came while its store was busy",

@@ -143,6 +143,11 @@ class Switchboard:
             if waiting.size_bytes:
                 waiting.delivery.committed(waiting.size_bytes)
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether acknowledgements wait for the next `spread`, which they do at a rare point only."""
+        return bool(self._late)
+
     def spread(self, effects: Sequence[Effect]) -> bool:
         """Do what the engine asks for. True if a log has grown."""
         grown = False

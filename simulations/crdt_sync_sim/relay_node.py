@@ -266,11 +266,14 @@ class RelayNode(Node):
     def _tick_when_due(self) -> None:
         """The product ticks all the time; here only ticks that may have something to do are events."""
         due_ms = self.engine.due_ms
-        if due_ms == NEVER_MS:
+        if self.switchboard.holds_back:
+            delay_us = TICK_US
+        elif due_ms == NEVER_MS:
             return
-        delay_us = max(TICK_US, min((due_ms - self.clock.now_ms()) * 1000, QUIET_TICK_US))
-        if self.world.now_us - self._last_frame_us > BUSY_US:
+        elif self.world.now_us - self._last_frame_us > BUSY_US:
             delay_us = QUIET_TICK_US
+        else:
+            delay_us = max(TICK_US, min((due_ms - self.clock.now_ms()) * 1000, QUIET_TICK_US))
         timer = self._next_tick
         if timer is not None and timer.waiting:
             if timer.at_us <= self.world.now_us + delay_us:
