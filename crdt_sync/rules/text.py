@@ -3,8 +3,9 @@
 Apps read and write plain strings. Between devices, a text travels in one of two forms:
 
 - typed for the first time, it is that string;
-- changed later, it is `{"lineage": [time, author], "state": bytes}`, where `state` is the Yjs update of a
-  whole document with one `Text` called "text". A text that was cleared has `"cleared": true` besides.
+- changed later, it is `{"client": id, "state": bytes}`, where `state` is the Yjs update of a whole document
+  with one `Text` called "text", and `client` is the id under which this author typed into it last. A text
+  that was cleared has `"cleared": true` besides.
 
 Writes that stand side by side are merged as Yjs merges; the next edit starts from what that gives, takes
 the differences between the old string and the new one as deletions and insertions, and replaces all of
@@ -16,15 +17,14 @@ ever. Here
 
 - a string typed for the first time has the id that is the hash of the string, so two devices that import
   the same line make the same text and not the double of it;
-- what an author types later has the id that is the hash of author and *lineage*: time and author of the
-  string that the text began with. Clearing deletes characters and keeps the lineage. Along causality a
-  lineage's state only grows, until the row or record is made anew, and then a later lineage begins.
-  Authors go on in the latest lineage they see, so all they wrote in it is in what they see.
+- what an author types later has an id that begins with that edit: the hash of the author, of which writes
+  the edit replaces, and of the text it makes. An author replaces a write once and never sees it again, so no
+  other edit has that id. The author goes on under it for as long as its own last write stands: all that was
+  ever typed under the id is in there. When another's write stands in its place, the next edit begins an id.
 
-What that does not cover: a lineage begun by a clock that was hours ahead may look later than the one that
-followed it. Devices still show the same, since they merge the same writes in the same order, but some
-characters of the two may come out once instead of twice. A text of 10 KB is well served; each edit sends
-the whole of it, deflated, and its past in a few bytes for each place where something was typed.
+Nothing here depends on clocks, nor on what became of the record in between. Each id leaves some ten bytes
+behind. A text of 10 KB is well served; each edit sends the whole of it, deflated, and its past in a few bytes
+for each place where something was typed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pycrdt
 from pycrdt import Doc
@@ -44,9 +44,6 @@ from crdt_sync.records.writes import Write
 from crdt_sync.rules.base import Rule
 from crdt_sync.rules.text_state import ROOT, check_state
 
-Lineage: TypeAlias = tuple[int, str]
-"""Time and author (by the name of its array) of the write that a text began with."""
-
 _READ_ONLY_CLIENT: Final = 1
 _WORD: Final = re.compile(r"\S+\s*|\s+")
 _MAX_WORDS: Final = 1_000
@@ -56,11 +53,10 @@ _MAX_WORDS: Final = 1_000
 class _Part:
     """One write of a text, read."""
 
-    __slots__ = ("cleared", "lineage", "state")
+    __slots__ = ("cleared", "state")
 
-    def __init__(self, state: bytes, lineage: Lineage, *, cleared: bool = False) -> None:
+    def __init__(self, state: bytes, *, cleared: bool = False) -> None:
         self.state = state
-        self.lineage = lineage
         self.cleared = cleared
 
 
@@ -88,8 +84,8 @@ class Text(Rule):
         parts = _parts(writes)
         if not parts:
             return wanted
-        lineage = max(part.lineage for part in parts)
-        doc = _merged(parts, _client_id(author, lineage))
+        client = _client_id(writes, wanted, author)
+        doc = _merged(parts, client)
         text = doc.get(ROOT, type=pycrdt.Text)
         before = str(text)
         with doc.transaction():
@@ -101,7 +97,7 @@ class Text(Rule):
                     del text[at : at + len(before[start:end].encode())]
                 if typed:
                     text.insert(at, typed)
-        value: dict[str, Value] = {"lineage": [lineage[0], lineage[1]], "state": doc.get_update()}
+        value: dict[str, Value] = {"client": client, "state": doc.get_update()}
         if wanted is None:
             value["cleared"] = True
         return value
@@ -116,13 +112,13 @@ def _parts(writes: Iterable[Write]) -> list[_Part]:
 def _read(write: Write) -> _Part | None:
     match write.value:
         case str(text):
-            return _Part(_typed(text), (write.hlc, write.author.array_name))
-        case {"lineage": [int(time), str(author)], "state": bytes(state), **more}:
+            return _Part(_typed(text))
+        case {"client": int(), "state": bytes(state), **more}:
             try:
                 check_state(state)
             except ValueError:
                 return None
-            return _Part(state, (time, author), cleared=more.get("cleared") is True)
+            return _Part(state, cleared=more.get("cleared") is True)
         case _:
             return None
 
@@ -144,9 +140,15 @@ def _typed(text: str) -> bytes:
     return update
 
 
-def _client_id(author: Author, lineage: Lineage) -> int:
-    parts = (author.array_name, str(lineage[0]), lineage[1])
-    return _hash53(b"crdt-sync/text-author/v1", "\0".join(parts).encode())
+def _client_id(writes: Sequence[Write], wanted: str | None, author: Author) -> int:
+    """Under which id the author types what turns these writes into what is wanted."""
+    for write in writes:
+        match write.value:
+            case {"client": int(client)} if write.author == author and 0 < client < 2**53:
+                return client
+    parts = [author.array_name, "" if wanted is None else wanted]
+    parts += sorted(f"{write.author.array_name} {write.hlc}" for write in writes)
+    return _hash53(b"crdt-sync/text-edit/v1", "\0".join(parts).encode())
 
 
 def _hash53(purpose: bytes, material: bytes) -> int:

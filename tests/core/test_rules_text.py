@@ -264,7 +264,7 @@ GOOD = state_of((0, 0, "hello"), (1, 3, "EL"), (0, 0, SMILE))
 
 
 def value(state: bytes) -> dict[str, Any]:
-    return {"lineage": [1, "x"], "state": state}
+    return {"client": 9, "state": state}
 
 
 def test_a_state_made_by_the_bindings_is_read() -> None:
@@ -338,8 +338,8 @@ def test_a_state_that_is_no_text_is_refused_and_counts_as_none(state: bytes, mes
         True,
         [],
         {"state": GOOD},
-        {"lineage": [1], "state": GOOD},
-        {"lineage": [1, "x"], "state": "y"},
+        {"client": "x", "state": GOOD},
+        {"client": 9, "state": "y"},
         b"x",
     ],
 )
