@@ -63,6 +63,8 @@ class Planner:
         """The path of an open conflict that these wishes decide."""
         self._fresh: list[Path] = [()] if fresh and doc_writes else []
         self._new_rows: set[Path] = set()
+        self._asked_rows: set[Path] = set()
+        """Rows to make even when nothing is written in them."""
         self._alive: dict[Path, tuple[Write, ...]] = {}
         """Rows (and the record) that are written under and stand, with the deletion marks they outlived."""
 
@@ -80,11 +82,13 @@ class Planner:
             depth += 1
             if len(path) == depth:
                 self._assign_row(spec, row, value)
-                return
+                break
             self._enter_row(spec, row)
             spec = spec.subfield(path[depth], ".".join(row))
             depth += 1
-        self._assign_field(spec, path, value)
+        else:
+            self._assign_field(spec, path, value)
+        self._ask_for_rows(path)
 
     def outlive(self, prefix: Path, marks: tuple[Write, ...]) -> None:
         """The record or row stands against these deletions; a write under it takes their marks away."""
@@ -280,6 +284,7 @@ class Planner:
         if not isinstance(value, Mapping):
             spec.check_row(value, ".".join(row))
         self._enter_row(spec, row)
+        self._asked_rows.add(row)
         for name, part in value.items():
             self._assign_field(spec.subfield(name, ".".join(row)), (*row, name), part)
 
@@ -293,9 +298,23 @@ class Planner:
             self._alive[row] = marks
             return
         self._new_rows.add(row)
+        if removed_here:
+            self._asked_rows.add(row)
         self._values.pop((*row, DELETED), None)
         if under or marks:
             self._fresh.append(row)
+
+    def _ask_for_rows(self, path: Path) -> None:
+        """Whoever writes something in a row wants the row; whoever clears something there does not."""
+        passed = self._new_rows - self._asked_rows
+        if not passed:
+            return
+        written = [each for each, value in self._values.items() if value is not None]
+        for row in passed:
+            if path[: len(row)] == row and any(
+                each[: len(row)] == row for each in (*written, *self._asked_rows)
+            ):
+                self._asked_rows.add(row)
 
     def _remove_row(self, spec: FieldSpec, row: Path) -> None:
         depth = len(row)
@@ -303,6 +322,7 @@ class Planner:
             del self._values[path]
         # What earlier wishes of this edit made of the row, and of rows in it, is undone.
         self._new_rows = {each for each in self._new_rows if each[:depth] != row}
+        self._asked_rows = {each for each in self._asked_rows if each[:depth] != row}
         self._alive = {each: marks for each, marks in self._alive.items() if each[:depth] != row}
         self._fresh = [each for each in self._fresh if each[:depth] != row]
         marks = self._visible((*row, DELETED))
@@ -340,6 +360,7 @@ class Planner:
 
         `mark` is written when the record has no single-value field of its own that would last.
         """
+        self._leave_rows()
         self._mark_rows()
         if mark is not None and not self._lasts(()):
             self.write(mark, True)
@@ -376,6 +397,16 @@ class Planner:
                 resolves.append((*prefix, DELETED))
         add = [Write(path, value, tick(), self._role, self._author) for path, value in adds]
         return list(remove.values()), add, resolves
+
+    def _leave_rows(self) -> None:
+        """Rows that were only passed through, to clear what is not there, are not made."""
+        for row in self._new_rows - self._asked_rows:
+            depth = len(row)
+            for path in [path for path in self._values if path[:depth] == row]:
+                del self._values[path]
+            self._cut = {path for path in self._cut if path[:depth] != row}
+            self._fresh = [each for each in self._fresh if each != row]
+        self._new_rows &= self._asked_rows
 
     def _mark_rows(self) -> None:
         """A new row in which nothing else would last gets a mark."""
