@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NODE_STAMP := $(VENV)/.node-packages
 PYTEST_WORKERS ?= 2
 # Of the simulator: seeds of the small scenario, and processes.
 SEEDS ?= 1500
@@ -24,7 +25,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## a relay and three devices: offline edits, merge, a conflict resolved
 	@$(BIN)/python demo/run.py
 
-test: $(STAMP) ## all tests
+$(NODE_STAMP): $(STAMP) $(wildcard tests/interop/package*.json)
+	$(BIN)/python tests/interop/node_packages.py
+	@touch $@
+
+test: $(STAMP) $(NODE_STAMP) ## all tests
 	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadgroup
 
 simulate: $(STAMP) ## 1,500 seeds of ten minutes with every fault, some on simulated disks, some larger ones
