@@ -25,7 +25,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -52,14 +52,12 @@ class DiskTally:
     written_bytes: int = 0
 
 
-@dataclass(slots=True)
-class _Write:
+class _Write(NamedTuple):
     offset: int
     data: bytes
 
 
-@dataclass(slots=True)
-class _Truncate:
+class _Truncate(NamedTuple):
     size_bytes: int
 
 
@@ -76,8 +74,9 @@ class DiskFile:
         self.deleted = False
 
     def write(self, offset: int, data: bytes) -> None:
-        _apply(self.current, _Write(offset, data))
-        self.pending.append(_Write(offset, data))
+        change = _Write(offset, data)
+        _apply(self.current, change)
+        self.pending.append(change)
 
     def truncate(self, size_bytes: int) -> None:
         _apply(self.current, _Truncate(size_bytes))
@@ -113,10 +112,10 @@ def _apply(content: bytearray, change: _Write | _Truncate) -> None:
         else:
             content.extend(bytes(change.size_bytes - len(content)))
         return
-    end = change.offset + len(change.data)
-    if change.offset > len(content):
-        content.extend(bytes(change.offset - len(content)))
-    content[change.offset : end] = change.data
+    offset, data = change
+    if offset > len(content):
+        content.extend(bytes(offset - len(content)))
+    content[offset : offset + len(data)] = data
 
 
 def _sectors(change: _Write) -> list[_Write]:
@@ -274,7 +273,7 @@ class _OpenFile:
         return True
 
     def xRead(self, amount: int, offset: int) -> bytes:
-        return bytes(self._file.current[offset : offset + amount])
+        return bytes(memoryview(self._file.current)[offset : offset + amount])
 
     def xWrite(self, data: bytes, offset: int) -> None:
         if not self._alive():
