@@ -133,56 +133,66 @@ def plan_resolve(
     Where a deletion met edits (a path ending in `$deleted`) `value` is that of an alternative: that of
     the deletion deletes for good, any other brings the record, row or element back.
     """
-    schema.require_writer(role)
-    path = _path(path)
-    if schema.old_names is not None:
-        doc_writes, path = schema.current(doc_writes), schema.old_names.path(path)
-    if path[-1] == DELETED:
-        return _resolve_deletion(schema, doc_writes, path, value, author, role, tick)
-    standing = _Standing(schema, doc_writes)
-    if standing.deleted:
-        raise RecordDeleted("the record is deleted", hint="restore it first if it should come back")
-    visible = doc_writes.get(path, ())
-    if schema.field_at(path).shape != "value":
-        raise ValidationError(".".join(path), "has no alternatives to choose from")
-    planner = Planner(schema, doc_writes, author, role, fresh=False)
-    standing.outlived_by(planner)
-    if len(visible) > 1:
-        planner.decide(path, value)
-    else:
-        planner.assign(path, value)
-    return Edit(*planner.finish(tick))
+    return plan_resolve_all(schema, doc_writes, [(path, value)], author=author, role=role, tick=tick)
 
 
-def _resolve_deletion(
+def plan_resolve_all(
     schema: RecordSchema,
     doc_writes: DocWrites,
-    path: Path,
-    value: Any,
+    decisions: Iterable[tuple[Path | str, Any]],
+    *,
     author: Author,
     role: Role,
     tick: Tick,
 ) -> Edit:
-    marks = doc_writes.get(path, ())
-    gone = isinstance(value, dict) and any(same_value(mark.value, value) for mark in marks)
-    if path == DELETED_PATH:
-        standing = _Standing(schema, doc_writes)
-        if not marks:
-            return Edit()
-        if gone:
-            _require_deleter(schema, role)
-            return standing.delete(author, role, tick)
-        return standing.restore(author, role, tick)
-    if not marks:
-        return Edit()
+    """Decide several conflicts of one record in one edit, each as `plan_resolve` does.
+
+    Deleting the record for good makes the other decisions pointless: only that is written then.
+    """
+    schema.require_writer(role)
+    doc_writes = schema.current(doc_writes)
+    old_names = schema.old_names
+    paths = [(_path(path), value) for path, value in decisions]
+    wanted = [(path if old_names is None else old_names.path(path), value) for path, value in paths]
     standing = _Standing(schema, doc_writes)
-    if standing.deleted:
+    whole = [value for path, value in wanted if path == DELETED_PATH]
+    inside = [(path, value) for path, value in wanted if path != DELETED_PATH]
+    if whole and standing.marks and _deletes(standing.marks, whole[-1]):
+        _require_deleter(schema, role)
+        return standing.delete(author, role, tick)
+    if inside and standing.deleted and not whole:
         raise RecordDeleted("the record is deleted", hint="restore it first if it should come back")
     planner = Planner(schema, doc_writes, author, role, fresh=False)
-    standing.outlived_by(planner)
-    planner.settle(path, marks, gone=gone)
+    if not whole:
+        standing.outlived_by(planner)
+    settled = [path for path, value in inside if _decide(planner, schema, doc_writes, path, value)]
     remove, add, resolves = planner.finish(tick)
-    return Edit(remove, add, [path, *(each for each in resolves if each != path)])
+    edit = Edit(remove, add, [*settled, *(path for path in resolves if path not in settled)])
+    if not whole or not standing.marks:
+        return edit
+    kept = standing.restore(author, role, tick)
+    return Edit([*kept.remove, *edit.remove], [*edit.add, *kept.add], [*kept.resolves, *edit.resolves])
+
+
+def _decide(planner: Planner, schema: RecordSchema, doc_writes: DocWrites, path: Path, value: Any) -> bool:
+    """Tell the planner one decision inside the record; whether it settles a removal at `path`."""
+    visible = doc_writes.get(path, ())
+    if path[-1] == DELETED:
+        if visible:
+            planner.settle(path, visible, gone=_deletes(visible, value))
+        return bool(visible)
+    if schema.field_at(path).shape != "value":
+        raise ValidationError(".".join(path), "has no alternatives to choose from")
+    if len(visible) > 1:
+        planner.decide(path, value)
+    else:
+        planner.assign(path, value)
+    return False
+
+
+def _deletes(marks: Iterable[Write], value: Any) -> bool:
+    """Whether the value chosen in a conflict about a deletion is that of a deletion."""
+    return isinstance(value, dict) and any(same_value(mark.value, value) for mark in marks)
 
 
 class _Standing:

@@ -18,7 +18,13 @@ from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, PROTOCOL_VERSION
 from crdt_sync.records.update_format import parse_update
 from crdt_sync.records.writes import Write, check_write
 from crdt_sync_client.engine import Engine
-from crdt_sync_client.engine.model import Operation, ResolveOp, WriteResult
+from crdt_sync_client.engine.model import (
+    Operation,
+    ResolveOp,
+    ResolveRecordOp,
+    RestoreVersionOp,
+    WriteResult,
+)
 from crdt_sync_client.incoming_batch import IncomingBatch
 from crdt_sync_client.store.connection import Database
 from crdt_sync_client.write_queue import write_and_seal
@@ -212,7 +218,9 @@ class DeviceNode(Node):
 
     def _record_of(self, operation: Operation) -> RecordName | None:
         """The record an operation is about, None when it will only be known afterwards."""
-        if isinstance(operation, ResolveOp):
+        if isinstance(operation, ResolveRecordOp):
+            operation = operation.decisions[0]
+        if isinstance(operation, (ResolveOp, RestoreVersionOp)):
             try:
                 conflict = self.engine.conflict(operation.conflict)
             except CrdtSyncError:

@@ -15,10 +15,12 @@ from crdt_sync.errors import CrdtSyncError, RecordNotFound
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import audit, compacting, joining, reading, sending
+from crdt_sync_client.engine import compacting, joining, reading, sending, trail
 from crdt_sync_client.engine.local_writes import LocalWrites
 from crdt_sync_client.engine.model import (
     ConflictEntry,
+    ConflictFilter,
+    ConflictState,
     JoinStart,
     MemberInfo,
     Operation,
@@ -228,11 +230,29 @@ class Engine:
         self, *, open_only: bool = True, type: str | None = None, record: str | None = None
     ) -> list[ConflictEntry]:
         """The audit trail, oldest first; by default only what a person has to decide."""
-        return audit.entries(self._replica, open_only=open_only, record_type=type, record_id=record)
+        state: ConflictState | None = "open" if open_only else None
+        return trail.entries(self._replica, ConflictFilter(state, type=type, record=record))
+
+    def find_conflicts(self, wanted: ConflictFilter) -> list[ConflictEntry]:
+        """The entries that fit, oldest first."""
+        return trail.entries(self._replica, wanted)
+
+    def conflict_page(
+        self, wanted: ConflictFilter, *, after: int = 0, limit: int = trail.PAGE
+    ) -> tuple[list[ConflictEntry], int | None]:
+        """Entries that fit, oldest first, and what to give as `after` for the next page; None: no more."""
+        return trail.page(self._replica, wanted, after=after, limit=limit)
+
+    def count_conflicts(self, wanted: ConflictFilter) -> int:
+        return trail.count(self._replica, wanted)
+
+    def conflict_counts(self, wanted: ConflictFilter, by: trail.CountBy) -> dict[str, int]:
+        """How many fit by device, type, record, field or state, the most first."""
+        return trail.count_by(self._replica, wanted, by)
 
     def conflict(self, id: str) -> ConflictEntry:
         """One entry, by its id or an unambiguous start of it. Raises ConflictNotFound."""
-        return audit.entry(self._replica, id)
+        return trail.entry(self._replica, id)
 
     def outbox(self, space: SpaceId | None = None) -> list[OutboxItem]:
         """Local work not acknowledged by the relay, one item per record and state, oldest first."""

@@ -21,22 +21,31 @@ from crdt_sync.errors import (
 )
 from crdt_sync.ids import OpaqueId, RecordId, SpaceId, is_record_id, new_record_id
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
-from crdt_sync.records.editing import Edit, plan_create, plan_delete, plan_edit, plan_resolve, plan_restore
+from crdt_sync.records.editing import (
+    Edit,
+    plan_create,
+    plan_delete,
+    plan_edit,
+    plan_resolve_all,
+    plan_restore,
+)
+from crdt_sync.records.view import DELETED_PATH
 from crdt_sync.records.writes import Path, Write
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import audit
+from crdt_sync_client.engine import deciding, preferences, trail
 from crdt_sync_client.engine.materialising import Materialiser, sync_state
 from crdt_sync_client.engine.model import (
-    UNSET,
     ConflictEntry,
     CreateOp,
     DeleteOp,
     Operation,
     RecordChange,
     ResolveOp,
+    ResolveRecordOp,
     RestoreOp,
+    RestoreVersionOp,
     UpdateOp,
     WriteResult,
 )
@@ -150,6 +159,10 @@ class LocalWrites:
                 return self._apply(record, schema, edit, deleted=False)
             case ResolveOp():
                 return self._resolve(op)
+            case ResolveRecordOp():
+                return self._resolve(*op.decisions)
+            case RestoreVersionOp():
+                return self._restore_version(op)
 
     def _create(self, op: CreateOp) -> _Done:
         space, schema, role = self._ground(op.space, op.type)
@@ -168,21 +181,57 @@ class LocalWrites:
             record = self._replica.records.new(space, op.type, id, opaque, self._replica.author, None)
         return self._apply(record, schema, edit, deleted=False)
 
-    def _resolve(self, op: ResolveOp) -> _Done:
-        entry = audit.entry(self._replica, op.conflict)
-        if op.field is not None and op.field != entry.field:
-            raise ValidationError(op.field, f"is not the field of this conflict, which is {entry.field}")
+    def _resolve(self, *ops: ResolveOp) -> _Done:
+        """Decide conflicts of one record, all in one edit."""
+        decisions = [deciding.decided(self._replica, op) for op in ops]
+        deciding.of_one_record(decisions)
+        entry = decisions[0].entry
         space, schema, role = self._ground(entry.space, entry.type)
         record = self._existing(space, entry.type, entry.record)
-        standing = {conflict.id for conflict in record.standing.conflicts} - self._settled
-        if entry.id not in standing:
-            raise ConflictClosed(
-                f"the conflict about {entry.field} is closed already",
-                hint="see how with `crdt-sync conflicts show`; change the field to decide otherwise",
-            )
-        value = _chosen(op, entry)
-        edit = plan_resolve(schema, record.doc.writes(), entry.path, value, **self._as(role))
-        return self._apply(record, schema, edit)
+        standing = self._standing(record)
+        for decision in decisions:
+            if decision.entry.id not in standing:
+                raise self._closed(decision.entry)
+        values = [(decision.entry.path, decision.value) for decision in decisions]
+        edit = plan_resolve_all(schema, record.doc.writes(), values, **self._as(role))
+        done = self._apply(record, schema, edit, deleted=self._deleted_by(record, edit))
+        for decision in decisions:
+            if decision.remember is not None:
+                field = preferences.field_of(decision.entry.path)
+                preferences.remember(self._replica, entry.type, field, decision.remember)
+        return done
+
+    def _restore_version(self, op: RestoreVersionOp) -> _Done:
+        """While the conflict stands, this resolves it; else it is a write like any other."""
+        entry = trail.entry(self._replica, op.conflict)
+        chosen = deciding.alternative_of(entry, op.alternative)
+        space, schema, role = self._ground(entry.space, entry.type)
+        record = self._existing(space, entry.type, entry.record)
+        if entry.id in self._standing(record):
+            return self._resolve(ResolveOp(entry.id, alternative=op.alternative))
+        writes = record.doc.writes()
+        if entry.path == DELETED_PATH and chosen.deletes:
+            return self._apply(record, schema, plan_delete(schema, writes, **self._as(role)), deleted=True)
+        if entry.path == DELETED_PATH and self._is_deleted(record):
+            return self._apply(record, schema, plan_restore(schema, writes, **self._as(role)), deleted=False)
+        self._refuse_deleted(record)
+        changes = deciding.written_again(schema, chosen.path, chosen.value)
+        return self._apply(record, schema, plan_edit(schema, writes, changes, **self._as(role)))
+
+    def _standing(self, record: OpenRecord) -> set[str]:
+        return {conflict.id for conflict in record.standing.conflicts} - self._settled
+
+    def _closed(self, entry: ConflictEntry) -> ConflictClosed:
+        """Closed earlier in this very call, the trail does not know it yet."""
+        if entry.state != "closed":
+            return ConflictClosed(f"the conflict about {entry.field} was closed by the write before")
+        return trail.closed_error(entry)
+
+    def _deleted_by(self, record: OpenRecord, edit: Edit) -> bool | None:
+        """What deciding about its deletion made of the record; None where nothing was decided about it."""
+        if DELETED_PATH not in edit.resolves:
+            return None
+        return any(write.path == DELETED_PATH for write in edit.add)
 
     def _apply(
         self, record: OpenRecord, schema: RecordSchema, edit: Edit, *, deleted: bool | None = None
@@ -271,28 +320,3 @@ def _check_size(record: OpenRecord, add: Sequence[Write]) -> None:
 
 
 _LONG: Final = frozenset({str, bytes, list, dict})
-
-
-def _chosen(op: ResolveOp, entry: ConflictEntry) -> Any:
-    """The value a resolution asks for. Raises ValidationError when it names none, or more than one."""
-    given = [op.keep is not None, op.alternative is not None, op.value is not UNSET]
-    if sum(given) != 1:
-        raise ValidationError(entry.field, "needs one decision: keep, alternative or value")
-    if op.value is not UNSET:
-        return op.value
-    alternatives = entry.alternatives
-    if op.alternative is not None:
-        if not 0 <= op.alternative < len(alternatives):
-            raise ValidationError(entry.field, f"has alternatives 0 to {len(alternatives) - 1}")
-        return alternatives[op.alternative].value
-    if op.keep == "winner":
-        return alternatives[entry.winner].value
-    fitting = [one for one in alternatives if one.mine is (op.keep == "mine")]
-    if len(fitting) != 1:
-        which = "this device" if op.keep == "mine" else "another device"
-        raise ValidationError(
-            entry.field,
-            f"has {len(fitting)} alternatives from {which}, so it is not clear which to keep",
-            hint="choose one by its place, or give the value",
-        )
-    return fitting[0].value

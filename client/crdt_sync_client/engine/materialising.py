@@ -67,7 +67,7 @@ class Materialiser:
         self._deleted_updates: list[tuple[Any, ...]] = []
         self._documents: list[tuple[Any, ...]] = []
         self._document_updates: list[tuple[Any, ...]] = []
-        self._audit = AuditRows()
+        self._audit = AuditRows(replica)
         self._seen: set[int] = set()
         self.result = Materialised()
 
@@ -132,7 +132,7 @@ class Materialiser:
         ):
             if rows:
                 db.many(sql, rows)
-        self._audit.save(self._replica)
+        self._audit.save()
         return self.result
 
     def _look(self, record: OpenRecord) -> bool:

@@ -14,12 +14,16 @@ from typing import Any, Literal
 import msgspec
 
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
+from crdt_sync.records.writes import same_value
 from crdt_sync.roles import Role
 
 Path = tuple[str, ...]
 SyncState = Literal["synced", "pending", "conflict", "failed"]
 Origin = Literal["local", "remote"]
-Keep = Literal["mine", "theirs", "winner"]
+Keep = Literal["mine", "theirs", "winner", "deleted", "record"]
+"""Which alternative stays: this device's, the other one, the one in use; where a deletion met edits also
+whether the record (row, element) is deleted or stays."""
+ConflictState = Literal["open", "auto", "closed"]
 
 
 class _Unset:
@@ -75,8 +79,9 @@ class RestoreOp:
 class ResolveOp:
     """Settle a standing conflict with one of its alternatives or a value of one's own.
 
-    Give exactly one of `keep`, `alternative` (its index in `ConflictEntry.alternatives`) and `value`.
-    `field`, where given, must be the conflict's field.
+    Give exactly one of `keep`, `alternative` (its index in `ConflictEntry.alternatives`), `value` and
+    `suggested` (what the remembered preference says). `field`, where given, must be the conflict's field.
+    `remember`: keep that side in later conflicts about the field too, see `preferences`.
     """
 
     conflict: str
@@ -84,9 +89,30 @@ class ResolveOp:
     alternative: int | None = None
     value: Any = UNSET
     field: str | None = None
+    suggested: bool = False
+    remember: bool = False
 
 
-Operation = CreateOp | UpdateOp | DeleteOp | RestoreOp | ResolveOp
+@dataclass(frozen=True, slots=True)
+class ResolveRecordOp:
+    """Settle several standing conflicts of one record: all of them or, when one cannot be, none."""
+
+    decisions: tuple[ResolveOp, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreVersionOp:
+    """Bring back an alternative of any conflict in the trail, standing or closed, by its index.
+
+    While the conflict stands this resolves it. Afterwards it is a new write that has seen everything
+    since: it replaces what stands now, and says so in its result.
+    """
+
+    conflict: str
+    alternative: int
+
+
+Operation = CreateOp | UpdateOp | DeleteOp | RestoreOp | ResolveOp | ResolveRecordOp | RestoreVersionOp
 
 
 # Records and changes ------------------------------------------------------------------------------
@@ -158,8 +184,31 @@ class Alternative:
     at_ms: int
     mine: bool
     author: str
-    field: str
+    path: Path
     deletes: bool = False
+
+    @property
+    def field(self) -> str:
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Which side is kept in conflicts about a field of a type: `mine`, `theirs`, a role, or an outcome."""
+
+    type: str
+    field: str
+    keep: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Which alternative the preference remembered on this device would keep (its index), and why."""
+
+    alternative: int
+    keep: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +216,11 @@ class ConflictEntry:
     """One entry of the audit trail.
 
     `kind` says how it arose (`open`: a person decides; `auto`: the rule decided), `state` how it is now.
-    A closed one names who closed it, where that is known: the author of the write that replaced all
-    alternatives. `superseded_by` is the conflict that a further alternative made of it.
+    `winner` is the index of the alternative that the rule shows. A closed one names who closed it, where
+    that is known: the author of the write that replaced all alternatives; `resolution` is the value of that
+    write, "deleted" or "record" where the conflict was about a deletion. `superseded_by` is the conflict
+    that a further alternative made of it, or that stands between two resolutions of it; `supersedes` are
+    those that this one goes on from. `suggestion` is for open ones, see `preferences`.
     """
 
     id: str
@@ -178,7 +230,7 @@ class ConflictEntry:
     path: Path
     rule: str
     kind: Literal["open", "auto"]
-    state: Literal["open", "auto", "closed"]
+    state: ConflictState
     alternatives: tuple[Alternative, ...]
     winner: int
     seen_at_ms: int
@@ -187,10 +239,46 @@ class ConflictEntry:
     resolver_name: str | None = None
     resolution: Any = None
     superseded_by: str | None = None
+    supersedes: tuple[str, ...] = ()
+    suggestion: Suggestion | None = None
 
     @property
     def field(self) -> str:
         return ".".join(self.path)
+
+    @property
+    def about_deletion(self) -> bool:
+        """Whether a deletion met edits it had not seen."""
+        return self.path[-1] == "$deleted"
+
+    @property
+    def kept(self) -> int | None:
+        """The index of the alternative that the resolution kept; None for another value, or none known."""
+        if self.resolver is None:
+            return None
+        for index, each in enumerate(self.alternatives):
+            if self.about_deletion:
+                if each.deletes == (self.resolution == "deleted"):
+                    return index
+            elif same_value(each.value, self.resolution):
+                return index
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictFilter:
+    """Which entries of the trail. None, everywhere: any.
+
+    `device` is the name or id (or its start) of a device with an alternative in it, `since_ms` the first
+    moment at which it was seen or closed here.
+    """
+
+    state: ConflictState | None = "open"
+    type: str | None = None
+    record: str | None = None
+    device: str | None = None
+    space: SpaceId | None = None
+    since_ms: int | None = None
 
 
 # Spaces -------------------------------------------------------------------------------------------
