@@ -34,6 +34,8 @@ class IncomingBatch:
         """Why the batch was not stored whole; what comes before it was, what follows was not."""
         self.cursor = 0
         """Where the log stands after the batch."""
+        self.caught_up = False
+        """Whether its last delivery ended where the log did."""
         self.only_cursor = True
         """Whether the batch holds nothing but a moved cursor."""
         self._steps: list[Callable[[], object]] = []
@@ -47,9 +49,10 @@ class IncomingBatch:
                     for row in frame.rows:
                         self._rows.append((row.sequence, int(row.kind), row.payload))
                         if rare("row_per_transaction"):
-                            self._rows_cursor = row.sequence
+                            self._rows_cursor, self.caught_up = row.sequence, False
                             self._deliver()
                     self._rows_cursor = self.cursor = frame.cursor
+                    self.caught_up = frame.caught_up
                     if frame.rows:
                         self.only_cursor = False
                 case Ack():
@@ -86,11 +89,11 @@ class IncomingBatch:
         """Turn the rows gathered so far into one step."""
         if self._rows_cursor is None:
             return
-        rows, cursor = self._rows, self._rows_cursor
+        rows, cursor, caught_up = self._rows, self._rows_cursor, self.caught_up
         self._rows, self._rows_cursor = [], None
 
         def receive() -> None:
-            received = self._engine.receive(self._space, rows, cursor)
+            received = self._engine.receive(self._space, rows, cursor, caught_up=caught_up)
             self.received.append(received)
             self.reconnect = received.reconnect
 

@@ -94,6 +94,8 @@ class SessionDriver(ConnectionDriver):
         self._inbox_bytes = 0
         self._at_work = False
         self._unstored_cursors = 0
+        self._at_end = False
+        """Whether nothing in the store waits to hear that it has everything."""
         self._ungot_bytes = 0
         self._appends: deque[tuple[bytes, Answered]] = deque()
         self._compactions: deque[CompactRequest] = deque()
@@ -258,6 +260,7 @@ class SessionDriver(ConnectionDriver):
         self.cursor = self.first_cursor = step.frame.cursor
         # While work is held back until everything has come, every moved cursor counts.
         self._lazy_cursors = 0 if step.welcomed.holding else LAZY_CURSORS
+        self._at_end = step.welcomed.at_end
 
     def _batch_step(self) -> BatchStep:
         frames = self._take_batch()
@@ -273,9 +276,8 @@ class SessionDriver(ConnectionDriver):
             appends=[entry for entry, _ in self._appends],
             bounds=bounds,
         )
-        lazy = (
-            step.batch.only_cursor and bounds is None and not self.window.wants and not rare("cursor_stored")
-        )
+        idle = bounds is None and not self.window.wants
+        lazy = step.batch.only_cursor and self._at_end and idle and not rare("cursor_stored")
         step.needs_store = not (lazy and self._unstored_cursors < self._lazy_cursors)
         return step
 
@@ -309,6 +311,7 @@ class SessionDriver(ConnectionDriver):
             self._unstored_cursors += 1
         elif batch.cursor:
             self._unstored_cursors = 0
+            self._at_end = batch.caught_up
         if batch.error is not None:
             return
         if batch.reconnect or rare("session_over"):

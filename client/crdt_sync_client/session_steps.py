@@ -128,4 +128,4 @@ class CursorStep(Step):
         self._cursor = cursor
 
     def work(self) -> None:
-        self.engine.receive(self.space, [], self._cursor)
+        self.engine.receive(self.space, [], self._cursor, caught_up=False)

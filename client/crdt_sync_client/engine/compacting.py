@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from crdt_sync.crypto.cover import CoverVector
 from crdt_sync.crypto.envelope import Header, seal
+from crdt_sync.crypto.groups import encode_ends
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.crypto.space_keys import NONCE_BYTES
 from crdt_sync.ids import OpaqueId
@@ -66,7 +67,7 @@ def _seal(replica: Replica, space: Space, record: OpenRecord) -> bytes:
         frontier=space.frontier(replica.author),
     )
     version = 0 if schema is None else schema.version
-    payload = Payload(record.type, record.id, version, record.doc.state())
+    payload = Payload(record.type, record.id, version, record.doc.state(), encode_ends(record.group_ends))
     return seal(
         header,
         payload.encode(),

@@ -318,13 +318,17 @@ class Engine:
         found = self._replica.space(space)
         return sending.refused(self._replica, found, incarnation, sequence, code, reason)
 
-    def receive(self, space: SpaceId, rows: Sequence[tuple[int, int, bytes]], cursor: int) -> Received:
+    def receive(
+        self, space: SpaceId, rows: Sequence[tuple[int, int, bytes]], cursor: int, *, caught_up: bool = True
+    ) -> Received:
         """Merge rows (log sequence, kind, bytes) in one transaction that also moves the cursor.
 
-        Raises a RemoteError, and changes nothing, when a row cannot be what an honest relay delivers.
+        `caught_up`: the log had no more rows than up to `cursor`. Until then what was written together may
+        be incomplete. Raises a RemoteError, and changes nothing, when a row cannot be what an honest relay
+        delivers.
         """
         found = self._replica.space(space)
-        batch = ReceivedBatch(self._replica, found)
+        batch = ReceivedBatch(self._replica, found, caught_up=caught_up)
         with collector_paused(len(rows)), self._replica.transaction(durable=False):
             return batch.run(rows, cursor)
 

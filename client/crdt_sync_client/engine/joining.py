@@ -108,7 +108,7 @@ def abandon(replica: Replica, space: Space) -> None:
                 f"DELETE FROM {table} WHERE record IN (SELECT no FROM records WHERE space = ?)",
                 (space.no,),
             )
-        for table in ("membership", "records", "outbox", "sealed", "chains", "quarantine"):
+        for table in ("membership", "records", "outbox", "sealed", "chains", "quarantine", "waiting"):
             db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))
         db.execute("DELETE FROM spaces WHERE no = ?", (space.no,))
     replica.reload()

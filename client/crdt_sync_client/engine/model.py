@@ -341,7 +341,7 @@ class Welcomed:
     `reconnect`: the relay has more of this device's chain than the store, so the store is an older
     copy; the session must be opened again. `failed` are the records whose unsent work is held until
     everything has come, `holding` says that there are such. `relay_behind`: the relay has lost what it
-    once acknowledged.
+    once acknowledged. `at_end`: nothing here waits for the end of the log.
     """
 
     resend: int
@@ -349,6 +349,7 @@ class Welcomed:
     reconnect: bool = False
     relay_behind: bool = False
     holding: bool = False
+    at_end: bool = False
     failed: tuple[tuple[str, RecordId], ...] = ()
 
 

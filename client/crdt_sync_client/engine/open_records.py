@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from crdt_sync.crypto.chain import ChainHead
+from crdt_sync.crypto.groups import decode_ends
 from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RecordId
 from crdt_sync.rare import rare
 from crdt_sync.records.document import RecordDocument
@@ -78,12 +79,14 @@ class OpenRecord:
     """One record in memory. `json` is None until it is materialised, `stored` once it has its rows.
 
     `heads` names the newest envelope of each author that is merged and that the relay has: the cover
-    vector of a snapshot made now.
+    vector of a snapshot made now. `group_ends` names per author the last sequence number of the newest group
+    that the document holds a part of.
     """
 
     __slots__ = (
         "deleted",
         "doc",
+        "group_ends",
         "heads",
         "id",
         "json",
@@ -105,6 +108,7 @@ class OpenRecord:
         self.no = no
         self.doc: RecordDocument
         self.heads: Heads = {}
+        self.group_ends: dict[Author, int] = {}
         self.json: str | None = None
         self.deleted = False
         self.standing = NOTHING_STANDING
@@ -131,18 +135,19 @@ class OpenRecords:
             self._open.move_to_end(key)
             return record
         row = self._db.execute(
-            "SELECT no, type, id, json, deleted, standing, state, heads"
+            "SELECT no, type, id, json, deleted, standing, state, heads, group_ends"
             " FROM records JOIN documents ON record = no WHERE space = ? AND opaque = ?",
             key,
         ).fetchone()
         if row is None:
             return None
-        no, record_type, id, json, deleted, standing, state, heads = row
+        no, record_type, id, json, deleted, standing, state, heads, ends = row
         record = OpenRecord(space, record_type, RecordId(id), opaque, no)
         record.json = json
         record.deleted = bool(deleted)
         record.standing = decode_standing(standing)
         record.heads = decode_heads(heads)
+        record.group_ends = decode_ends(ends)
         record.doc = RecordDocument(state, author=author)
         record.stored = True
         self.keep(record)

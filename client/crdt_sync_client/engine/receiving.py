@@ -2,7 +2,8 @@
 
 In this order: take apart and admit every row (a row that no honest relay delivers ends the batch and
 changes nothing); check all signatures at once; link each update into its author's chain; decrypt and
-check what is inside; then merge record by record, each viewed and stored once.
+check what is inside; keep aside what shows only together with something that has not come (`gathering`);
+then merge record by record, each viewed and stored once.
 
 What is authentic but cannot be merged (a bad update, an unknown epoch, a broken chain, a role that may
 not write) is quarantined: kept whole, told about, and named as not merged in the snapshots this device
@@ -20,11 +21,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.cover import CoverVector
-from crdt_sync.crypto.envelope import Envelope, Kind, parse
+from crdt_sync.crypto.envelope import Kind, parse
+from crdt_sync.crypto.groups import encode_ends
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import (
     BadMembership,
@@ -42,14 +44,17 @@ from crdt_sync.ids import Author, OpaqueId, RecordId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import merge_updates
-from crdt_sync.records.update_check import CheckedUpdate, check_snapshot, check_update
+from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import older_copy, sending
+from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
+from crdt_sync_client.engine.gathering import Gathering
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.model import QuarantinedEnvelope, Received
 from crdt_sync_client.engine.older_copy import Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
+from crdt_sync_client.engine.sealing import save_chains
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -64,40 +69,28 @@ _QUARANTINE: Final = (
 
 
 @dataclass(slots=True)
-class _Arrival:
-    """One admitted envelope on its way in."""
-
-    seq: int
-    envelope: Envelope
-    role: Role
-    author: Author
-    cover: CoverVector | None
-
-
-class _Opened(NamedTuple):
-    """What is inside an arrival. An update has been `checked`, a snapshot not yet."""
-
-    arrival: _Arrival
-    payload: Payload
-    checked: CheckedUpdate | None
-
-
-@dataclass(slots=True)
 class _Incoming:
     """What a batch brings for one record."""
 
     record_type: str
     record_id: RecordId
-    opened: list[_Opened] = field(default_factory=list)
+    opened: list[Opened] = field(default_factory=list)
 
 
 class ReceivedBatch:
     """One call of `Engine.receive`. Use once, inside the transaction it belongs to."""
 
-    def __init__(self, replica: Replica, space: Space) -> None:
+    def __init__(self, replica: Replica, space: Space, *, caught_up: bool) -> None:
+        """`caught_up`: the rows end where the log did."""
         self._replica = replica
         self._space = space
+        self._caught_up = caught_up
         self._now_ms = replica.now_ms()
+        self._gathering = Gathering(
+            replica, space, caught_up=caught_up, now_ms=self._now_ms, put_aside=self._put_aside
+        )
+        self._group_ends: dict[OpenRecord, None] = {}
+        """Records of which `group_ends` grew."""
         self._quarantined: list[QuarantinedEnvelope] = []
         self._chains: dict[Author, ChainHead] = {}
         self._rescues = Rescues(replica, space)
@@ -116,14 +109,16 @@ class ReceivedBatch:
             for author in forked:
                 older_copy.fork(replica, space, author)
             return Received(members_changed=self._members_changed, reconnect=True)
+        self._gathering.begin(snapshots=any(arrival.cover is not None for arrival in arrivals))
         incoming = self._open(arrivals)
         result = self._merge(incoming)
-        settled = bool(space.held) and space.session.author is not None and cursor >= space.session.head
+        settled = bool(space.held) and self._caught_up and space.session.author is not None
         if settled:
             self._rescues.settle()
         rescued = self._rescues.save()
+        self._gathering.save(rows=bool(rows))
         if self._chains:
-            sending.save_chains(replica, space, self._chains)
+            save_chains(replica, space, self._chains)
         if cursor > space.cursor:
             space.cursor = cursor
             replica.db.execute("UPDATE spaces SET cursor = ? WHERE no = ?", (cursor, space.no))
@@ -137,12 +132,12 @@ class ReceivedBatch:
             members_changed=self._members_changed,
             schemas_changed=tuple(result.schemas_changed),
             envelopes=self._envelopes,
-            duplicates=self._duplicates,
+            duplicates=self._duplicates + self._gathering.duplicates,
             clocks_ahead=self._clocks_ahead,
             reconnect=settled or bool(self._rescues),
         )
 
-    def _forked(self, arrivals: Sequence[_Arrival]) -> set[Author]:
+    def _forked(self, arrivals: Sequence[Arrival]) -> set[Author]:
         """Authors of our own with unsent work whose chain another life of this store has continued."""
         forked: set[Author] = set()
         for arrival in arrivals:
@@ -162,7 +157,7 @@ class ReceivedBatch:
 
     # Admission --------------------------------------------------------------------------------------
 
-    def _admit(self, rows: Sequence[tuple[int, int, bytes]]) -> list[_Arrival]:
+    def _admit(self, rows: Sequence[tuple[int, int, bytes]]) -> list[Arrival]:
         """Parse in log order, so that each author is looked up in the membership of that moment."""
         space = self._space
         arrivals = []
@@ -175,7 +170,7 @@ class ReceivedBatch:
                 arrivals.append(self._admit_envelope(seq, kind, raw))
         return arrivals
 
-    def _admit_envelope(self, seq: int, kind: int, raw: bytes) -> _Arrival:
+    def _admit_envelope(self, seq: int, kind: int, raw: bytes) -> Arrival:
         envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
         header = envelope.header
         if header.space != self._space.id:
@@ -184,9 +179,9 @@ class ReceivedBatch:
             raise MalformedEnvelope("header field kind: not what the log's row says")
         member = self._space.log.member(header.device)
         cover = envelope.cover() if header.kind == Kind.SNAPSHOT else None
-        return _Arrival(seq, envelope, member.role, header.author, cover=cover)
+        return Arrival(seq, envelope, member.role, header.author, cover=cover)
 
-    def _verify(self, arrivals: Sequence[_Arrival]) -> None:
+    def _verify(self, arrivals: Sequence[Arrival]) -> None:
         pairs = [(one.envelope, self._space.log.members[one.author.device].sign) for one in arrivals]
         verified = self._replica.verify_many(pairs)
         for good, (envelope, sign_public) in zip(verified, pairs, strict=True):
@@ -196,26 +191,29 @@ class ReceivedBatch:
 
     # Chains and contents ----------------------------------------------------------------------------
 
-    def _open(self, arrivals: Sequence[_Arrival]) -> dict[OpaqueId, _Incoming]:
+    def _open(self, arrivals: Sequence[Arrival]) -> dict[OpaqueId, _Incoming]:
         incoming: dict[OpaqueId, _Incoming] = {}
+        gathering, waiting = self._gathering, self._space.waiting
         for arrival in arrivals:
             self._envelopes += 1
             try:
                 if arrival.cover is None:
                     self._link(arrival)
                 opened = self._contents(arrival)
+                if opened.payload.group is None and not waiting:
+                    _bring(incoming, opened)
+                    continue
+                for shown in gathering.take(opened):
+                    _bring(incoming, shown)
             except RemoteError as error:
                 self._put_aside(arrival, error)
-                continue
-            opaque = arrival.envelope.header.record
-            waiting = incoming.get(opaque)
-            if waiting is None:
-                payload = opened.payload
-                waiting = incoming[opaque] = _Incoming(payload.record_type, payload.record_id)
-            waiting.opened.append(opened)
+                if waiting:
+                    gathering.spoil(arrival.author, arrival.envelope.header.sequence)
+        for shown in gathering.finish():
+            _bring(incoming, shown)
         return incoming
 
-    def _link(self, arrival: _Arrival) -> None:
+    def _link(self, arrival: Arrival) -> None:
         """Give the update its place in its author's chain. Raises ChainBroken, Equivocation.
 
         One from before the head is let through: merging it again is harmless, and right if its record
@@ -232,24 +230,14 @@ class ReceivedBatch:
         link = self._chains[author] = ChainHead(header.sequence, arrival.envelope.hash)
         space.advance(author, link, own=author == self._replica.author)
 
-    def _contents(self, arrival: _Arrival) -> _Opened:
+    def _contents(self, arrival: Arrival) -> Opened:
         """Decrypt and check everything that can be checked without the record."""
-        header = arrival.envelope.header
-        payload = Payload.decode(arrival.envelope.open(self._space.keys.envelope_key(header.epoch)))
-        if self._space.keys.opaque_id(payload.record_type, payload.record_id) != header.record:
-            raise BadUpdate("payload: its type and id are not those of the header's record")
-        if not arrival.role.may_write:
-            raise BadUpdate(f"its author is a {arrival.role.text} and may not write")
-        admins_only = payload.record_type == SCHEMA_TYPE
-        if admins_only and arrival.role is not Role.ADMIN:
-            raise BadUpdate("only an admin may write record types")
-        if arrival.cover is not None:
-            return _Opened(arrival, payload, None)
-        checked = check_update(payload.update, arrival.author, arrival.role, max_bytes=MAX_ENVELOPE_BYTES)
-        self._follow_clock(checked.latest)
-        return _Opened(arrival, payload, checked)
+        opened = open_arrival(self._space, arrival)
+        if opened.checked is not None:
+            self._follow_clock(opened.checked.latest)
+        return opened
 
-    def _put_aside(self, arrival: _Arrival, error: CrdtSyncError) -> None:
+    def _put_aside(self, arrival: Arrival, error: CrdtSyncError) -> None:
         header = arrival.envelope.header
         self._quarantined.append(QuarantinedEnvelope(arrival.seq, header.device, error.code, error.message))
         self._replica.db.execute(
@@ -291,6 +279,11 @@ class ReceivedBatch:
                 materialiser.take_schemas(space, merged)
         materialiser.view_waiting(space)
         result = materialiser.save()
+        if self._group_ends:
+            replica.db.many(
+                "UPDATE documents SET group_ends = ? WHERE record = ?",
+                [(encode_ends(record.group_ends), record.no) for record in self._group_ends],
+            )
         for record in merged[-256:]:
             replica.records.keep(record)
         return result
@@ -315,7 +308,18 @@ class ReceivedBatch:
             record.doc.apply(merged, checked)
             state = None
         record.heads = heads
+        for opened in coming.opened:
+            if opened.payload.group is not None:
+                self._note_group(record, opened)
         return record, state
+
+    def _note_group(self, record: OpenRecord, opened: Opened) -> None:
+        """The record holds a part of a group, or of several that a snapshot names."""
+        ends = opened.ends if opened.ends is not None else {opened.arrival.author: opened.span[1]}
+        for author, last in ends.items():
+            if record.group_ends.get(author, 0) < last:
+                record.group_ends[author] = last
+                self._group_ends[record] = None
 
     def _news(
         self, opaque: OpaqueId, coming: _Incoming, heads: dict[Author, ChainHead]
@@ -323,7 +327,7 @@ class ReceivedBatch:
         """What came for a record and is not in it yet; `heads` are brought to where that brings them."""
         news: list[tuple[bytes, CheckedUpdate]] = []
         aside = self._space.unmerged.get(opaque)
-        for arrival, payload, checked in coming.opened:
+        for arrival, payload, checked, *_ in coming.opened:
             sequence = arrival.envelope.header.sequence
             if arrival.cover is not None:
                 checked = self._take_cover(arrival, payload, arrival.cover, opaque, heads)
@@ -343,7 +347,7 @@ class ReceivedBatch:
 
     def _take_cover(
         self,
-        arrival: _Arrival,
+        arrival: Arrival,
         payload: Payload,
         cover: CoverVector,
         opaque: OpaqueId,
@@ -392,17 +396,28 @@ class ReceivedBatch:
         self._replica.db.execute(_QUARANTINE, values)
 
     def _note_merged(self, opaque: OpaqueId, author: Author, sequence: int) -> None:
-        self._space.unmerged[opaque].discard((author, sequence))
+        self._space.unmerged.get(opaque, set()).discard((author, sequence))
         self._replica.db.execute(
             "DELETE FROM quarantine WHERE space = ? AND opaque = ? AND device = ?"
             " AND incarnation = ? AND sequence = ?",
             (self._space.no, opaque, author.device, author.incarnation, sequence),
         )
+        self._gathering.drop(author, sequence)
 
     def _follow_clock(self, latest: Hlc) -> None:
         """Let the local clock follow what it has seen, within reason."""
         if not self._replica.hlc.follow(latest, self._now_ms):
             self._clocks_ahead += 1
+
+
+def _bring(incoming: dict[OpaqueId, _Incoming], opened: Opened) -> None:
+    """It is to be merged, with what else there is for its record."""
+    opaque = opened.arrival.envelope.header.record
+    coming = incoming.get(opaque)
+    if coming is None:
+        payload = opened.payload
+        coming = incoming[opaque] = _Incoming(payload.record_type, payload.record_id)
+    coming.opened.append(opened)
 
 
 def collector_paused(rows: int) -> AbstractContextManager[None]:

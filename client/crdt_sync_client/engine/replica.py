@@ -25,7 +25,7 @@ from crdt_sync_client.store.tables import check_tables, create_tables, upgrade_t
 CLEAN: Final = 1
 IN_USE: Final = 0
 
-_SPACE_COLUMNS: Final = "no, id, name, relay_url, stage, keys, pending_entry, cursor, relay_seen"
+_SPACE_COLUMNS: Final = "no, id, name, relay_url, stage, keys, pending_entry, cursor, relay_seen, catching_up"
 
 
 class Replica:

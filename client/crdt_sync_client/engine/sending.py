@@ -1,9 +1,8 @@
 """Sending: from the outbox to sealed envelopes, and what the relay's answers mean.
 
 An update is sealed when it is sent, so that it goes out under the space's current epoch; what is sealed
-is stored before it is handed out and is sent again byte for byte until the relay has it. Pending updates
-of one record and author go out as one envelope, in the order in which the records were first written; a
-record's updates never overtake each other.
+is stored before it is handed out and is sent again byte for byte until the relay has it. What is pending and
+how it is sealed is the matter of `sealing`.
 
 A chain belongs to one author. Updates made before an unclean end stay in the chain of the author they
 were made by; a session sends those of one author, the oldest first. If the relay turns out to have more of
@@ -12,35 +11,30 @@ one of our chains than this store, the store is an older copy of itself: see `ol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
-from crdt_sync.crypto.envelope import Header, check_size, envelope_hash, seal
-from crdt_sync.crypto.payload import Payload
-from crdt_sync.crypto.space_keys import NONCE_BYTES
+from crdt_sync.crypto.groups import decode_ends, encode_ends
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
-from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.rare import rare
-from crdt_sync.records.document import merge_updates
 from crdt_sync_client.engine import older_copy
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
+from crdt_sync_client.engine.sealing import seal_pending
 from crdt_sync_client.engine.space import Space
+from crdt_sync_client.engine.waiting import AT_HEAD
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
-    from crdt_sync_client.store.connection import Cursor
-
-MAX_UPDATES_AT_ONCE: Final = 8192
-"""Outbox rows looked at for one push; bounds its memory, and how much is merged into one envelope."""
-_MERGE_BYTES: Final = MAX_ENVELOPE_BYTES // 2
-"""Updates are merged into one envelope up to this size; one by itself may be larger."""
 
 MAX_REFUSALS: Final = 3
 """A refusal may come from bytes that were damaged on the way, so the same bytes are sent again; so often."""
 
-_ACKNOWLEDGED: Final = "s.space = ? AND s.incarnation = ? AND s.sequence <= ? AND s.error IS NOT ?"
+_ACKNOWLEDGED: Final = (
+    "s.space = ? AND s.incarnation = ? AND coalesce(s.until, s.sequence) <= ? AND s.error IS NOT ?"
+)
+"""What belongs to a group counts as sent when the relay has all of it."""
 
 Named = tuple[str, RecordId]
 
@@ -83,15 +77,18 @@ def welcome(
         return Welcomed(resend=0, reconnect=True, failed=tuple(older_copy.fork(replica, space, author)))
     synced = acked(replica, space, author.incarnation, own_sequence) if own_sequence else []
     rows = replica.db.rows(
-        "SELECT no FROM sealed WHERE space = ? AND incarnation = ? AND error IS NULL ORDER BY no",
-        (space.no, author.incarnation),
+        "SELECT no FROM sealed WHERE space = ? AND incarnation = ? AND sequence > ? AND error IS NULL"
+        " ORDER BY no",
+        (space.no, author.incarnation, own_sequence),
     )
     space.session.resend = [no for (no,) in rows]
+    space.session.fresh = set()
     return Welcomed(
         resend=len(rows),
         synced=tuple(synced),
         relay_behind=own_sequence < space.acked.get(author, 0),
         holding=bool(space.held),
+        at_end=space.catching_up == AT_HEAD and not space.waiting,
     )
 
 
@@ -133,12 +130,11 @@ def next_push(replica: Replica, space: Space, *, max_count: int, max_bytes: int)
     sent, size_bytes = _sent_before(replica, space, max_count, max_bytes)
     if space.session.resend:
         return sent
-    groups, last = _pending_groups(replica, space, max_count - len(sent), max_bytes - size_bytes, bool(sent))
-    return sent + _seal(replica, space, groups, last) if groups else sent
+    return sent + seal_pending(replica, space, max_count - len(sent), max_bytes - size_bytes, bool(sent))
 
 
 def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int) -> tuple[list[bytes], int]:
-    """Envelopes of an earlier session, as they were then."""
+    """Envelopes of an earlier session, as they were then, and the rest of a group that did not fit."""
     chosen: list[bytes] = []
     size_bytes = taken = 0
     for no in space.session.resend[:max_count]:
@@ -153,115 +149,11 @@ def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int)
         with replica.transaction(durable=False):
             replica.db.many(
                 "UPDATE sealed SET attempts = attempts + 1 WHERE no = ?",
-                [(no,) for no in space.session.resend[:taken]],
+                [(no,) for no in space.session.resend[:taken] if no not in space.session.fresh],
             )
+        space.session.fresh.difference_update(space.session.resend[:taken])
         del space.session.resend[:taken]
     return chosen, size_bytes
-
-
-class _Group:
-    """Pending updates of one record: one envelope."""
-
-    __slots__ = ("changes", "id", "opaque", "record", "schema_version", "size_bytes", "type")
-
-    def __init__(self, record: int, record_type: str, id: RecordId, opaque: OpaqueId) -> None:
-        self.record = record
-        self.type = record_type
-        self.id = id
-        self.opaque = opaque
-        self.schema_version = 0
-        self.changes: list[bytes] = []
-        self.size_bytes = 0
-
-
-def _pending_groups(
-    replica: Replica, space: Space, max_count: int, max_bytes: int, something_chosen: bool
-) -> tuple[Sequence[_Group], int]:
-    """The oldest pending updates of the session's author, by record, in the order of their first.
-
-    And the number of the last of them: all before it are among them.
-    """
-    assert space.session.author is not None
-    groups: list[_Group] = []
-    latest: dict[int, _Group] = {}
-    size_bytes = last = 0
-    rows: Cursor = replica.db.execute(
-        "SELECT o.no, record, schema_version, change, type, id, opaque FROM outbox o"
-        " JOIN records r ON r.no = record"
-        " WHERE o.space = ? AND incarnation = ? AND error IS NULL ORDER BY o.no LIMIT ?",
-        (space.no, space.session.author.incarnation, MAX_UPDATES_AT_ONCE),
-    )
-    for no, record, schema_version, change, record_type, id, opaque in rows:
-        group = latest.get(record)
-        full = group is not None and group.size_bytes + len(change) > _MERGE_BYTES
-        if group is None or full or rare("envelope_per_update"):
-            if len(groups) >= max_count:
-                break  # what is left may belong to a record whose next group did not fit: keep the order
-            if (groups or something_chosen) and size_bytes + len(change) + 512 > max_bytes:
-                break
-            group = latest[record] = _Group(record, record_type, id, opaque)
-            groups.append(group)
-            size_bytes += 512
-        group.changes.append(change)
-        group.size_bytes += len(change)
-        size_bytes += len(change)
-        group.schema_version = schema_version
-        last = no
-    rows.close()  # of a backlog of thousands it has read no more than was taken
-    return groups, last
-
-
-def _seal(replica: Replica, space: Space, groups: Sequence[_Group], last: int) -> list[bytes]:
-    """Seal, store, and only then hand out. `last` is the number of the last update in the groups."""
-    author = space.session.author
-    assert author is not None
-    key = space.keys.envelope_key(space.keys.current_epoch)
-    sealed: list[tuple[Any, ...]] = []
-    envelopes: list[bytes] = []
-    head = space.chain(author)
-    now_ms = replica.now_ms()
-    with replica.transaction(durable=True):
-        for group in groups:
-            count = len(group.changes)
-            header = Header.for_update(
-                space=space.id,
-                record=group.opaque,
-                author=author,
-                epoch=key.epoch,
-                sequence=head.sequence + 1,
-                prev=head.hash,
-                members_head=space.log.short_head,
-                frontier=space.frontier(replica.author),
-            )
-            change = group.changes[0] if count == 1 else merge_updates(group.changes)
-            payload = Payload(group.type, group.id, group.schema_version, change).encode()
-            envelope = seal(header, payload, key=key, keys=replica.keys, nonce=replica.entropy(NONCE_BYTES))
-            check_size(envelope, max_bytes=MAX_ENVELOPE_BYTES)
-            head = ChainHead(header.sequence, envelope_hash(envelope))
-            sealed.append((space.no, group.record, author.incarnation, *head, count, envelope, now_ms))
-            envelopes.append(envelope)
-            replica.unsent[group.record] -= count - 1
-        replica.db.many(
-            "INSERT INTO sealed (space, record, incarnation, sequence, hash, updates, envelope, at_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            sealed,
-        )
-        replica.db.execute(
-            "DELETE FROM outbox WHERE space = ? AND incarnation = ? AND error IS NULL AND no <= ?",
-            (space.no, author.incarnation, last),
-        )
-        space.advance(author, head, own=author == replica.author)
-        save_chains(replica, space, {author: head})
-    return envelopes
-
-
-def save_chains(replica: Replica, space: Space, heads: dict[Author, ChainHead]) -> None:
-    """Store the heads of these chains. Inside a transaction."""
-    replica.db.many(
-        "INSERT INTO chains (space, device, incarnation, sequence, hash) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash",
-        [(space.no, a.device, a.incarnation, head.sequence, head.hash) for a, head in heads.items()],
-    )
 
 
 def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: int) -> list[Named]:
@@ -273,18 +165,23 @@ def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: in
         del space.session.refusals[refused]
     acknowledged = (space.no, incarnation, sequence, older_copy.OLDER_COPY)
     rows = replica.db.rows(
-        "SELECT record, sequence, hash, type, id, opaque FROM sealed s JOIN records r ON r.no = record"
+        "SELECT record, sequence, hash, type, id, opaque, until FROM sealed s JOIN records r ON r.no = record"
         f" WHERE {_ACKNOWLEDGED} ORDER BY sequence",
         acknowledged,
     )
     synced: list[Named] = []
     newest: dict[int, tuple[OpaqueId, ChainHead]] = {}
+    group_ends: dict[int, int] = {}
     with replica.transaction(durable=False):
-        for record, own, link, record_type, id, opaque in rows:
+        for record, own, link, record_type, id, opaque, until in rows:
             newest[record] = (opaque, ChainHead(own, link))
+            if until is not None:
+                group_ends[record] = until
             if _count_down(replica, record):
                 synced.append((record_type, id))
         _cover(replica, space, author, newest)
+        if group_ends:
+            _note_groups(replica, space, author, {no: (newest[no][0], end) for no, end in group_ends.items()})
         replica.db.execute(f"DELETE FROM sealed AS s WHERE {_ACKNOWLEDGED}", acknowledged)
         replica.db.execute(
             "UPDATE chains SET acked = ? WHERE space = ? AND device = ? AND incarnation = ?",
@@ -320,10 +217,26 @@ def _cover(
     replica.db.many("UPDATE documents SET heads = ? WHERE record = ?", updates)
 
 
+def _note_groups(
+    replica: Replica, space: Space, author: Author, ends: Mapping[int, tuple[OpaqueId, int]]
+) -> None:
+    """Note where the newest groups end of which these records (by number) hold a part of ours."""
+    for no, (opaque, end) in ends.items():
+        opened = replica.records.opened(space, opaque)
+        if opened is None:
+            raw = replica.db.value("SELECT group_ends FROM documents WHERE record = ?", (no,))
+            known = decode_ends(raw)
+        else:
+            known = opened.group_ends
+        known[author] = end
+        values = (encode_ends(known), no)
+        replica.db.execute("UPDATE documents SET group_ends = ? WHERE record = ?", values)
+
+
 def refused(
     replica: Replica, space: Space, incarnation: Incarnation, sequence: int, code: str, reason: str
 ) -> list[Named]:
-    """The relay did not take this envelope, so nothing that follows it in its chain either.
+    """The relay did not take this envelope, so nothing that follows it in its chain or is in its group.
 
     Our bytes may be sound and the refusal due to the way between us: another order, a flipped bit. So the
     next session compares chains and sends the same bytes again. Refused `MAX_REFUSALS` times in a row they
@@ -332,7 +245,7 @@ def refused(
     author = Author(replica.device_id, incarnation)
     rows = replica.db.rows(
         "SELECT DISTINCT r.no, r.type, r.id FROM records r JOIN sealed s ON s.record = r.no"
-        " WHERE s.space = ? AND s.incarnation = ? AND s.sequence >= ? AND s.error IS NULL",
+        " WHERE s.space = ? AND s.incarnation = ? AND coalesce(s.until, s.sequence) >= ? AND s.error IS NULL",
         (space.no, incarnation, sequence),
     )
     if not rows:
@@ -345,7 +258,8 @@ def refused(
     error = f"{code}: {reason}"
     with replica.transaction(durable=True):
         replica.db.execute(
-            "UPDATE sealed SET error = ? WHERE space = ? AND incarnation = ? AND sequence >= ?",
+            "UPDATE sealed SET error = ? WHERE space = ? AND incarnation = ?"
+            " AND coalesce(until, sequence) >= ?",
             (error, space.no, incarnation, sequence),
         )
         replica.db.execute(

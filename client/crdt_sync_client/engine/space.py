@@ -6,6 +6,7 @@ and read again from them when a transaction fails.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -19,6 +20,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE, schema_type
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine.waiting import BEHIND, FIRST, Waiting
 
 if TYPE_CHECKING:
     from crdt_sync_client.store.connection import Database
@@ -38,7 +40,7 @@ def _compiled(text: str) -> RecordSchema:
 class SessionMemory:
     """What a space's session with the relay needs to know. Not stored: the next session asks anew."""
 
-    __slots__ = ("author", "head", "refusals", "resend")
+    __slots__ = ("author", "fresh", "head", "refusals", "resend")
 
     def __init__(self) -> None:
         self.author: Author | None = None
@@ -46,7 +48,9 @@ class SessionMemory:
         self.head = 0
         """The end of the relay's log when the session began."""
         self.resend: list[int] = []
-        """Numbers of sealed rows to hand out again."""
+        """Numbers of sealed rows to hand out."""
+        self.fresh: set[int] = set()
+        """Those of them that were not handed out before."""
         self.refusals: dict[tuple[int, int], int] = {}
         """How often in a row an envelope (incarnation, sequence) was refused, over all sessions."""
 
@@ -86,6 +90,12 @@ class Space:
         self.acked: dict[Author, int] = {}
         self.unmerged: dict[OpaqueId, set[tuple[Author, int]]] = {}
         self.schemas: dict[str, RecordSchema] = {SCHEMA_TYPE: schema_type()}
+        self.waiting = Waiting()
+        """What has arrived and shows only together with something that has not."""
+        self.catching_up = FIRST
+        """AT_HEAD, BEHIND or FIRST: whether this device had everything at the end of the last batch."""
+        self.settled: Mapping[Author, int] = {}
+        """While BEHIND: per author the sequence number up to which this device had everything before."""
         self.held: dict[OpaqueId, dict[Author, int]] = {}
         """Per record with held work (see `older_copy`), how much of each author's array has come."""
         self.session = SessionMemory()
@@ -95,7 +105,7 @@ class Space:
     @classmethod
     def load(cls, db: Database, row: tuple[object, ...], device_id: DeviceId) -> Space:
         """The space of a row of `spaces`, with all that belongs to it but the record types."""
-        no, id, name, relay_url, stage, keys, pending, cursor, relay_seen = row
+        no, id, name, relay_url, stage, keys, pending, cursor, relay_seen, catching_up = row
         space = cls(
             no=cast(int, no),
             id=SpaceId(cast(bytes, id)),
@@ -109,14 +119,23 @@ class Space:
         )
         entries = db.rows("SELECT entry FROM membership WHERE space = ? ORDER BY position", (no,))
         space.log = MembershipLog.restore(space.id, (entry for (entry,) in entries))
-        for device, incarnation, sequence, link, acked in db.rows(
-            "SELECT device, incarnation, sequence, hash, acked FROM chains WHERE space = ?", (no,)
+        space.catching_up = cast(int, catching_up)
+        settled: dict[Author, int] = {}
+        for device, incarnation, sequence, link, acked, before in db.rows(
+            "SELECT device, incarnation, sequence, hash, acked, settled FROM chains WHERE space = ?", (no,)
         ):
             author = Author(device, incarnation)
             space.chains[author] = ChainHead(sequence, link)
             space.acked[author] = acked
+            settled[author] = before
+        if space.catching_up == BEHIND:
+            space.settled = settled
+        space.waiting = Waiting.load(db, space.no)
         for opaque, device, incarnation, sequence in db.rows(
-            "SELECT opaque, device, incarnation, sequence FROM quarantine WHERE space = ?", (no,)
+            "SELECT opaque, device, incarnation, sequence FROM quarantine WHERE space = ?1"
+            " UNION ALL SELECT opaque, device, incarnation, sequence FROM waiting"
+            " WHERE space = ?1 AND sequence > 0",
+            (no,),
         ):
             space.unmerged.setdefault(opaque, set()).add((Author(device, incarnation), sequence))
         for opaque, incarnation, arrived in db.rows(
