@@ -4,7 +4,8 @@
     ├── LocalError                the caller asked for something that cannot be
     │   ├── SchemaError             a schema file is wrong (one problem per line)
     │   ├── ValidationError         a value does not fit its field
-    │   │   └── TransitionError       a status may not follow the one before
+    │   │   ├── TransitionError       a status may not follow the one before
+    │   │   └── MergeFailed           a merge function that raised, or gave what does not fit
     │   ├── PermissionDenied        this device's role may not do that
     │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordDeleted
     │   ├── ConflictNotFound, ConflictClosed
@@ -96,6 +97,12 @@ class TransitionError(ValidationError):
     """A status that may not follow the one before."""
 
     code = "transition"
+
+
+class MergeFailed(ValidationError):
+    """A function that was to decide a conflict raised (it is the cause), or returned what does not fit."""
+
+    code = "merge_function"
 
 
 class PermissionDenied(LocalError):

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 
+    from .choices import OwnValue
+    from .conflict_watching import ConflictChange, ConflictWatch
     from .device import Device
-    from .engine.model import Alternative, ConflictEntry, OutboxItem
+    from .engine.model import Alternative, ConflictEntry, OutboxItem, Preference, Suggestion
     from .importing import ImportReport, ImportRow, read_csv
     from .records import Member, Record, SpaceInfo, WriteResult
     from .shipped import find_schema, shipped_types
@@ -26,18 +28,23 @@ _HOMES = {
     "AddElement": "crdt_sync.records.changes",
     "Alternative": "crdt_sync_client.engine.model",
     "Change": "crdt_sync_client.watching",
+    "ConflictChange": "crdt_sync_client.conflict_watching",
     "ConflictEntry": "crdt_sync_client.engine.model",
+    "ConflictWatch": "crdt_sync_client.conflict_watching",
     "Device": "crdt_sync_client.device",
     "ImportReport": "crdt_sync_client.importing",
     "ImportRow": "crdt_sync_client.importing",
     "Increment": "crdt_sync.records.changes",
     "Member": "crdt_sync_client.records",
     "OutboxItem": "crdt_sync_client.engine.model",
+    "OwnValue": "crdt_sync_client.choices",
+    "Preference": "crdt_sync_client.engine.model",
     "Record": "crdt_sync_client.records",
     "RemoveElement": "crdt_sync.records.changes",
     "SpaceInfo": "crdt_sync_client.records",
     "SpaceStatus": "crdt_sync_client.status",
     "Status": "crdt_sync_client.status",
+    "Suggestion": "crdt_sync_client.engine.model",
     "SyncReport": "crdt_sync_client.status",
     "Watch": "crdt_sync_client.watching",
     "WriteResult": "crdt_sync_client.records",
@@ -50,18 +57,23 @@ __all__ = [
     "AddElement",
     "Alternative",
     "Change",
+    "ConflictChange",
     "ConflictEntry",
+    "ConflictWatch",
     "Device",
     "ImportReport",
     "ImportRow",
     "Increment",
     "Member",
     "OutboxItem",
+    "OwnValue",
+    "Preference",
     "Record",
     "RemoveElement",
     "SpaceInfo",
     "SpaceStatus",
     "Status",
+    "Suggestion",
     "SyncReport",
     "Watch",
     "WriteResult",

@@ -37,10 +37,12 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 
 from . import joining
+from .conflict_methods import ConflictMethods
+from .conflict_watching import ConflictHub
 from .create_method import Changes, CreateMethod
 from .database_thread import DatabaseThread
 from .engine import Engine, model
-from .engine.model import UNSET, ConflictEntry, Keep, OutboxItem
+from .engine.model import OutboxItem
 from .importing import ImportReport, ImportRow, RowImport
 from .records import Member, Record, SpaceInfo, WriteResult
 from .space_status import space_status
@@ -53,7 +55,7 @@ from .write_queue import WriteQueue
 T = TypeVar("T")
 
 
-class Device:
+class Device(ConflictMethods):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
     def __init__(self, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:
@@ -63,6 +65,7 @@ class Device:
         self.device_id: DeviceId = self._engine.device_id
         self.name: str = self._engine.name
         self._hub = WatchHub(self.get)
+        self._conflict_hub = ConflictHub(self.conflict)
         self._syncs: dict[SpaceId, SpaceSync] = {}
         self._writes = WriteQueue(thread, lambda: self._syncs, self._publish)
         self._connected = False
@@ -105,6 +108,7 @@ class Device:
         await self.disconnect()
         await self._writes.drained()
         self._hub.close()
+        self._conflict_hub.close()
         await self._thread.close()
 
     # Spaces -----------------------------------------------------------------------------------------
@@ -274,35 +278,6 @@ class Device:
         schema = await self._run(lambda: _schema(engine, type, state.id))
         return await RowImport(state.id, schema, self._writes.write, key).run(rows, progress)
 
-    # Conflicts --------------------------------------------------------------------------------------
-
-    async def conflicts(self, *, open_only: bool = True) -> list[ConflictEntry]:
-        """What waits for a person's decision; with `open_only=False` the whole audit trail, oldest first."""
-        engine = self._engine
-        return await self._run(lambda: engine.conflicts(open_only=open_only))
-
-    async def conflict(self, id: str) -> ConflictEntry:
-        """One conflict. Raises ConflictNotFound."""
-        engine = self._engine
-        return await self._run(lambda: engine.conflict(id))
-
-    async def resolve(
-        self,
-        id: str,
-        *,
-        field: str | None = None,
-        keep: Keep | None = None,
-        alternative: int | None = None,
-        value: Any = UNSET,
-    ) -> WriteResult:
-        """Settle a conflict: keep "mine" or "theirs", keep an alternative by its index, or give a value.
-
-        Raises ConflictNotFound, ConflictClosed, ValidationError.
-        """
-        return await self._write(
-            model.ResolveOp(id, keep=keep, alternative=alternative, value=value, field=field)
-        )
-
     # Syncing ----------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
@@ -413,6 +388,7 @@ class Device:
         self._syncs.pop(space, None)
 
     def _publish(self, changes: Sequence[model.RecordChange]) -> None:
+        self._conflict_hub.publish(changes)
         if not changes or not self._hub.has_watchers:
             return
         self._hub.publish(

@@ -15,7 +15,7 @@ from crdt_sync.errors import CrdtSyncError, RecordNotFound
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import compacting, joining, reading, sending, trail
+from crdt_sync_client.engine import compacting, joining, preferences, reading, sending, trail
 from crdt_sync_client.engine.local_writes import LocalWrites
 from crdt_sync_client.engine.model import (
     ConflictEntry,
@@ -25,6 +25,7 @@ from crdt_sync_client.engine.model import (
     MemberInfo,
     Operation,
     OutboxItem,
+    Preference,
     Received,
     Record,
     RecordChange,
@@ -253,6 +254,19 @@ class Engine:
     def conflict(self, id: str) -> ConflictEntry:
         """One entry, by its id or an unambiguous start of it. Raises ConflictNotFound."""
         return trail.entry(self._replica, id)
+
+    def set_preference(self, type: str, field: str, keep: str) -> Preference:
+        """Remember which side is kept in conflicts about a field. Raises UnknownType, ValidationError."""
+        with self._replica.transaction(durable=True):
+            return preferences.remember(self._replica, type, field, keep)
+
+    def preferences(self) -> list[Preference]:
+        return preferences.ls(self._replica)
+
+    def clear_preferences(self, type: str, field: str | None = None) -> int:
+        """Forget one, or all of a type; returns how many there were."""
+        with self._replica.transaction(durable=True):
+            return preferences.clear(self._replica, type, field)
 
     def outbox(self, space: SpaceId | None = None) -> list[OutboxItem]:
         """Local work not acknowledged by the relay, one item per record and state, oldest first."""

@@ -150,13 +150,17 @@ class Materialiser:
         before = record.standing
         if json == record.json and seen.deleted == record.deleted and standing == before:
             return False
+        opened: tuple[str, ...] = ()
+        closed: tuple[str, ...] = ()
         if before.conflicts or seen.conflicts:
             current = schema.current(writes)
             self._audit.note(record, before.conflicts, seen.conflicts, current, self._now_ms)
             now_standing = {conflict.id for conflict in standing.conflicts}
             was_standing = {conflict.id for conflict in before.conflicts}
-            self.result.opened += sorted(now_standing - was_standing)
-            self.result.closed += sorted(was_standing - now_standing)
+            opened = tuple(sorted(now_standing - was_standing))
+            closed = tuple(sorted(was_standing - now_standing))
+            self.result.opened += opened
+            self.result.closed += closed
         if record.json is None:
             fields = () if json is None else tuple(seen.values)
         elif past is not None and touched is not None and json is not None:
@@ -175,6 +179,8 @@ class Materialiser:
                 origin=self._origin,
                 fields=fields,
                 record=snapshot_of(self._replica, record, seen.values),
+                opened=opened,
+                closed=closed,
             )
         )
         return True

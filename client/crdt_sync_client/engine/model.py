@@ -138,7 +138,8 @@ class Record(msgspec.Struct, frozen=True):
 class RecordChange(msgspec.Struct, frozen=True):
     """One record that changed in one transaction. `fields` are the top-level names whose value differs.
 
-    The record's values are shared with the engine: copy them before handing them to an app.
+    `opened` and `closed` are the ids of conflicts that stand in it since then, or no longer do. The
+    record's values are shared with the engine: copy them before handing them to an app.
     """
 
     space: SpaceId
@@ -147,6 +148,8 @@ class RecordChange(msgspec.Struct, frozen=True):
     origin: Origin
     fields: tuple[str, ...]
     record: Record
+    opened: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
