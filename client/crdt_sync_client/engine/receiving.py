@@ -353,7 +353,11 @@ class ReceivedBatch:
         opaque: OpaqueId,
         heads: dict[Author, ChainHead],
     ) -> CheckedUpdate | None:
-        """Check a snapshot and add what it covers to `heads`; None when it brings nothing new."""
+        """Check a snapshot and add what it covers to `heads`; None when it cannot be merged.
+
+        It is merged also when `heads` have all it covers. They name the newest update of each author; an older
+        one may have been pruned at the relay before this device came to its row, and stands in here instead.
+        """
         space = self._space
         news = [
             (author, head)
@@ -362,8 +366,6 @@ class ReceivedBatch:
         ]
         aside = space.unmerged.get(opaque, set())
         merged_now = {(author, sequence) for author, sequence in aside if cover.covers(author, sequence)}
-        if not news and not merged_now:
-            return None
         admins_only = payload.record_type == SCHEMA_TYPE
 
         def role_of(author: Author) -> Role | None:
