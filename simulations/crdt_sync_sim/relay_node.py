@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from crdt_sync.errors import CrdtSyncError
@@ -76,6 +76,7 @@ class RelayNode(Node):
         self._links: dict[Peer, Link] = {}
         self._woken: dict[Link, None] = {}
         self._committing = False
+        self._told_until_us = 0
         self._last_frame_us = 0
         self._next_tick: Timer | None = None
         self._entropy = world.streams.entropy("crypto/relay")
@@ -208,8 +209,16 @@ class RelayNode(Node):
             read = self.engine.read(link.delivery.peer, after, max_rows=max_rows, max_bytes=max_bytes)
         except CrdtSyncError as exc:
             read = exc
-        delay_us = self.world.streams["storage"].randint(*SPREAD_US)
-        self.later(delay_us, lambda: self._page_read(link, read))
+        self._in_turn(lambda: self._page_read(link, read))
+
+    def _in_turn(self, told: Callable[[], object]) -> None:
+        """Tell what the database's thread did, a moment later and in the order in which it did it.
+
+        Delivery relies on that: a page that was read after a commit is told after the commit's effects.
+        """
+        at_us = self.world.now_us + self.world.streams["storage"].randint(*SPREAD_US)
+        self._told_until_us = max(self._told_until_us, at_us)
+        self.later(self._told_until_us - self.world.now_us, told)
 
     def _page_read(self, link: Link, read: Page | CrdtSyncError) -> None:
         if link.delivery.peer not in self._links:
@@ -239,8 +248,7 @@ class RelayNode(Node):
         batch = self.switchboard.next_batch()
         effects = self.engine.process([waiting.arrival for waiting in batch], self.clock.now_ms())
         self.commits += 1
-        delay_us = self.world.streams["storage"].randint(*SPREAD_US)
-        self.later(delay_us, lambda: self._committed(batch, effects))
+        self._in_turn(lambda: self._committed(batch, effects))
 
     def _committed(self, batch: Sequence[Waiting], effects: Sequence[Effect]) -> None:
         self._committing = False
