@@ -355,8 +355,8 @@ class ReceivedBatch:
     ) -> CheckedUpdate | None:
         """Check a snapshot and add what it covers to `heads`; None when it cannot be merged.
 
-        It is merged also when `heads` have all it covers. They name the newest update of each author; an older
-        one may have been pruned at the relay before this device came to its row, and stands in here instead.
+        It is merged also when `heads` have all it covers. They name the newest update of each author; an
+        older one may have been pruned at the relay before this device came to its row.
         """
         space = self._space
         news = [
