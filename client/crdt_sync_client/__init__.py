@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .choices import OwnValue
     from .conflict_watching import ConflictChange, ConflictWatch
     from .device import Device
+    from .engine.explaining import ExplainedField, ExplainedVersion, Explanation
+    from .engine.history import FieldChange, HistoryEntry
     from .engine.model import Alternative, ConflictEntry, OutboxItem, Preference, Suggestion
     from .importing import ImportReport, ImportRow, read_csv
     from .records import Member, Record, SpaceInfo, WriteResult
@@ -32,6 +34,11 @@ _HOMES = {
     "ConflictEntry": "crdt_sync_client.engine.model",
     "ConflictWatch": "crdt_sync_client.conflict_watching",
     "Device": "crdt_sync_client.device",
+    "ExplainedField": "crdt_sync_client.engine.explaining",
+    "ExplainedVersion": "crdt_sync_client.engine.explaining",
+    "Explanation": "crdt_sync_client.engine.explaining",
+    "FieldChange": "crdt_sync_client.engine.history",
+    "HistoryEntry": "crdt_sync_client.engine.history",
     "ImportReport": "crdt_sync_client.importing",
     "ImportRow": "crdt_sync_client.importing",
     "Increment": "crdt_sync.records.changes",
@@ -61,6 +68,11 @@ __all__ = [
     "ConflictEntry",
     "ConflictWatch",
     "Device",
+    "ExplainedField",
+    "ExplainedVersion",
+    "Explanation",
+    "FieldChange",
+    "HistoryEntry",
     "ImportReport",
     "ImportRow",
     "Increment",

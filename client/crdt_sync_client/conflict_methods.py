@@ -1,4 +1,4 @@
-"""The methods of a device that are about conflicts: what stands, what was decided, and deciding."""
+"""The methods of a device that are about conflicts: what stands and why, what was decided, and deciding."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from . import choices
 from .choices import Choice, MergeFunction, OwnValue
 from .conflict_watching import ConflictHub, ConflictWatch
 from .engine import Engine, model, trail
+from .engine.explaining import Explanation
+from .engine.history import HistoryEntry
 from .engine.model import UNSET, ConflictEntry, ConflictFilter, ConflictState, Keep
 from .preferences import Preferences
 from .records import WriteResult
@@ -178,6 +180,30 @@ class ConflictMethods:
         device. Raises ConflictNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied.
         """
         return await self._write(model.RestoreVersionOp(id, alternative))
+
+    # Why --------------------------------------------------------------------------------------------
+
+    async def explain(
+        self, type: str, id: str, field: str | None = None, *, space: str | None = None
+    ) -> Explanation:
+        """Why a record, or one field of it (dotted), is as it is.
+
+        Per field the writes that stand, who made them and when, which rule chose and why, what lost and
+        the conflict's id; for a record that is deleted or came back what the deletion had seen; whether its
+        parent is deleted. Raises UnknownType, RecordNotFound, ValidationError.
+        """
+        engine, chosen = self._engine, await self._space_id(space)
+        return await self._run(lambda: engine.explain(type, id, field, space=chosen))
+
+    async def history(
+        self, type: str, id: str, *, limit: int = 50, space: str | None = None
+    ) -> list[HistoryEntry]:
+        """What each transaction on this device changed in a record, the newest first.
+
+        Only for types whose schema says how many entries to keep (`x-history: 50`); LocalError for others.
+        """
+        engine, chosen = self._engine, await self._space_id(space)
+        return await self._run(lambda: engine.history(type, id, space=chosen, limit=limit))
 
     @property
     def preferences(self) -> Preferences:

@@ -29,9 +29,10 @@ class Register(ValueRule):
     def choose(self, writes: Sequence[Write]) -> Write:
         if len(writes) == 1:
             return writes[0]
-        return max(writes, key=lambda write: (self._rank(write), by_clock(write)))
+        return max(writes, key=lambda write: (self.rank(write), by_clock(write)))
 
-    def _rank(self, write: Write) -> tuple[int, int]:
+    def rank(self, write: Write) -> tuple[int, int]:
+        """What is looked at before the clock: how far the write's role and its value are preferred."""
         by_value = self._rank_of_value.get(value_bytes(write.value), 0) if self._rank_of_value else 0
         return (self._rank_of_role.get(write.role, 0), by_value)
 

@@ -97,6 +97,9 @@ def _record_type(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]
     if come and new.delete.roles - old.delete.roles != new.write_roles - old.write_roles:
         yield SchemaChange("delete", "", "safe", f"{come} may delete now")
     yield from _parent(old, new)
+    if old.history != new.history:
+        why = f"devices kept {old.history} entries of each record's history and keep {new.history}"
+        yield SchemaChange("history", "", "safe", why)
 
 
 def _parent(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]:

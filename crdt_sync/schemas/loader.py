@@ -69,6 +69,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
     delete = policies.read_delete(root, write_roles, problems)
     fields = _read_properties(root, problems)
     parent = policies.read_parent(root, fields, problems)
+    history = policies.read_history(root, problems)
     _check_against_meta(root, problems)
     if problems.found:
         return None
@@ -82,6 +83,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
         source=problems.source,
         write_roles=write_roles,
         parent=parent,
+        history=history,
         description=_note(root, "description"),
         comment=_note(root, "$comment"),
     )

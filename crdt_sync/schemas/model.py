@@ -182,6 +182,8 @@ class RecordSchema:
     source: str
     write_roles: frozenset[Role] = WRITERS
     parent: Parent | None = None
+    history: int = 0
+    """Entries of each record's history that a device keeps."""
     description: str = ""
     comment: str = ""
     defaults: Mapping[str, Value] = field(init=False)

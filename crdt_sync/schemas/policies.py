@@ -3,6 +3,7 @@
 x-write: {roles: [office, admin]}
 x-delete: {rule: edit_wins, roles: [office, admin]}
 x-parent: {type: project, field: project_id, on_delete: cascade}
+x-history: 50
 """
 
 from __future__ import annotations
@@ -19,6 +20,21 @@ from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode
 
 TYPE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+MAX_HISTORY: Final = 1000
+"""Entries of each record's history at most: a store is not an archive."""
+
+
+def read_history(root: MapNode, problems: Problems) -> int:
+    """`x-history`: how many entries of each record's history devices keep; 0, none, without it."""
+    node = root.get("x-history")
+    if node is None:
+        return 0
+    if isinstance(node, ScalarNode) and type(node.value) is int and 0 <= node.value <= MAX_HISTORY:
+        return node.value
+    problems.add(node, f"x-history must be a whole number from 0 to {MAX_HISTORY}")
+    return 0
 
 
 def read_write_roles(root: MapNode, problems: Problems) -> frozenset[Role]:

@@ -114,6 +114,15 @@ def test_a_type_may_have_a_parent() -> None:
     assert load(GOOD).parent is None
 
 
+def test_a_type_may_keep_a_history() -> None:
+    assert load(GOOD).history == 0
+    assert load(GOOD + "x-history: 50\n").history == 50
+    for wrong in ("-1", "1001", "many", "[5]", "true"):
+        assert problems(f"{GOOD}x-history: {wrong}\n") == [
+            (6, 12, "x-history must be a whole number from 0 to 1000")
+        ]
+
+
 def test_a_policy_belongs_to_the_record_type() -> None:
     assert problems("x-type: a\nproperties:\n  b: {x-write: {roles: [office]}}\n") == [
         (3, 7, "x-write cannot stand here: it belongs to the record type")

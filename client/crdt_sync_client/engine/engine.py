@@ -15,7 +15,18 @@ from crdt_sync.errors import CrdtSyncError, RecordNotFound
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import compacting, joining, preferences, reading, sending, trail
+from crdt_sync_client.engine import (
+    compacting,
+    explaining,
+    history,
+    joining,
+    preferences,
+    reading,
+    sending,
+    trail,
+)
+from crdt_sync_client.engine.explaining import Explanation
+from crdt_sync_client.engine.history import HistoryEntry
 from crdt_sync_client.engine.local_writes import LocalWrites
 from crdt_sync_client.engine.model import (
     ConflictEntry,
@@ -254,6 +265,18 @@ class Engine:
     def conflict(self, id: str) -> ConflictEntry:
         """One entry, by its id or an unambiguous start of it. Raises ConflictNotFound."""
         return trail.entry(self._replica, id)
+
+    def explain(
+        self, type: str, id: str, field: str | None = None, *, space: SpaceId | None = None
+    ) -> Explanation:
+        """Why the record, or that field of it, is as it is."""
+        return explaining.explain(self._replica, self._replica.space(space), type, id, field)
+
+    def history(
+        self, type: str, id: str, *, space: SpaceId | None = None, limit: int = 50
+    ) -> list[HistoryEntry]:
+        """What each transaction here changed in the record, the newest first, as far as it is kept."""
+        return history.read(self._replica, self._replica.space(space), type, id, limit)
 
     def set_preference(self, type: str, field: str, keep: str) -> Preference:
         """Remember which side is kept in conflicts about a field. Raises UnknownType, ValidationError."""

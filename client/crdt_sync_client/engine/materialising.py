@@ -17,6 +17,7 @@ from crdt_sync.ids import OpaqueId, RecordId
 from crdt_sync.records.view import RecordView, view
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine.audit import AuditRows
+from crdt_sync_client.engine.history import HistoryRows
 from crdt_sync_client.engine.model import Origin, Record, RecordChange, SyncState
 from crdt_sync_client.engine.open_records import (
     NOTHING_STANDING,
@@ -68,6 +69,7 @@ class Materialiser:
         self._documents: list[tuple[Any, ...]] = []
         self._document_updates: list[tuple[Any, ...]] = []
         self._audit = AuditRows(replica)
+        self._history = HistoryRows(replica, origin)
         self._seen: set[int] = set()
         self.result = Materialised()
 
@@ -133,6 +135,7 @@ class Materialiser:
             if rows:
                 db.many(sql, rows)
         self._audit.save()
+        self._history.save()
         return self.result
 
     def _look(self, record: OpenRecord) -> bool:
@@ -168,6 +171,18 @@ class Materialiser:
             fields = _touched_fields(past.values, seen.values, names)
         else:
             fields = _changed_fields(record.json, json)
+        if schema.history:
+            self._history.note(
+                record,
+                json,
+                fields,
+                schema.current(writes),
+                keep=schema.history,
+                deleted=seen.deleted,
+                opened=opened,
+                closed=closed,
+                now_ms=self._now_ms,
+            )
         if seen.deleted != record.deleted:
             self._deleted_updates.append((seen.deleted, record.no))
         record.json, record.deleted, record.standing = json, seen.deleted, standing
