@@ -10,6 +10,7 @@
     │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordDeleted
     │   ├── ConflictNotFound, ConflictClosed
     │   ├── RecordTooLarge
+    │   ├── TransactionError        a transaction that is over, too long or in two spaces
     │   ├── ImportFileError         a file to import that cannot be read as asked
     │   └── InviteError             InviteGarbled, InviteExpired, InviteUsed, InviteWithdrawn
     ├── StoreError                the local database
@@ -137,6 +138,12 @@ class ConflictClosed(LocalError):
 
 class RecordTooLarge(LocalError):
     code = "too_large"
+
+
+class TransactionError(LocalError):
+    """A transaction that is over, too long, or goes from one space to another."""
+
+    code = "transaction"
 
 
 class ImportFileError(LocalError):

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, overload
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import SpaceId
@@ -30,8 +30,9 @@ logger = logging.getLogger("crdt_sync.client")
 MAX_OPERATIONS: Final = 1_024
 """In one commit. Bounds how long the first caller waits for the last one's share: some 100 ms."""
 
-_Waiting = tuple[model.Operation, "asyncio.Future[model.WriteResult]"]
-_Done = tuple[list[model.WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]
+_Work = model.Operation | model.Transaction
+_Waiting = tuple[_Work, "asyncio.Future[Any]"]
+_Done = tuple[Sequence[model.Outcome], dict[SpaceId, list[bytes]]]
 
 
 class WriteQueue:
@@ -49,13 +50,20 @@ class WriteQueue:
         self._waiting: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def write(self, op: model.Operation) -> model.WriteResult:
-        """Do one operation; returns after its durable commit, or raises why it was not done."""
-        done: asyncio.Future[model.WriteResult] = asyncio.get_running_loop().create_future()
+    @overload
+    async def write(self, op: model.Operation) -> model.WriteResult: ...
+
+    @overload
+    async def write(self, op: model.Transaction) -> model.TransactionResult: ...
+
+    async def write(self, op: _Work) -> model.WriteResult | model.TransactionResult:
+        """Do an operation or a transaction; returns after its durable commit, or raises why not."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((op, done))
         if self._task is None:
             self._task = asyncio.create_task(self._commit_all(), name="local writes")
-        return await done
+        outcome: model.WriteResult | model.TransactionResult = await done
+        return outcome
 
     async def drained(self) -> None:
         """Returns when no write is on its way."""
@@ -65,13 +73,21 @@ class WriteQueue:
     async def _commit_all(self) -> None:
         try:
             while self._waiting:
-                count = min(len(self._waiting), MAX_OPERATIONS)
-                taken = [self._waiting.popleft() for _ in range(count)]
+                taken = self._take()
                 # A caller that was cancelled before its operation was taken gets what it asked for: nothing.
                 taken = [item for item in taken if not item[1].cancelled()]
                 await self._commit(taken)
         finally:
             self._task = None
+
+    def _take(self) -> list[_Waiting]:
+        taken: list[_Waiting] = []
+        operations = 0
+        while self._waiting and operations < MAX_OPERATIONS:
+            work, done = self._waiting.popleft()
+            operations += len(work.ops) if isinstance(work, model.Transaction) else 1
+            taken.append((work, done))
+        return taken
 
     async def _commit(self, taken: Sequence[_Waiting]) -> None:
         ready = self._begin()
@@ -105,33 +121,27 @@ class WriteQueue:
     def _settle(
         self,
         taken: Sequence[_Waiting],
-        results: Sequence[model.WriteResult | CrdtSyncError],
+        results: Sequence[model.Outcome],
         sealed: Mapping[SpaceId, list[bytes]],
     ) -> None:
-        changes: list[model.RecordChange] = []
         unsealed: set[SpaceId] = set()
         for (_, done), result in zip(taken, results, strict=True):
-            if isinstance(result, model.WriteResult):
-                if result.change is not None:
-                    changes.append(result.change)
-                if result.changed and result.space not in sealed:
-                    unsealed.add(result.space)
-            if done.cancelled():
+            if isinstance(result, CrdtSyncError):
+                if not done.cancelled():
+                    done.set_exception(result)
                 continue
-            if isinstance(result, model.WriteResult):
+            if result.changed and result.space not in sealed:
+                unsealed.add(result.space)
+            if not done.cancelled():
                 done.set_result(result)
-            else:
-                done.set_exception(result)
         for space in unsealed:
             sync = self._syncs().get(space)
             if sync is not None:
                 sync.push_soon()
-        self._publish(changes)
+        self._publish(model.changes_of(results))
 
 
-def write_and_seal(
-    engine: Engine, ops: Sequence[model.Operation], pushes: Mapping[SpaceId, PushBounds]
-) -> _Done:
+def write_and_seal(engine: Engine, ops: Sequence[_Work], pushes: Mapping[SpaceId, PushBounds]) -> _Done:
     """On the engine's thread: do the operations, and seal what they gave for the spaces that have room.
 
     Returns the results, and the envelopes of each space that was written to and has room.

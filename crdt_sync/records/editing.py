@@ -43,6 +43,21 @@ class Edit:
         return bool(self.remove or self.add)
 
 
+def edited(doc_writes: DocWrites, edit: Edit) -> DocWrites:
+    """The visible writes as the edit leaves them, for planning another upon it."""
+    by_path = dict(doc_writes)
+    for gone in edit.remove:
+        left = tuple(write for write in by_path[gone.path] if write != gone)
+        if left:
+            by_path[gone.path] = left
+        else:
+            del by_path[gone.path]
+    for write in edit.add:
+        beside = (*by_path.get(write.path, ()), write)
+        by_path[write.path] = tuple(sorted(beside, key=lambda each: (each.author, each.hlc)))
+    return by_path
+
+
 def plan_edit(
     schema: RecordSchema, doc_writes: DocWrites, changes: Wishes, *, author: Author, role: Role, tick: Tick
 ) -> Edit:

@@ -20,9 +20,12 @@ from crdt_sync.records.writes import Write, check_write
 from crdt_sync_client.engine import Engine
 from crdt_sync_client.engine.model import (
     Operation,
+    Outcome,
     ResolveOp,
     ResolveRecordOp,
     RestoreVersionOp,
+    Transaction,
+    TransactionResult,
     WriteResult,
 )
 from crdt_sync_client.incoming_batch import IncomingBatch
@@ -184,16 +187,17 @@ class DeviceNode(Node):
 
     # The app
 
-    def write(self, operations: Sequence[Operation]) -> list[WriteResult | CrdtSyncError] | None:
+    def write(self, work: Sequence[Operation | Transaction]) -> Sequence[Outcome] | None:
         """Do it; None when the device cannot now, or its disk would not."""
         if not self.ready:
             return None
         self.changes += 1
+        operations = [op for each in work for op in (each.ops if isinstance(each, Transaction) else (each,))]
         names = [name for name in map(self._record_of, operations) if name is not None]
         before = {name: self.visible(name) for name in names}
         pushes = self.sync.ready_to_push()
         try:
-            results, sealed = write_and_seal(self.engine, operations, pushes)
+            outcomes, sealed = write_and_seal(self.engine, work, pushes)
         except Exception as exc:
             if not device_is_sound(exc):
                 raise
@@ -202,7 +206,8 @@ class DeviceNode(Node):
             self.tally.failed += 1
             self.world.note("write_failed", self.name, type(exc).__name__)
             return None
-        for operation, result in zip(operations, results, strict=True):
+        results = list(_each_result(work, outcomes))
+        for operation, result in results:
             self._note_result(operation, result)
             if isinstance(result, WriteResult):
                 names.append((result.type, result.id))
@@ -212,9 +217,9 @@ class DeviceNode(Node):
             self.oracle.wrote(self, name, before.get(name, frozenset()), self.visible(name))
         if pushes:
             self.sync.pushed(sealed.get(self.space))
-        if not sealed and any(isinstance(result, WriteResult) and result.changed for result in results):
+        if not sealed and any(isinstance(result, WriteResult) and result.changed for _, result in results):
             self.sync.push_soon()
-        return results
+        return outcomes
 
     def _record_of(self, operation: Operation) -> RecordName | None:
         """The record an operation is about, None when it will only be known afterwards."""
@@ -305,3 +310,15 @@ class DeviceNode(Node):
             if isinstance(frame, Deliver) and frame.rows and len(self.batches) < KEPT_BATCHES:
                 rows = [(row.sequence, int(row.kind), row.payload) for row in frame.rows]
                 self.batches.append((rows, frame.cursor))
+
+
+def _each_result(
+    work: Sequence[Operation | Transaction], outcomes: Sequence[Outcome]
+) -> Iterator[tuple[Operation, WriteResult | CrdtSyncError]]:
+    """Every operation with what came of it; of a transaction that failed, the first."""
+    for each, outcome in zip(work, outcomes, strict=True):
+        operations = each.ops if isinstance(each, Transaction) else (each,)
+        if isinstance(outcome, TransactionResult):
+            yield from zip(operations, outcome.results, strict=True)
+        else:
+            yield operations[0], outcome

@@ -87,7 +87,7 @@ async def test_concurrent_writes_share_commits_and_fail_alone(
 
     def counted(self: Engine, ops: object) -> object:
         calls.append(len(ops))  # type: ignore[arg-type]
-        return write(self, ops)  # type: ignore[arg-type]
+        return write(self, ops)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Engine, "write", counted)
     outcomes = await asyncio.gather(

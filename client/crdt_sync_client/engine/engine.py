@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, overload
 
 from crdt_sync.errors import CrdtSyncError, RecordNotFound
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
@@ -27,7 +27,7 @@ from crdt_sync_client.engine import (
 )
 from crdt_sync_client.engine.explaining import Explanation
 from crdt_sync_client.engine.history import HistoryEntry
-from crdt_sync_client.engine.local_writes import LocalWrites
+from crdt_sync_client.engine.local_writes import Draft, LocalWrites
 from crdt_sync_client.engine.model import (
     ConflictEntry,
     ConflictFilter,
@@ -36,6 +36,7 @@ from crdt_sync_client.engine.model import (
     MemberInfo,
     Operation,
     OutboxItem,
+    Outcome,
     Preference,
     Received,
     Record,
@@ -43,8 +44,10 @@ from crdt_sync_client.engine.model import (
     SessionStart,
     SpaceState,
     StatusCounts,
+    Transaction,
     Welcomed,
     WriteResult,
+    changes_of,
 )
 from crdt_sync_client.engine.receiving import ReceivedBatch, collector_paused, take_entry
 from crdt_sync_client.engine.replica import Replica
@@ -183,13 +186,33 @@ class Engine:
 
     # Records ----------------------------------------------------------------------------------------
 
-    def write(self, ops: Sequence[Operation]) -> list[WriteResult | CrdtSyncError]:
-        """Do the operations in one durable transaction. One that fails stands as its error, alone."""
+    @overload
+    def write(self, ops: Sequence[Operation]) -> Sequence[WriteResult | CrdtSyncError]: ...
+
+    @overload
+    def write(self, ops: Sequence[Operation | Transaction]) -> Sequence[Outcome]: ...
+
+    def write(self, ops: Sequence[Operation | Transaction]) -> Sequence[Outcome]:
+        """Do them in one durable transaction of the store. One that fails stands as its error, alone."""
         return LocalWrites(self._replica).run(ops)
 
+    def draft(self) -> Draft:
+        """A transaction to be made up operation by operation; nothing is written before `write` gets it."""
+        return Draft(self._replica)
+
+    @overload
     def write_and_push(
         self, ops: Sequence[Operation], pushes: Mapping[SpaceId, tuple[int, int]]
-    ) -> tuple[list[WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]:
+    ) -> tuple[Sequence[WriteResult | CrdtSyncError], dict[SpaceId, list[bytes]]]: ...
+
+    @overload
+    def write_and_push(
+        self, ops: Sequence[Operation | Transaction], pushes: Mapping[SpaceId, tuple[int, int]]
+    ) -> tuple[Sequence[Outcome], dict[SpaceId, list[bytes]]]: ...
+
+    def write_and_push(
+        self, ops: Sequence[Operation | Transaction], pushes: Mapping[SpaceId, tuple[int, int]]
+    ) -> tuple[Sequence[Outcome], dict[SpaceId, list[bytes]]]:
         """`write`, and `next_push` for those spaces that were written to, with one durable commit for both.
 
         `pushes` gives `max_count` and `max_bytes` of each space that is ready to send. What is on its way
@@ -197,7 +220,7 @@ class Engine:
         """
         with self._replica.transaction(durable=True):
             results = self.write(ops)
-            written = {result.space for result in results if isinstance(result, WriteResult)}
+            written = {result.space for result in results if not isinstance(result, CrdtSyncError)}
             return results, {
                 space: self.next_push(space, max_count=count, max_bytes=size_bytes)
                 for space, (count, size_bytes) in pushes.items()
@@ -377,6 +400,6 @@ class Engine:
         """Snapshot envelopes of those records that this device can vouch for now; others are left out."""
         return compacting.make_snapshots(self._replica, self._replica.space(space), records)
 
-    def changes_of(self, results: Iterable[WriteResult | CrdtSyncError]) -> list[RecordChange]:
+    def changes_of(self, outcomes: Iterable[Outcome]) -> list[RecordChange]:
         """The changes to publish after a `write`."""
-        return [result.change for result in results if isinstance(result, WriteResult) and result.change]
+        return changes_of(outcomes)

@@ -56,6 +56,7 @@ def add_schema(replica: Replica, space: Space, schema: RecordSchema) -> WriteRes
     result = LocalWrites(replica).run([op])[0]
     if isinstance(result, CrdtSyncError):
         raise result
+    assert isinstance(result, WriteResult)
     return result
 
 

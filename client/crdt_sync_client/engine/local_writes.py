@@ -3,11 +3,16 @@
 An operation is planned first, against the open document: every check is there, and one that fails has
 changed nothing. Then the document is edited, and what the edit's transaction hands out goes to the
 outbox. Each record of the call is viewed and stored once, at the end, however many operations it had.
+
+The operations of a `Transaction` are planned one upon the other before the first document is edited, so
+one that fails undoes nothing and the others of the call do not notice. `Draft` plans like that and stops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt_sync.errors import (
@@ -17,20 +22,24 @@ from crdt_sync.errors import (
     RecordDeleted,
     RecordNotFound,
     RecordTooLarge,
+    TransactionError,
     ValidationError,
 )
+from crdt_sync.hlc import Hlc
 from crdt_sync.ids import OpaqueId, RecordId, SpaceId, is_record_id, new_record_id
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.editing import (
     Edit,
+    edited,
     plan_create,
     plan_delete,
     plan_edit,
     plan_resolve_all,
     plan_restore,
 )
+from crdt_sync.records.planning import Tick
 from crdt_sync.records.view import DELETED_PATH
-from crdt_sync.records.writes import Path, Write
+from crdt_sync.records.writes import DocWrites, Path, Write
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
@@ -41,11 +50,14 @@ from crdt_sync_client.engine.model import (
     CreateOp,
     DeleteOp,
     Operation,
+    Outcome,
     RecordChange,
     ResolveOp,
     ResolveRecordOp,
     RestoreOp,
     RestoreVersionOp,
+    Transaction,
+    TransactionResult,
     UpdateOp,
     WriteResult,
 )
@@ -58,9 +70,27 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES: Final = MAX_ENVELOPE_BYTES * 3 // 4
 """A whole record must fit one snapshot envelope, with its padding and its cover vector."""
 
+MAX_TRANSACTION: Final = 500
+"""Operations in one transaction. Two that wrote to one record become one group, which may have twice as many
+envelopes; and while it is stored, some 50 ms, every other write waits."""
+MAX_TRANSACTION_BYTES: Final = 16 * 1024 * 1024
+"""Of values in one transaction: a receiver has them all in memory at once."""
+
 INSERT_OUTBOX: Final = (
-    "INSERT INTO outbox (space, record, incarnation, schema_version, change, at_ms) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO outbox (space, record, incarnation, schema_version, change, at_ms, tied)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+
+
+class _Plan(NamedTuple):
+    """What one operation is going to do. `deleted`: what it makes of the record, where it does."""
+
+    record: OpenRecord
+    schema: RecordSchema
+    edit: Edit
+    deleted: bool | None = None
+    remember: tuple[tuple[str, str], ...] = ()
+    """(field, side) of preferences to remember for the record's type."""
 
 
 class _Done(NamedTuple):
@@ -71,27 +101,57 @@ class _Done(NamedTuple):
     changed: bool
 
 
+class _Seen:
+    """What the operations so far have made of records that the store does not show yet."""
+
+    __slots__ = ("added_bytes", "deleted", "planned", "settled", "stale", "touched")
+
+    def __init__(self) -> None:
+        self.touched: dict[tuple[int, OpaqueId], OpenRecord] = {}
+        self.stale: set[int] = set()
+        """Numbers of records edited: `json` and `standing` are from before it."""
+        self.deleted: dict[int, bool] = {}
+        self.settled: set[str] = set()
+        self.planned: dict[int, DocWrites] = {}
+        """Of records whose document is not edited yet, the visible writes that it is going to have."""
+        self.added_bytes: dict[int, int] = {}
+
+    def copy(self) -> _Seen:
+        other = _Seen()
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name).copy())
+        return other
+
+    def note(self, plan: _Plan, resolved: Iterable[str]) -> None:
+        record = plan.record
+        self.touched[record.space.no, record.opaque] = record
+        self.stale.add(record.no)
+        self.settled.update(resolved)
+        if plan.deleted is not None:
+            self.deleted[record.no] = plan.deleted
+
+
 class LocalWrites:
     """One call of `Engine.write`. Use once."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._touched: dict[tuple[int, OpaqueId], OpenRecord] = {}
-        self._stale: set[int] = set()
-        """Numbers of records edited in this call: `json` and `standing` are from before it."""
-        self._deleted: dict[int, bool] = {}
-        self._settled: set[str] = set()
+        self._seen = _Seen()
         self._outbox: list[tuple[Any, ...]] = []
+        self._tick: Tick = replica.tick
         self._now_ms = replica.now_ms()
 
-    def run(self, ops: Sequence[Operation]) -> list[WriteResult | CrdtSyncError]:
+    def run(self, ops: Sequence[Operation | Transaction]) -> list[Outcome]:
         """Do all of `ops`; results and errors in their order."""
         replica = self._replica
-        done: list[_Done | CrdtSyncError] = []
+        done: list[_Done | list[_Done] | CrdtSyncError] = []
         with replica.transaction(durable=True):
             for op in ops:
                 try:
-                    done.append(self._do(op))
+                    if isinstance(op, Transaction):
+                        done.append(self._do_together(op.ops))
+                    else:
+                        done.append(self._apply(self._plan(op), None))
                 except CrdtSyncError as error:
                     done.append(error)
             for row in self._outbox:
@@ -102,7 +162,7 @@ class LocalWrites:
     def _save(self) -> list[RecordChange]:
         replica = self._replica
         materialiser = Materialiser(replica, "local")
-        edited = [record for record in self._touched.values() if record.no in self._stale]
+        edited = [record for record in self._seen.touched.values() if record.no in self._seen.stale]
         for record in edited:
             materialiser.take(record)
         schemas = [record for record in edited if record.type == SCHEMA_TYPE]
@@ -117,26 +177,74 @@ class LocalWrites:
         return changes
 
     def _results(
-        self, done: list[_Done | CrdtSyncError], changes: Iterable[RecordChange]
-    ) -> list[WriteResult | CrdtSyncError]:
+        self, done: list[_Done | list[_Done] | CrdtSyncError], changes: Iterable[RecordChange]
+    ) -> list[Outcome]:
         """Each result with its record's state now, and each change on the last result of its record."""
         pending = {(change.space, change.type, change.id): change for change in changes}
-        results: list[WriteResult | CrdtSyncError] = []
+        results: list[Outcome] = []
         for each in reversed(done):
             if isinstance(each, CrdtSyncError):
                 results.append(each)
-                continue
-            record, resolved, changed = each
-            space = record.space.id
-            state = sync_state(self._replica, record.no, record.standing)
-            change = pending.pop((space, record.type, record.id), None)
-            results.append(WriteResult(record.id, record.type, space, resolved, state, changed, change))
+            elif isinstance(each, list):
+                together = [self._result(one, pending) for one in reversed(each)]
+                results.append(TransactionResult(tuple(reversed(together))))
+            else:
+                results.append(self._result(each, pending))
         results.reverse()
         return results
 
+    def _result(self, done: _Done, pending: dict[tuple[SpaceId, str, RecordId], RecordChange]) -> WriteResult:
+        record, resolved, changed = done
+        space = record.space.id
+        state = sync_state(self._replica, record.no, record.standing)
+        change = pending.pop((space, record.type, record.id), None)
+        return WriteResult(record.id, record.type, space, resolved, state, changed, change)
+
+    # Several operations together --------------------------------------------------------------------
+
+    def _do_together(self, ops: Sequence[Operation]) -> list[_Done]:
+        """All of them or, when one fails, none. Nothing is edited before all are planned."""
+        before, self._seen = self._seen, self._seen.copy()
+        try:
+            plans = self._plan_together(ops)
+        finally:
+            self._seen = before
+        tied = self._replica.tick()
+        return [self._apply(plan, tied) for plan in plans]
+
+    def _plan_together(self, ops: Sequence[Operation]) -> list[_Plan]:
+        """Each upon those before it. Raises the error of the first that cannot be done."""
+        if not ops:
+            raise TransactionError("a transaction without operations")
+        plans: list[_Plan] = []
+        for op in ops:
+            plan = self._plan(op)
+            plans.append(plan)
+            check_transaction(len(plans), plans[0].record.space, plan.record.space)
+            self._foresee(plan)
+        return plans
+
+    def _foresee(self, plan: _Plan) -> tuple[str, ...]:
+        """Take the plan as done, for those that follow; the conflicts that it resolves."""
+        seen, record, edit = self._seen, plan.record, plan.edit
+        resolved = self._resolved(record, edit.resolves)
+        if not edit:
+            return resolved
+        added, long_bytes = seen.added_bytes, _long_bytes(edit.add)
+        _check_size(record, added.get(record.no, 0) + long_bytes)
+        if sum(added.values()) + long_bytes > MAX_TRANSACTION_BYTES:
+            raise TransactionError(
+                f"a transaction writes values of up to {MAX_TRANSACTION_BYTES // 1024**2} MiB",
+                hint="do it in several transactions",
+            )
+        added[record.no] = added.get(record.no, 0) + long_bytes
+        seen.planned[record.no] = edited(self._writes(record), edit)
+        seen.note(plan, resolved)
+        return resolved
+
     # One operation ----------------------------------------------------------------------------------
 
-    def _do(self, op: Operation) -> _Done:
+    def _plan(self, op: Operation) -> _Plan:
         match op:
             case CreateOp():
                 return self._create(op)
@@ -144,19 +252,19 @@ class LocalWrites:
                 space, schema, role = self._ground(op.space, op.type)
                 record = self._existing(space, op.type, op.id)
                 self._refuse_deleted(record)
-                edit = plan_edit(schema, record.doc.writes(), op.changes, **self._as(role))
-                return self._apply(record, schema, edit)
+                edit = plan_edit(schema, self._writes(record), op.changes, **self._as(role))
+                return _Plan(record, schema, edit)
             case DeleteOp():
                 space, schema, role = self._ground(op.space, op.type)
                 record = self._existing(space, op.type, op.id)
                 self._refuse_deleted(record)
-                edit = plan_delete(schema, record.doc.writes(), **self._as(role))
-                return self._apply(record, schema, edit, deleted=True)
+                edit = plan_delete(schema, self._writes(record), **self._as(role))
+                return _Plan(record, schema, edit, deleted=True)
             case RestoreOp():
                 space, schema, role = self._ground(op.space, op.type)
                 record = self._existing(space, op.type, op.id)
-                edit = plan_restore(schema, record.doc.writes(), **self._as(role))
-                return self._apply(record, schema, edit, deleted=False)
+                edit = plan_restore(schema, self._writes(record), **self._as(role))
+                return _Plan(record, schema, edit, deleted=False)
             case ResolveOp():
                 return self._resolve(op)
             case ResolveRecordOp():
@@ -164,24 +272,24 @@ class LocalWrites:
             case RestoreVersionOp():
                 return self._restore_version(op)
 
-    def _create(self, op: CreateOp) -> _Done:
+    def _create(self, op: CreateOp) -> _Plan:
         space, schema, role = self._ground(op.space, op.type)
         id = op.id if op.id is not None else new_record_id(self._replica.entropy)
         if not is_record_id(id):
             raise ValidationError("id", "is not a UUID in lower case", hint="leave it out to get one")
         opaque = space.keys.opaque_id(op.type, id)
         record = self._find(space, opaque)
-        exists = record is not None and (record.json is not None or record.no in self._stale)
+        exists = record is not None and (record.json is not None or record.no in self._seen.stale)
         if record is not None and exists and not self._is_deleted(record):
-            edit = plan_edit(schema, record.doc.writes(), op.values, **self._as(role))
-            return self._apply(record, schema, edit)
-        writes = {} if record is None else record.doc.writes()
+            edit = plan_edit(schema, self._writes(record), op.values, **self._as(role))
+            return _Plan(record, schema, edit)
+        writes = {} if record is None else self._writes(record)
         edit = plan_create(schema, writes, op.values, **self._as(role))
         if record is None:
             record = self._replica.records.new(space, op.type, id, opaque, self._replica.author, None)
-        return self._apply(record, schema, edit, deleted=False)
+        return _Plan(record, schema, edit, deleted=False)
 
-    def _resolve(self, *ops: ResolveOp) -> _Done:
+    def _resolve(self, *ops: ResolveOp) -> _Plan:
         """Decide conflicts of one record, all in one edit."""
         decisions = [deciding.decided(self._replica, op) for op in ops]
         deciding.of_one_record(decisions)
@@ -193,15 +301,15 @@ class LocalWrites:
             if decision.entry.id not in standing:
                 raise self._closed(decision.entry)
         values = [(decision.entry.path, decision.value) for decision in decisions]
-        edit = plan_resolve_all(schema, record.doc.writes(), values, **self._as(role))
-        done = self._apply(record, schema, edit, deleted=self._deleted_by(record, edit))
-        for decision in decisions:
-            if decision.remember is not None:
-                field = preferences.field_of(decision.entry.path)
-                preferences.remember(self._replica, entry.type, field, decision.remember)
-        return done
+        edit = plan_resolve_all(schema, self._writes(record), values, **self._as(role))
+        remember = tuple(
+            (preferences.field_of(decision.entry.path), decision.remember)
+            for decision in decisions
+            if decision.remember is not None
+        )
+        return _Plan(record, schema, edit, self._deleted_by(record, edit), remember)
 
-    def _restore_version(self, op: RestoreVersionOp) -> _Done:
+    def _restore_version(self, op: RestoreVersionOp) -> _Plan:
         """While the conflict stands, this resolves it; else it is a write like any other."""
         entry = trail.entry(self._replica, op.conflict)
         chosen = deciding.alternative_of(entry, op.alternative)
@@ -209,17 +317,17 @@ class LocalWrites:
         record = self._existing(space, entry.type, entry.record)
         if entry.id in self._standing(record):
             return self._resolve(ResolveOp(entry.id, alternative=op.alternative))
-        writes = record.doc.writes()
+        writes = self._writes(record)
         if entry.path == DELETED_PATH and chosen.deletes:
-            return self._apply(record, schema, plan_delete(schema, writes, **self._as(role)), deleted=True)
+            return _Plan(record, schema, plan_delete(schema, writes, **self._as(role)), deleted=True)
         if entry.path == DELETED_PATH and self._is_deleted(record):
-            return self._apply(record, schema, plan_restore(schema, writes, **self._as(role)), deleted=False)
+            return _Plan(record, schema, plan_restore(schema, writes, **self._as(role)), deleted=False)
         self._refuse_deleted(record)
         changes = deciding.written_again(schema, chosen.path, chosen.value)
-        return self._apply(record, schema, plan_edit(schema, writes, changes, **self._as(role)))
+        return _Plan(record, schema, plan_edit(schema, writes, changes, **self._as(role)))
 
     def _standing(self, record: OpenRecord) -> set[str]:
-        return {conflict.id for conflict in record.standing.conflicts} - self._settled
+        return {conflict.id for conflict in record.standing.conflicts} - self._seen.settled
 
     def _closed(self, entry: ConflictEntry) -> ConflictClosed:
         """Closed earlier in this very call, the trail does not know it yet."""
@@ -233,26 +341,29 @@ class LocalWrites:
             return None
         return any(write.path == DELETED_PATH for write in edit.add)
 
-    def _apply(
-        self, record: OpenRecord, schema: RecordSchema, edit: Edit, *, deleted: bool | None = None
-    ) -> _Done:
-        """Edit the document and queue what that gives. Nothing before this has changed anything."""
-        space = record.space
+    def _apply(self, plan: _Plan, tied: int | None) -> _Done:
+        """Edit the document and queue what that gives. Nothing before this has changed anything.
+
+        `tied`: the number of the transaction that it is a part of.
+        """
+        record, schema, edit, _, remember = plan
+        space, replica = record.space, self._replica
         resolved = self._resolved(record, edit.resolves)
-        if not edit.remove and not edit.add:
-            self._touched.setdefault((space.no, record.opaque), record)
-            return _Done(record, resolved, changed=False)
-        _check_size(record, edit.add)
-        change = record.doc.edit(remove=edit.remove, add=edit.add)
-        self._touched[(space.no, record.opaque)] = record
-        self._stale.add(record.no)
-        self._settled.update(resolved)
-        if deleted is not None:
-            self._deleted[record.no] = deleted
-        self._outbox.append(
-            (space.no, record.no, self._replica.author.incarnation, schema.version, change, self._now_ms)
-        )
-        return _Done(record, resolved, changed=True)
+        changed = bool(edit)
+        if changed:
+            if tied is None:
+                _check_size(record, _long_bytes(edit.add))
+            change = record.doc.edit(remove=edit.remove, add=edit.add)
+            self._seen.note(plan, resolved)
+            incarnation = replica.author.incarnation
+            self._outbox.append(
+                (space.no, record.no, incarnation, schema.version, change, self._now_ms, tied)
+            )
+        else:
+            self._seen.touched.setdefault((space.no, record.opaque), record)
+        for field, side in remember:
+            preferences.remember(replica, record.type, field, side)
+        return _Done(record, resolved, changed)
 
     # What operations need ---------------------------------------------------------------------------
 
@@ -274,12 +385,20 @@ class LocalWrites:
         return space, schema, role
 
     def _as(self, role: Role) -> dict[str, Any]:
-        return {"author": self._replica.author, "role": role, "tick": self._replica.tick}
+        return {"author": self._replica.author, "role": role, "tick": self._tick}
 
     def _find(self, space: Space, opaque: OpaqueId) -> OpenRecord | None:
         """Touched ones first: they may have left the cache, and the store does not have them yet."""
-        touched = self._touched.get((space.no, opaque))
+        touched = self._seen.touched.get((space.no, opaque))
         return touched or self._replica.records.find(space, opaque, self._replica.author)
+
+    def _writes(self, record: OpenRecord) -> DocWrites:
+        """The record's visible writes, those included that are only planned."""
+        if self._seen.planned:
+            planned = self._seen.planned.get(record.no)
+            if planned is not None:
+                return planned
+        return record.doc.writes()
 
     def _existing(self, space: Space, record_type: str, id: RecordId) -> OpenRecord:
         record = self._find(space, space.keys.opaque_id(record_type, id))
@@ -290,7 +409,7 @@ class LocalWrites:
         return record
 
     def _is_deleted(self, record: OpenRecord) -> bool:
-        return self._deleted.get(record.no, record.deleted)
+        return self._seen.deleted.get(record.no, record.deleted)
 
     def _refuse_deleted(self, record: OpenRecord) -> None:
         if self._is_deleted(record):
@@ -305,13 +424,57 @@ class LocalWrites:
         return tuple(
             conflict.id
             for conflict in record.standing.conflicts
-            if conflict.path in resolved_paths and conflict.id not in self._settled
+            if conflict.path in resolved_paths and conflict.id not in self._seen.settled
         )
 
 
-def _check_size(record: OpenRecord, add: Sequence[Write]) -> None:
+class Draft(LocalWrites):
+    """What a transaction is going to do, planned operation by operation while an app makes it up.
+
+    Nothing is written. A record is seen as it was when the transaction came to it; at the end all is planned
+    anew, upon what is there then.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__(replica)
+        times = count(replica.hlc.last + 1)
+        self._tick = lambda: Hlc(next(times))
+        self._count = 0
+        self._space: Space | None = None
+
+    def add(self, op: Operation) -> tuple[Operation, WriteResult]:
+        """The operation, with its id, and what it will do as things stand. Raises what it would raise."""
+        if isinstance(op, CreateOp) and op.id is None:
+            op = replace(op, id=new_record_id(self._replica.entropy))
+        plan = self._plan(op)
+        record, space = plan.record, plan.record.space
+        check_transaction(self._count + 1, self._space or space, space)
+        resolved, changed = self._foresee(plan), bool(plan.edit)
+        self._count, self._space = self._count + 1, space
+        state = "pending" if changed else sync_state(self._replica, record.no, record.standing)
+        return op, WriteResult(record.id, record.type, space.id, resolved, state, changed)
+
+
+def check_transaction(size: int, first: Space, space: Space) -> None:
+    """Raises TransactionError for one that is too long, or goes from one space to another."""
+    if size > MAX_TRANSACTION:
+        raise TransactionError(
+            f"a transaction has up to {MAX_TRANSACTION} operations", hint="do it in several transactions"
+        )
+    if first.id != space.id:
+        raise TransactionError(
+            f"a transaction writes to records of one space, and this one began in {first.name}",
+            hint="make one for each space: what they write can reach others at different times",
+        )
+
+
+def _long_bytes(add: Sequence[Write]) -> int:
     """Only long values are worth looking at: short ones cannot fill a record by themselves."""
-    added = sum(len(write.encode()) for write in add if type(write.value) in _LONG)
+    return sum(len(write.encode()) for write in add if type(write.value) in _LONG)
+
+
+def _check_size(record: OpenRecord, added: int) -> None:
+    """Raises RecordTooLarge."""
     if added > 4096 and added + len(record.doc.state()) > MAX_RECORD_BYTES:
         raise RecordTooLarge(
             f"the record would take more than {MAX_RECORD_BYTES // 1024} KiB",

@@ -7,12 +7,13 @@ record that is received is a `msgspec.Struct`, three times as fast to make as a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
+from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
 from crdt_sync.records.writes import same_value
 from crdt_sync.roles import Role
@@ -115,6 +116,16 @@ class RestoreVersionOp:
 Operation = CreateOp | UpdateOp | DeleteOp | RestoreOp | ResolveOp | ResolveRecordOp | RestoreVersionOp
 
 
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Operations on records of one space that are all done or none, and that others see all of or nothing.
+
+    Each sees what those before it did.
+    """
+
+    ops: tuple[Operation, ...]
+
+
 # Records and changes ------------------------------------------------------------------------------
 
 
@@ -167,6 +178,36 @@ class WriteResult:
     state: SyncState = "pending"
     changed: bool = True
     change: RecordChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionResult:
+    """What a transaction did, in the order of its operations; there is one at least."""
+
+    results: tuple[WriteResult, ...]
+
+    @property
+    def space(self) -> SpaceId:
+        return self.results[0].space
+
+    @property
+    def changed(self) -> bool:
+        return any(result.changed for result in self.results)
+
+
+Outcome = WriteResult | TransactionResult | CrdtSyncError
+"""Of an operation or a transaction."""
+
+
+def changes_of(outcomes: Iterable[Outcome]) -> list[RecordChange]:
+    """The changes to tell apps of, each once."""
+    changes = []
+    for outcome in outcomes:
+        if isinstance(outcome, CrdtSyncError):
+            continue
+        results = outcome.results if isinstance(outcome, TransactionResult) else (outcome,)
+        changes += [result.change for result in results if result.change is not None]
+    return changes
 
 
 # Conflicts ----------------------------------------------------------------------------------------

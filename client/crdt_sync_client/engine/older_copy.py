@@ -11,7 +11,12 @@ copied from. The relay shows it: it has updates of that author which this store 
 3. `settle`: once everything has come, held work that was not in it is rescued too.
 
 To rescue a write is to make it again under a new author, with its old time, so that it is sent and merges
-as what it is: a change made beside the other life's. A record shows it at every moment.
+as what it is: a change made beside the other life's. A record shows it at every moment. What a transaction
+wrote is rescued as a whole and stays a group: when one of its records turns out not to have been sent, none
+of them was, since the other life does not know the transaction.
+
+Where the other life sent the beginning of a group and died, others keep that aside for good: nobody has the
+rest. If this store has it, all of the group is rescued and shows everywhere, by its new author.
 
 What is not known: of a counter that both lives changed, what the two had in common counts twice. And of a
 value that a snapshot only has as deleted nobody can say whose it was; it counts as ours, unless times around
@@ -20,7 +25,7 @@ it show that it was sent: a write that comes twice is better than one that is lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +40,7 @@ from crdt_sync.records.update_cutting import deletes_only, without_tail
 from crdt_sync.records.update_format import Blocks, parse_update
 from crdt_sync.records.writes import DELETED, Write, read_write
 from crdt_sync.roles import Role
-from crdt_sync_client.engine.local_writes import INSERT_OUTBOX
+from crdt_sync_client.engine.local_writes import INSERT_OUTBOX, MAX_TRANSACTION
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
 from crdt_sync_client.engine.space import Space
@@ -96,6 +101,8 @@ class Rescue:
 
     writes: list[Write] = field(default_factory=list)
     deletions: list[bytes] = field(default_factory=list)
+    ties: set[tuple[str, int]] = field(default_factory=set)
+    """The transactions and groups that it was a part of, by `tied` of the outbox and `until` of sealed."""
 
     def __bool__(self) -> bool:
         return bool(self.writes or self.deletions)
@@ -108,6 +115,8 @@ class Rescues:
         self._replica = replica
         self._space = space
         self._rescues: dict[OpaqueId, Rescue] = {}
+        self._along: list[tuple[OpaqueId, Author]] = []
+        """Records that share a transaction with one that was taken out."""
 
     def __bool__(self) -> bool:
         return any(self._rescues.values())
@@ -142,19 +151,29 @@ class Rescues:
 
     def settle(self) -> None:
         """Everything has come: what is held now was never sent."""
-        space, replica = self._space, self._replica
+        space = self._space
         for opaque, authors in list(space.held.items()):
-            record = replica.records.find(space, opaque, replica.author)
-            assert record is not None
-            for author, arrived in list(authors.items()):
-                self._take_out(record, author, arrived)
-            # The document only: what apps read changes once, when the writes stand there again.
-            values = (record.doc.state(), record.no)
-            replica.db.execute("UPDATE documents SET state = ? WHERE record = ?", values)
+            for author in list(authors):
+                self._take_rest(opaque, author)
         space.session.end()
+
+    def _take_rest(self, opaque: OpaqueId, author: Author) -> None:
+        """What is held of a record and has not arrived was never sent."""
+        space, replica = self._space, self._replica
+        arrived = space.held.get(opaque, {}).get(author)
+        if arrived is None:
+            return
+        record = replica.records.find(space, opaque, replica.author)
+        assert record is not None
+        self._take_out(record, author, arrived)
+        # The document only: what apps read changes once, when the writes stand there again.
+        values = (record.doc.state(), record.no)
+        replica.db.execute("UPDATE documents SET state = ? WHERE record = ?", values)
 
     def save(self) -> Materialised:
         """Write all that was taken out again, as a new author, and queue it."""
+        while self._along:
+            self._take_rest(*self._along.pop())
         if not self:
             return Materialised()
         rescues = {opaque: rescue for opaque, rescue in self._rescues.items() if rescue}
@@ -163,6 +182,7 @@ class Rescues:
         space.session.end()
         materialiser = Materialiser(replica, "remote")
         outbox = []
+        tied = self._tied(rescues)
         for opaque, rescue in rescues.items():
             record = replica.records.find(space, opaque, replica.author)
             assert record is not None
@@ -176,8 +196,9 @@ class Rescues:
             version = 0 if schema is None else schema.version
             change = merge_updates(changes)
             incarnation, at_ms = replica.author.incarnation, replica.now_ms()
-            outbox.append((space.no, record.no, incarnation, version, change, at_ms))
+            outbox.append((space.no, record.no, incarnation, version, change, at_ms, tied.get(opaque)))
             materialiser.take(record)
+        outbox.sort(key=lambda row: row[-1] or 0)  # what is tied stands together
         replica.db.many(INSERT_OUTBOX, outbox)
         for _, no, *_rest in outbox:
             replica.count_unsent(no)
@@ -188,9 +209,48 @@ class Rescues:
     def _of(self, opaque: OpaqueId) -> Rescue:
         return self._rescues.setdefault(opaque, Rescue())
 
+    def _tied(self, rescues: Mapping[OpaqueId, Rescue]) -> dict[OpaqueId, int]:
+        """Numbers for those that are to be tied: the same for all that share a transaction, however far."""
+        above = {opaque: opaque for opaque in rescues}
+
+        def top(opaque: OpaqueId) -> OpaqueId:
+            while above[opaque] != opaque:
+                opaque = above[opaque]
+            return opaque
+
+        first: dict[tuple[str, int], OpaqueId] = {}
+        for opaque, rescue in rescues.items():
+            for tie in rescue.ties:
+                above[top(opaque)] = top(first.setdefault(tie, opaque))
+        parts: dict[OpaqueId, list[OpaqueId]] = {}
+        for opaque in rescues:
+            parts.setdefault(top(opaque), []).append(opaque)
+        tied: dict[OpaqueId, int] = {}
+        for part in parts.values():
+            # More than one transaction may hold are tied only by weeks of transactions without a relay.
+            for start in range(0, len(part) if len(part) > 1 else 0, MAX_TRANSACTION):
+                tied.update(dict.fromkeys(part[start : start + MAX_TRANSACTION], self._replica.tick()))
+        return tied
+
+    def _note_ties(self, record: OpenRecord, author: Author, rescue: Rescue) -> None:
+        """Which other records the held work of this one belongs together with."""
+        db, place = self._replica.db, (record.no, author.incarnation)
+        for table, column in (("outbox", "tied"), ("sealed", "until")):
+            for number, opaque in db.rows(
+                f"SELECT DISTINCT mine.{column}, opaque FROM {table} mine JOIN {table} other"
+                f" ON other.{column} = mine.{column} AND other.incarnation = mine.incarnation"
+                " AND other.space = mine.space"
+                " JOIN records r ON r.no = other.record WHERE mine.record = ? AND mine.incarnation = ?",
+                place,
+            ):
+                rescue.ties.add((f"{table} {author.incarnation}", number))
+                if opaque != record.opaque:
+                    self._along.append((OpaqueId(opaque), author))
+
     def _take_out(self, record: OpenRecord, author: Author, clock: int) -> None:
         """From `clock` on the held work is this store's alone: cut it out of the document, to be rescued."""
         rescue, db = self._of(record.opaque), self._replica.db
+        self._note_ties(record, author, rescue)
         rescue.writes += [write for at, write in record.doc.placed(author) if at >= clock]
         rescue.deletions += self._deletions(record, author, clock)
         client = author.client_id
