@@ -177,7 +177,7 @@ class Sight:
                 shown[name] = sum(atom.value for atom in self.standing(path))
             elif spec.rule == "text":
                 if self.standing(path):
-                    shown[name] = self.words(path)
+                    shown[name] = None if self.is_cleared(path) else self.words(path)
             elif self.standing(path):
                 shown[name] = choose(spec, self.standing(path)).value
         return shown
@@ -197,8 +197,14 @@ class Sight:
     def words(self, path: Path) -> frozenset[str]:
         """Every word that somebody put there and nobody took out."""
         texts = [atom.value for atom in self.standing(path)]
-        there = frozenset[str]().union(*(known for known, _ in texts))
-        return there.difference(*(taken for _, taken in texts))
+        there = frozenset[str]().union(*(known for known, _, _ in texts))
+        return there.difference(*(taken for _, taken, _ in texts))
+
+    def is_cleared(self, path: Path) -> bool:
+        """Nothing is left of a text because it was cleared: that is not the text without words."""
+        return not self.words(path) and all(
+            cleared for _, _, cleared in (a.value for a in self.standing(path))
+        )
 
     # Conflicts --------------------------------------------------------------------------------------
 
@@ -310,7 +316,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Words:
-    """A text in which these words are new and those are gone; `cleared`: the field was emptied."""
+    """A text in which these words are new and those are gone."""
 
     new: frozenset[str] = frozenset()
     taken: frozenset[str] = frozenset()
@@ -466,15 +472,16 @@ class Doing:
             self.op.add("total", path, own + by)
 
     def _type(self, path: Path, change: Any, here: list[Atom]) -> None:
-        if change is None:
-            change = Words(taken=self.sight.words(path) if here else frozenset())
-            if not change.taken:
-                return
+        cleared = change is None
+        if cleared and (not here or self.sight.is_cleared(path)):
+            return
+        if cleared:
+            change = Words(taken=self.sight.words(path))
         known, taken = change.new, change.taken
         if here:
             known = known.union(*(atom.value[0] for atom in here))
             taken = taken.union(*(atom.value[1] for atom in here))
-        self.op.add("text", path, (known, taken))
+        self.op.add("text", path, (known, taken, cleared))
 
 
 Act: TypeAlias = Callable[[Doing], None]

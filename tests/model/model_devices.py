@@ -16,7 +16,7 @@ from crdt_sync.records.view import RecordView
 from crdt_sync.roles import Role
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync.schemas.model import RecordSchema
-from tests.core.record_replicas import ROLES, Replica, author_of
+from tests.core.record_replicas import Replica, author_of
 from tests.model.merge_model import (
     GONE,
     Clash,
@@ -84,6 +84,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "once": {"type": "string"},
     "text": {"type": "string"},
 }
+ROLES = (Role.FIELD, Role.FIELD, Role.OFFICE, Role.SUPERVISOR, Role.ADMIN)
 WEEK_START_MS = 1_700_000_000_000
 
 
@@ -193,7 +194,8 @@ class Team:
             assert op.refused, f"{action} {arguments} was refused"
             return
         assert not op.refused, f"{action} {arguments} should be refused"
-        assert sorted(atom.path for atom in op.atoms) == sorted(write.path for write in edit.add)
+        written = sorted(write.path for write in edit.add)
+        assert written == sorted(atom.path for atom in op.atoms), f"{action} {arguments}"
         assert bool(op) == bool(edit)
         if edit:
             self.model.settle(op, {write.path: int(write.hlc) for write in edit.add})
@@ -210,8 +212,9 @@ class Team:
         for name in path:
             shown = shown.get(name) if isinstance(shown, dict) else None
         words = (shown or "").split()
-        if change.word is not None:
-            return (change.word, Words(new=frozenset(change.word.split()))) if not words else SKIP
+        if change.line is not None:
+            began = any(atom.path == path for op in device.seen for atom in op.atoms)
+            return SKIP if began else (change.line, Words(new=frozenset(change.line.split())))
         if change.removes:
             if not words:
                 return SKIP
@@ -321,15 +324,18 @@ class Team:
 
 
 class Typing:
-    """A word put into a text, or taken out, at some place; or the first line that somebody types."""
+    """A word of its own put into a text, or one taken out, at some place.
 
-    def __init__(self, place: int, removes: bool, word: str | None = None) -> None:
+    Or, where nobody is known to have typed before, a first line, which others may begin with too.
+    """
+
+    def __init__(self, place: int, removes: bool, line: str | None = None) -> None:
         self.place = place
         self.removes = removes
-        self.word = word
+        self.line = line
 
     def __repr__(self) -> str:
-        return f"Typing({self.place}, {self.removes}, {self.word!r})"
+        return f"Typing({self.place}, {self.removes}, {self.line!r})"
 
 
 SKIP: Any = object()
@@ -362,8 +368,8 @@ def shown_values(fields: dict[str, Field], values: dict[str, Any]) -> dict[str, 
     found: dict[str, Any] = {}
     for name, value in values.items():
         spec = fields[name]
-        if spec.rule == "text":
-            words = (value or "").split()
+        if spec.rule == "text" and value is not None:
+            words = value.split()
             assert len(set(words)) == len(words), words
             value = frozenset(words)
         elif spec.row is not None:

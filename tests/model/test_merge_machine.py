@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.model.merge_model import Count, Put, Take
+from tests.model.merge_model import Count, Path, Put, Take
 from tests.model.model_devices import Device, Team, Typing
 
 KEYS = st.sampled_from("AB")
@@ -40,13 +40,15 @@ IN_PIECE = {"serial": TEXT, "reading": st.integers(0, 2), "used": COUNTING, "mar
 MADE_OR_REMOVED: st.SearchStrategy[Any] = st.sampled_from([None, None, {}])
 
 
-def at(path: st.SearchStrategy[Any], inside: dict[str, st.SearchStrategy[Any]]) -> list[Any]:
+def at(
+    rows: str, path: st.SearchStrategy[Any], inside: dict[str, st.SearchStrategy[Any]]
+) -> dict[str, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]]:
     """Per field in there: where it is, and what can be done to it."""
 
     def field(name: str) -> st.SearchStrategy[Any]:
         return path.map(lambda place: (*place, name))
 
-    return [(field(name), change) for name, change in inside.items()]
+    return {rows + name: (field(name), change) for name, change in inside.items()}
 
 
 BOX = st.tuples(st.just("boxes"), KEYS)
@@ -68,26 +70,55 @@ SIMPLE = {
     "ticket": TEXT,
     "story": TYPING,
 }
-PLACES = [
-    *at(st.just(()), SIMPLE),
-    *at(PART, IN_PART),
-    *at(CREW, IN_CREW),
-    *at(BOX, {"label": TEXT}),
-    *at(PIECE, IN_PIECE),
-    *((row, MADE_OR_REMOVED) for row in (PART, CREW, BOX, PIECE)),
-]
-CHANGE = st.one_of([st.tuples(path, change) for path, change in PLACES])
-CHANGES = st.lists(CHANGE, min_size=1, max_size=3, unique_by=lambda change: change[0][0])
+PLACES = {
+    **at("", st.just(()), SIMPLE),
+    **at("parts.", PART, IN_PART),
+    **at("crew.", CREW, IN_CREW),
+    **at("boxes.", BOX, {"label": TEXT}),
+    **at("boxes.pieces.", PIECE, IN_PIECE),
+    "parts": (PART, MADE_OR_REMOVED),
+    "crew": (CREW, MADE_OR_REMOVED),
+    "boxes": (BOX, MADE_OR_REMOVED),
+    "boxes.pieces": (PIECE, MADE_OR_REMOVED),
+}
+
+
+@st.composite
+def some_place(draw: st.DrawFn) -> tuple[Path, st.SearchStrategy[Any]]:
+    """Where something is done, and what can be done there. Each team has a few places that it works at."""
+    busy = draw(st.runner()).busy
+    path, change = PLACES[draw(st.sampled_from(busy))]
+    return draw(path), change
+
+
+@st.composite
+def some_change(draw: st.DrawFn) -> tuple[Path, Any]:
+    """Something done at some place."""
+    path, change = draw(some_place())
+    return path, draw(change)
+
+
+@st.composite
+def some_edit(draw: st.DrawFn) -> list[tuple[Path, Any]]:
+    """What one save of a form changes: at most one thing in each field of the record."""
+    changes = draw(st.lists(some_change(), min_size=1, max_size=3))
+    return list({path[0]: (path, change) for path, change in changes}.values())
+
+
+@st.composite
+def at_one_place(draw: st.DrawFn) -> tuple[Path, list[Any]]:
+    """Several things done at one place."""
+    path, change = draw(some_place())
+    return path, draw(st.lists(change, min_size=2, max_size=4))
+
+
 WHO = st.integers(0, 4)
 ROW = st.one_of(PART, CREW, BOX, PIECE)
 ACT = st.one_of(
-    *[CHANGES] * 6,
+    *[some_edit()] * 6,
     st.sampled_from(["delete", "restore", "restore it", "make it anew", {}, {"status": "new"}]),
 )
 MEETING = st.sampled_from(["part", "part", "both", "both", "document", "another life", "reopened"])
-AT_ONE_PLACE = st.one_of(
-    [st.tuples(path, st.lists(change, min_size=2, max_size=4)) for path, change in PLACES]
-)
 SEED = st.integers(0, 2**32 - 1)
 DRIFT_MS = st.sampled_from([0, 0, 0, 1, 60_000, -60_000, 7_200_000, -7_200_000])
 
@@ -96,10 +127,18 @@ class MergeMachine(RuleBasedStateMachine):
     """Two to five devices and one record in which every rule has a field."""
 
     team: Team
+    busy: list[str]
+    only: tuple[str, ...] = ()
+    """Work at these places alone, to find something sooner."""
 
-    @initialize(count=st.integers(2, 5), delete_rule=st.sampled_from(["edit_wins", "delete_wins", "manual"]))
-    def begin(self, count: int, delete_rule: str) -> None:
+    @initialize(
+        count=st.integers(2, 5),
+        delete_rule=st.sampled_from(["edit_wins", "delete_wins", "manual"]),
+        busy=st.lists(st.sampled_from(sorted(PLACES)), min_size=2, max_size=6, unique=True),
+    )
+    def begin(self, count: int, delete_rule: str, busy: list[str]) -> None:
         self.team = Team(count, delete_rule)
+        self.busy = list(self.only) or busy
         self.team.create(self.team.devices[0], {"status": "draft"})
         self.team.meet()
 
@@ -128,13 +167,14 @@ class MergeMachine(RuleBasedStateMachine):
             device.now_ms += drift_ms
             self.act(device, action)
 
-    @rule(path_and_changes=AT_ONE_PLACE, who=WHO, drift_ms=DRIFT_MS, removes=st.none() | ROW | st.just(()))
+    @rule(path_and_changes=at_one_place(), who=WHO, drift_ms=DRIFT_MS, removes=st.none() | ROW | st.just(()))
     def clash(self, path_and_changes: Any, who: int, drift_ms: int, removes: Any) -> None:
         """Several people do something at one place unawares; one may remove what it is in."""
         path, changes = path_and_changes
+        now_ms = max(device.now_ms for device in self.team.devices) + 1
         for step, change in enumerate(changes):
             device = self.device(who + step)
-            device.now_ms += drift_ms
+            device.now_ms = now_ms + drift_ms * (step % 2)
             self.team.edit(device, [(path, change)])
         if removes:
             self.team.edit(self.device(who + 4), [(removes, None)])
@@ -174,8 +214,8 @@ class MergeMachine(RuleBasedStateMachine):
 
 TestMerging = MergeMachine.TestCase
 TestMerging.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=180,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
