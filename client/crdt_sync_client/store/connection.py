@@ -9,6 +9,9 @@ unencrypted, at the start of its file, so no second file is needed. SQLCipher ge
 does no derivation of its own. The key goes in by the C interface, never as SQL text, so that neither a
 statement cache nor a trace nor an error message can hold it.
 
+Changing the key writes every page again under the new one, in one transaction of the WAL (`change_key`): a
+file killed at any point opens with the old key or with the new, and what the old one opened is overwritten.
+
 Locking. A second opener, in this process or another, gets `StoreInUse` (see `claim`).
 `locking_mode=EXCLUSIVE` keeps SQLite's lock from opening to closing, and the WAL index in memory instead
 of in a shared file.
@@ -21,16 +24,26 @@ durable too.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from crdt_sync.errors import NotAStore, StoreClosed, StoreExists, StoreInUse, StoreMissing, WrongPassphrase
+from crdt_sync.errors import (
+    NotAStore,
+    StoreClosed,
+    StoreError,
+    StoreExists,
+    StoreInUse,
+    StoreMissing,
+    WrongPassphrase,
+)
 from crdt_sync_client.store.claim import FileClaim
 
 KEY_BYTES: Final = 32
@@ -65,13 +78,25 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+class KeyedConnection(Connection, Protocol):
+    """One whose key can be changed: SQLCipher's."""
+
+    def reset_key(self, key: str, /) -> None: ...
+
+
 class Database:
     """A database connection with explicit transactions. Use it on one thread."""
 
-    def __init__(self, connection: Connection, claim: FileClaim | None = None) -> None:
-        """Takes over a connection that is open, keyed and in autocommit mode, and the claim on its file."""
+    def __init__(
+        self, connection: Connection, claim: FileClaim | None = None, key_digest: bytes = b""
+    ) -> None:
+        """Takes over a connection that is open, keyed and in autocommit mode, and the claim on its file.
+
+        `key_digest` is that of its key (`digest_of`), for a store whose key is to be changed.
+        """
         self._connection: Connection | None = connection
         self._claim = claim
+        self._key_digest = key_digest
         self._durable: bool | None = None
         self._in_transaction = False
         self.execute = connection.execute
@@ -124,7 +149,8 @@ class Database:
         try:
             if salt is None:
                 salt = _check_file(path, claim)
-            return cls(_connect(path, _key_bytes(key, salt), salt), claim)
+            key = _key_bytes(key, salt)
+            return cls(_connect(path, key, salt), claim, digest_of(key))
         except BaseException:
             claim.release()
             raise
@@ -172,8 +198,47 @@ class Database:
         """Run one prepared statement for each of `rows`."""
         self.executemany(sql, rows)
 
+    def change_key(self, old: bytes | str, new: bytes | str) -> None:
+        """Encrypt the whole file with another key or passphrase. Not inside a transaction.
+
+        Killed at any point, the file opens with the old one or with the new one. Afterwards no page of it
+        and nothing in the WAL is under the old one. Takes about 1 s per 100 MB, and for that time as much
+        room on the disk again. Raises WrongPassphrase for `old`; StoreError when the disk has no room or
+        fails: then one of the two opens the file, and this connection is closed.
+        """
+        claim = self._claim
+        if self._connection is None or claim is None:
+            _closed()
+        connection = cast("KeyedConnection", self._connection)
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a new file may still be in its WAL, with its salt
+        before = claim.read_start(PAGE_BYTES)[0]
+        salt = before[:SALT_BYTES]
+        if not hmac.compare_digest(digest_of(_key_bytes(old, salt)), self._key_digest):
+            raise WrongPassphrase(
+                "that is not the store's present passphrase or key", hint="nothing was changed; try again"
+            )
+        key = _key_bytes(new, salt)
+        problem = ""
+        try:
+            self._durable = True
+            self.execute("PRAGMA synchronous=FULL")
+            # In WAL mode this is one transaction whose pages are all in the WAL, under the new key only.
+            connection.reset_key(f"x'{key.hex()}{salt.hex()}'")
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except Exception as exc:
+            problem = str(exc)
+        # SQLCipher does not say when it failed, and would then write with one key and read with the other.
+        if problem or claim.read_start(PAGE_BYTES)[0] == before:
+            self.close()
+            raise StoreError(
+                f"changing the store's key was not finished: {problem or 'the disk did not take it'}",
+                hint="make room on the disk and open the store with the old one; if that fails, with the new",
+            ) from None
+        self._key_digest = digest_of(key)
+
     def close(self) -> None:
         """Close the connection; again is harmless. Afterwards every call raises StoreClosed."""
+        self._key_digest = b""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             self.execute = self.executemany = _closed
@@ -210,6 +275,11 @@ def derive_key(passphrase: str, salt: bytes) -> bytes:
     return Argon2id(salt=salt, length=KEY_BYTES, iterations=3, lanes=4, memory_cost=64 * 1024).derive(
         passphrase.encode()
     )
+
+
+def digest_of(key: bytes) -> bytes:
+    """What tells a key from another without being it."""
+    return hashlib.sha256(b"crdt-sync store key" + key).digest()
 
 
 def _key_bytes(key: bytes | str, salt: bytes) -> bytes:
