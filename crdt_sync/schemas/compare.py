@@ -100,6 +100,9 @@ def _record_type(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]
     if old.history != new.history:
         why = f"devices kept {old.history} entries of each record's history and keep {new.history}"
         yield SchemaChange("history", "", "safe", why)
+    if old.indexes != new.indexes:
+        why = "each device makes and drops the indexes of its own store when it gets this version"
+        yield SchemaChange("indexes", "", "safe", why)
 
 
 def _parent(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]:

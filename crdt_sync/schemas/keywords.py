@@ -21,7 +21,7 @@ ROOT: Final = frozenset(
     {
         "$schema", "$id", "$comment", "title", "description", "examples", "type", "required",
         "properties", "additionalProperties", "x-type", "x-version", "x-delete", "x-write", "x-parent",
-        "x-history",
+        "x-history", "x-indexes",
     }
 )  # fmt: skip
 SUBSCHEMA: Final = NOTES | {

@@ -3,7 +3,8 @@
 A schema is JSON Schema 2020-12 with these keywords of our own, so that editors and validators
 understand it:
 
-- on the record type: `x-type` (its name), `x-version`, `x-delete`, `x-write`, `x-parent`;
+- on the record type: `x-type` (its name), `x-version`, `x-delete`, `x-write`, `x-parent`,
+  `x-history`, `x-indexes`;
 - on a field: `x-merge` (a rule's name, or `rule:` with its options), `x-transitions`, `x-aliases`.
 
 All problems of a file are collected, not only the first; loading raises `SchemaError` and nothing else.
@@ -19,6 +20,7 @@ import jsonschema_rs
 from crdt_sync.errors import SchemaError
 from crdt_sync.schemas import keywords, policies, yaml_nodes
 from crdt_sync.schemas.field_reader import read_fields
+from crdt_sync.schemas.indexes import read_indexes
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
 from crdt_sync.schemas.sentences import keyword_sentence
 from crdt_sync.schemas.suggest import did_you_mean
@@ -70,6 +72,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
     fields = _read_properties(root, problems)
     parent = policies.read_parent(root, fields, problems)
     history = policies.read_history(root, problems)
+    indexes = read_indexes(root, fields, problems)
     _check_against_meta(root, problems)
     if problems.found:
         return None
@@ -84,6 +87,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
         write_roles=write_roles,
         parent=parent,
         history=history,
+        indexes=indexes,
         description=_note(root, "description"),
         comment=_note(root, "$comment"),
     )

@@ -184,6 +184,8 @@ class RecordSchema:
     parent: Parent | None = None
     history: int = 0
     """Entries of each record's history that a device keeps."""
+    indexes: tuple[tuple[str, ...], ...] = ()
+    """Fields by which devices find records fast, see `indexes`."""
     description: str = ""
     comment: str = ""
     defaults: Mapping[str, Value] = field(init=False)
