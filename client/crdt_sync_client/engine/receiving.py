@@ -326,7 +326,7 @@ class ReceivedBatch:
     ) -> list[tuple[bytes, CheckedUpdate]]:
         """What came for a record and is not in it yet; `heads` are brought to where that brings them."""
         news: list[tuple[bytes, CheckedUpdate]] = []
-        aside = self._space.unmerged.get(opaque)
+        unmerged = self._space.unmerged
         for arrival, payload, checked, *_ in coming.opened:
             sequence = arrival.envelope.header.sequence
             if arrival.cover is not None:
@@ -340,7 +340,7 @@ class ReceivedBatch:
             if checked is None:
                 self._duplicates += 1
                 continue
-            if aside and (arrival.author, sequence) in aside:
+            if unmerged and (arrival.author, sequence) in unmerged.get(opaque, ()):
                 self._note_merged(opaque, arrival.author, sequence)
             news.append((payload.update, checked))
         return news
