@@ -7,15 +7,17 @@ from functools import partial
 from typing import Any, TypeVar
 
 from crdt_sync.errors import MergeFailed, ValidationError
-from crdt_sync.ids import RecordId, SpaceId
+from crdt_sync.ids import DeviceId, RecordId, SpaceId
 
 from . import choices
 from .choices import Choice, MergeFunction, OwnValue
+from .conflict_export import ExportFormat, Writable, write_trail
 from .conflict_watching import ConflictHub, ConflictWatch
 from .engine import Engine, model, trail
 from .engine.explaining import Explanation
 from .engine.history import HistoryEntry
 from .engine.model import UNSET, ConflictEntry, ConflictFilter, ConflictState, Keep
+from .engine.trail import CountBy
 from .preferences import Preferences
 from .records import WriteResult
 
@@ -25,6 +27,8 @@ T = TypeVar("T")
 class ConflictMethods:
     """Part of `Device`, which has the store, the queue of writes and the thread they run on."""
 
+    device_id: DeviceId
+    name: str
     _engine: Engine
     _conflict_hub: ConflictHub
 
@@ -74,6 +78,25 @@ class ConflictMethods:
         engine = self._engine
         return await self._run(lambda: engine.count_conflicts(wanted))
 
+    async def conflict_counts(
+        self,
+        by: CountBy,
+        *,
+        open_only: bool = True,
+        state: ConflictState | None = None,
+        type: str | None = None,
+        id: str | None = None,
+        device: str | None = None,
+        space: str | None = None,
+    ) -> dict[str, int]:
+        """How many `conflicts` would find by "device", "type", "record", "field" or "state", the most first.
+
+        By device: in how many it has an alternative.
+        """
+        wanted = await self._wanted(open_only, state, type, id, device, space)
+        engine = self._engine
+        return await self._run(lambda: engine.conflict_counts(wanted, by))
+
     async def conflict(self, id: str) -> ConflictEntry:
         """One conflict, by its id or an unambiguous start of it. Raises ConflictNotFound."""
         engine = self._engine
@@ -91,6 +114,16 @@ class ConflictMethods:
             page, after = await self._run(partial(engine.conflict_page, wanted, after=after))
             for entry in page:
                 yield entry
+
+    async def export_conflicts(
+        self, out: Writable, *, format: ExportFormat = "jsonl", since_ms: int | None = None
+    ) -> int:
+        """Write the trail as JSON lines or CSV, entry by entry; returns how many there were.
+
+        What stands in it: `crdt_sync_client.conflict_export`. Open a file for CSV with `newline=""`.
+        """
+        trail = self.conflict_trail(since_ms=since_ms)
+        return await write_trail(trail, out, format, device=self.device_id, device_name=self.name)
 
     def watch_conflicts(
         self, type: str | None = None, id: str | None = None, *, open_only: bool = True

@@ -38,6 +38,8 @@ _OWN: Final = {
     "status": "syncing",
     "queue": "syncing",
     "conflicts": "conflicts",
+    "explain": "explain",
+    "history": "explain",
     "schema": "schemas",
 }
 
