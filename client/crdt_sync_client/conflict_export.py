@@ -103,7 +103,7 @@ def exported(entry: ConflictEntry, device: DeviceId, device_name: str) -> dict[s
         "versions": [
             {
                 "version": number,
-                "value": None if each.deletes else to_json(each.value),
+                "value": None if each.removes else to_json(each.value),
                 "deviceId": each.device.hex(),
                 "deviceName": each.device_name,
                 "role": each.role.text,

@@ -145,8 +145,8 @@ def plan_resolve(
 ) -> Edit:
     """Decide a conflict: `value` stands at `path` alone afterwards, one of the alternatives or another.
 
-    Where a deletion met edits (a path ending in `$deleted`) `value` is that of an alternative: that of
-    the deletion deletes for good, any other brings the record, row or element back.
+    Where a deletion met edits (a path ending in `$deleted`) the value of the deletion deletes for good, and
+    None, or any other, brings the record, row or element back.
     """
     return plan_resolve_all(schema, doc_writes, [(path, value)], author=author, role=role, tick=tick)
 

@@ -88,9 +88,9 @@ ROLES = (Role.FIELD, Role.FIELD, Role.OFFICE, Role.SUPERVISOR, Role.ADMIN)
 WEEK_START_MS = 1_700_000_000_000
 
 
-def schema_of(fields: dict[str, Field], delete_rule: str) -> RecordSchema:
+def schema_text(fields: dict[str, Field], delete_rule: str) -> str:
     """The schema that says the same as a table of the model's."""
-    text = {
+    schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Every rule",
         "x-type": "sample",
@@ -99,7 +99,7 @@ def schema_of(fields: dict[str, Field], delete_rule: str) -> RecordSchema:
         "type": "object",
         "properties": _properties(fields),
     }
-    return load_schema(json.dumps(text), source="test")
+    return json.dumps(schema)
 
 
 def _properties(fields: dict[str, Field]) -> dict[str, Any]:
@@ -143,22 +143,19 @@ class Team:
     """Devices and the model, which must agree at every moment."""
 
     def __init__(self, count: int, delete_rule: str) -> None:
-        self.schema = schema_of(FIELDS, delete_rule)
+        self.schema = load_schema(schema_text(FIELDS, delete_rule), source="test")
         self.model = Model(FIELDS, delete_rule)
         self.devices = [Device(number, self.schema, ROLES[number]) for number in range(count)]
         self.updates: dict[Op, bytes] = {}
         self.roles: dict[Any, Role] = {}
         self.conflict_ids: dict[tuple[Path, Any], str] = {}
         """By path and alternatives: whoever sees the same conflict must name it the same."""
-        self.next_word = 0
+        self.typist = Typist()
 
     # Doing ------------------------------------------------------------------------------------------
 
     def edit(self, device: Device, changes: list[tuple[Path, Any]]) -> None:
-        wanted = [(path, self._real(device, path, change)) for path, change in changes]
-        wanted = [(path, change) for path, change in wanted if change is not SKIP]
-        asked = [(path, _asked(change)) for path, change in wanted]
-        meant = [(path, change[1] if type(change) is tuple else change) for path, change in wanted]
+        asked, meant = self.typist.real(device.view().values, device.seen, changes)
         self._do(device, lambda doing: doing.edit(meant), "set", asked)
 
     def create(self, device: Device, values: dict[str, Any]) -> None:
@@ -182,6 +179,8 @@ class Team:
             choices.append(own)
         value = choices[keep % len(choices)]
         gone = conflict.path[-1] == GONE and conflict.alternatives[keep % len(choices)].path == conflict.path
+        if conflict.path[-1] == GONE and not gone:
+            value = None  # an edit may be a removal, in a row, with the value of this one
         path = conflict.path
         self._do(device, lambda doing: doing.resolve(path, value, gone=gone), "resolve", path, value)
         assert conflict.id not in {each.id for each in device.view().conflicts}
@@ -203,27 +202,6 @@ class Team:
             self.roles[device.author] = device.role
             device.seen |= {op}
         self.check(device)
-
-    def _real(self, device: Device, path: Path, change: Any) -> Any:
-        """A change of a text as what becomes of the text that is there, and what that is to the model."""
-        if not isinstance(change, Typing):
-            return change
-        shown: Any = device.view().values
-        for name in path:
-            shown = shown.get(name) if isinstance(shown, dict) else None
-        words = (shown or "").split()
-        if change.line is not None:
-            began = any(atom.path == path for op in device.seen for atom in op.atoms)
-            return SKIP if began else (change.line, Words(new=frozenset(change.line.split())))
-        if change.removes:
-            if not words:
-                return SKIP
-            gone = words.pop(change.place % len(words))
-            return ("".join(word + " " for word in words), Words(taken=frozenset([gone])))
-        self.next_word += 1
-        new = f"{self.next_word}."
-        words.insert(change.place % (len(words) + 1), new)
-        return ("".join(word + " " for word in words), Words(new=frozenset([new])))
 
     # Exchange ---------------------------------------------------------------------------------------
 
@@ -338,7 +316,47 @@ class Typing:
         return f"Typing({self.place}, {self.removes}, {self.line!r})"
 
 
-SKIP: Any = object()
+class Typist:
+    """Makes words of their own, and of changes what the product is asked and what that is to the model."""
+
+    def __init__(self) -> None:
+        self.next_word = 0
+
+    def real(
+        self, values: dict[str, Any], seen: Seen, changes: list[tuple[Path, Any]]
+    ) -> tuple[list[tuple[Path, Any]], list[tuple[Path, Any]]]:
+        asked, meant = [], []
+        for path, change in changes:
+            if isinstance(change, Typing):
+                typed = self._typed(values, seen, path, change)
+                if typed is not None:
+                    asked.append((path, typed[0]))
+                    meant.append((path, typed[1]))
+            else:
+                asked.append((path, _asked(change)))
+                meant.append((path, change))
+        return asked, meant
+
+    def _typed(
+        self, values: dict[str, Any], seen: Seen, path: Path, change: Typing
+    ) -> tuple[str, Words] | None:
+        """What becomes of the text that is there; None where nothing can be done."""
+        if change.line is not None:
+            began = any(atom.path == path for op in seen for atom in op.atoms)
+            return None if began else (change.line, Words(new=frozenset(change.line.split())))
+        shown: Any = values
+        for name in path:
+            shown = shown.get(name) if isinstance(shown, dict) else None
+        words = (shown or "").split()
+        if change.removes:
+            if not words:
+                return None
+            gone = words.pop(change.place % len(words))
+            return "".join(word + " " for word in words), Words(taken=frozenset([gone]))
+        self.next_word += 1
+        new = f"{self.next_word}."
+        words.insert(change.place % (len(words) + 1), new)
+        return "".join(word + " " for word in words), Words(new=frozenset([new]))
 
 
 def _asked(change: Any) -> Any:
@@ -350,8 +368,6 @@ def _asked(change: Any) -> Any:
             return AddElement(element)
         case Take(element):
             return RemoveElement(element)
-        case (str(text), Words()):
-            return text
         case _:
             return change
 

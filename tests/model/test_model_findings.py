@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crdt_sync.records.changes import Increment, RemoveElement
-from tests.core.record_replicas import Replica, meet
+from crdt_sync_client.engine.model import CreateOp, DeleteOp, ResolveOp, RestoreVersionOp, UpdateOp
+from tests.client.engine_world import World
+from tests.core.record_replicas import EVERY_RULE, Replica, meet
 
 
 @pytest.mark.parametrize(
@@ -77,3 +80,27 @@ def test_a_row_that_is_asked_for_is_made_without_a_field() -> None:
     assert list(device.view().values["boxes"]["C"]["pieces"]) == ["P"]
     device.set({"parts.D.used": Increment(0)})
     assert device.view().values["parts"]["D"]["used"] == 0
+
+
+@pytest.mark.parametrize("choice", ["alternative", "version"])
+def test_keeping_the_removal_of_a_row_does_not_delete_the_record_around_it(
+    tmp_path: Path, choice: str
+) -> None:
+    """Both removals had seen the same, and so have the same value."""
+    world = World(tmp_path, schemas=(EVERY_RULE % "manual",))
+    anna, ben = world.join("anna"), world.join("ben")
+    id = anna.write(CreateOp("sample", {"status": "x", "boxes": {"B": {"label": "y"}}}))[0].id
+    world.settle()
+    anna.write(UpdateOp("sample", id, {"boxes.B": None}))
+    ben.write(DeleteOp("sample", id))
+    world.settle()
+    (conflict,) = ben.engine.conflicts()
+    (kept,) = [index for index, each in enumerate(conflict.alternatives) if not each.deletes]
+    ben.write(
+        RestoreVersionOp(conflict.id, kept)
+        if choice == "version"
+        else ResolveOp(conflict.id, alternative=kept)
+    )
+    assert ben.get(id, "sample").values["boxes"] == {}
+    assert not ben.engine.conflicts()
+    world.close()

@@ -54,7 +54,7 @@ def index_of(conflict: ConflictEntry, number: int) -> int:
 
 def value_of(version: Alternative) -> str:
     """What a version says, for people."""
-    return "deleted" if version.deletes else show(version.value)
+    return "deleted" if version.removes else show(version.value)
 
 
 def conflict_json(conflict: ConflictEntry) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def conflict_json(conflict: ConflictEntry) -> dict[str, Any]:
         "alternatives": [
             {
                 "version": number,
-                "value": None if version.deletes else to_json(version.value),
+                "value": None if version.removes else to_json(version.value),
                 "deletes": version.deletes,
                 "field": version.field,
                 "device": version.device_name,

@@ -44,7 +44,7 @@ def decided(replica: Replica, op: ResolveOp) -> Decision:
         )
     index = None if op.value is not UNSET else _chosen(op, entry)
     side = preferences.side_of(op, entry, index) if op.remember else None
-    return Decision(entry, op.value if index is None else entry.alternatives[index].value, side)
+    return Decision(entry, op.value if index is None else _value_of(entry, index), side)
 
 
 def of_one_record(decisions: Sequence[Decision]) -> None:
@@ -62,6 +62,13 @@ def alternative_of(entry: ConflictEntry, index: int) -> Alternative:
     if not 0 <= index < len(alternatives):
         raise ValidationError(entry.field, f"has alternatives 0 to {len(alternatives) - 1}")
     return alternatives[index]
+
+
+def _value_of(entry: ConflictEntry, index: int) -> Any:
+    """What that alternative comes to. Removing a row is an edit to the record, though its value says the same
+    as that of a deletion which had seen as much."""
+    chosen = entry.alternatives[index]
+    return None if entry.about_deletion and not chosen.deletes else chosen.value
 
 
 def _chosen(op: ResolveOp, entry: ConflictEntry) -> int:

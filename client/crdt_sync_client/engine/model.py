@@ -218,7 +218,8 @@ class Alternative:
     """One of the concurrent writes. `at_ms` is in Unix milliseconds, `author` names device and incarnation.
 
     `field` is the dotted path it wrote; that is the conflict's own, but for a deletion that met an edit.
-    `deletes`: the write is the deletion; its `value` is what the deletion had seen.
+    `deletes`: the write is the deletion that the conflict is about. `removes`: it is that, or the removal of
+    something inside; then `value` is what its author had seen.
     """
 
     value: Any
@@ -234,6 +235,10 @@ class Alternative:
     @property
     def field(self) -> str:
         return ".".join(self.path)
+
+    @property
+    def removes(self) -> bool:
+        return self.path[-1] == "$deleted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import msgspec
 from crdt_sync.errors import ConflictClosed, ConflictNotFound, LocalError
 from crdt_sync.hlc import Hlc, hlc_to_ms
 from crdt_sync.ids import Author, DeviceId, Incarnation, RecordId
-from crdt_sync.records.writes import DELETED
+from crdt_sync.records.writes import DELETED, Path
 from crdt_sync.roles import Role
 from crdt_sync_client.engine import preferences
 from crdt_sync_client.engine.audit import decode_alternatives
@@ -185,7 +185,7 @@ def _read(replica: Replica, rows: Iterable[Any]) -> Iterator[tuple[int, Conflict
         seen_at_ms, closed_at_ms, resolver, resolution, superseded_by, earlier = row[11:]
         space = spaces[space_no]
         path = _read_path(raw_path)
-        alternatives = _alternatives(replica, space, raw)
+        alternatives = _alternatives(replica, space, path, raw)
         yield (
             no,
             ConflictEntry(
@@ -213,7 +213,8 @@ def _read(replica: Replica, rows: Iterable[Any]) -> Iterator[tuple[int, Conflict
         )
 
 
-def _alternatives(replica: Replica, space: Space, raw: bytes) -> tuple[Alternative, ...]:
+def _alternatives(replica: Replica, space: Space, path: Path, raw: bytes) -> tuple[Alternative, ...]:
+    """Removing a row, or an element, is an edit to the record or row around it, and no deletion of that."""
     return tuple(
         Alternative(
             value=each.value,
@@ -224,7 +225,7 @@ def _alternatives(replica: Replica, space: Space, raw: bytes) -> tuple[Alternati
             mine=each.device == replica.device_id,
             author=Author(DeviceId(each.device), Incarnation(each.incarnation)).array_name,
             path=each.path,
-            deletes=each.path[-1] == DELETED,
+            deletes=each.path[-1] == DELETED and len(each.path) == len(path),
         )
         for each in decode_alternatives(raw)
     )
