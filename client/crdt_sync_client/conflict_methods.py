@@ -1,45 +1,29 @@
-"""The methods of a device that are about conflicts: what stands and why, what was decided, and deciding."""
+"""The methods of a device that are about conflicts: what stands and why, and what was decided."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, TypeVar
 
-from crdt_sync.errors import MergeFailed, ValidationError
-from crdt_sync.ids import DeviceId, RecordId, SpaceId
+from crdt_sync.ids import DeviceId, RecordId
 
-from . import choices
 from .choices import Choice, MergeFunction, OwnValue
 from .conflict_export import ExportFormat, Writable, write_trail
 from .conflict_watching import ConflictHub, ConflictWatch
-from .engine import Engine, model, trail
 from .engine.explaining import Explanation
 from .engine.history import HistoryEntry
-from .engine.model import UNSET, ConflictEntry, ConflictFilter, ConflictState, Keep
+from .engine.model import ConflictEntry, ConflictFilter, ConflictState
 from .engine.trail import CountBy
 from .preferences import Preferences
-from .records import WriteResult
-
-T = TypeVar("T")
+from .write_methods import WriteMethods
 
 
-class ConflictMethods:
+class ConflictMethods(WriteMethods):
     """Part of `Device`, which has the store, the queue of writes and the thread they run on."""
 
     device_id: DeviceId
     name: str
-    _engine: Engine
     _conflict_hub: ConflictHub
-
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
-
-    async def _write(self, op: model.Operation) -> WriteResult:
-        raise NotImplementedError  # the device's
-
-    async def _space_id(self, space: str | None) -> SpaceId | None:
-        raise NotImplementedError  # the device's
 
     # What there is ----------------------------------------------------------------------------------
 
@@ -97,11 +81,6 @@ class ConflictMethods:
         engine = self._engine
         return await self._run(lambda: engine.conflict_counts(wanted, by))
 
-    async def conflict(self, id: str) -> ConflictEntry:
-        """One conflict, by its id or an unambiguous start of it. Raises ConflictNotFound."""
-        engine = self._engine
-        return await self._run(lambda: engine.conflict(id))
-
     async def conflict_trail(self, *, since_ms: int | None = None) -> AsyncIterator[ConflictEntry]:
         """The whole audit trail, oldest first, read page by page: `async for entry in …`.
 
@@ -135,85 +114,6 @@ class ConflictMethods:
         """
         return self._conflict_hub.watch(type, None if id is None else RecordId(id), open_only=open_only)
 
-    # Deciding ---------------------------------------------------------------------------------------
-
-    async def resolve(
-        self,
-        id: str,
-        *,
-        field: str | None = None,
-        keep: Keep | None = None,
-        alternative: int | None = None,
-        value: Any = UNSET,
-        merge: MergeFunction | None = None,
-        suggested: bool = False,
-        remember: bool = False,
-    ) -> WriteResult:
-        """Settle a standing conflict.
-
-        Keep "mine" or "theirs" ("deleted" or "record" where a deletion met edits), keep an alternative by
-        its index, give a value, or a function that makes one of all alternatives; `suggested` does what the
-        remembered preference says, `remember` remembers the side that is kept now. `field`, where given,
-        must be the conflict's.
-
-        Raises ConflictNotFound, ConflictClosed (it says by whom), ValidationError, MergeFailed when the
-        function raises or returns what does not fit, PermissionDenied; nothing has changed then.
-        """
-        if merge is not None:
-            if keep is not None or alternative is not None or value is not UNSET or suggested:
-                raise ValidationError(field or "resolve", "needs one decision, and merge is one already")
-            entry = await self.conflict(id)
-            if entry.state == "closed":
-                raise trail.closed_error(entry)
-            op = await choices.operation(entry, merge, remember=remember)
-            op = model.ResolveOp(op.conflict, value=op.value, field=field, remember=remember)
-            return await self._write_merged(op)
-        return await self._write(
-            model.ResolveOp(
-                id,
-                keep=keep,
-                alternative=alternative,
-                value=value,
-                field=field,
-                suggested=suggested,
-                remember=remember,
-            )
-        )
-
-    async def resolve_record(
-        self,
-        type: str,
-        id: str,
-        decisions: Mapping[str, Choice] | None = None,
-        *,
-        keep: Keep | None = None,
-        space: str | None = None,
-    ) -> WriteResult:
-        """Settle conflicts of one record at once: all of them or, when one cannot be, none.
-
-        `decisions` names fields (dotted) and what shall stand there: "mine", "theirs", the index of an
-        alternative, `OwnValue(value)`, or a merge function. `keep` is for the other open ones. Raises as
-        `resolve` does; ConflictNotFound for a field about which none stands.
-        """
-        engine, chosen_space = self._engine, await self._space_id(space)
-        wanted = ConflictFilter(state=None, type=type, record=id, space=chosen_space)
-        entries = await self._run(lambda: engine.find_conflicts(wanted))
-        standing = {entry.field: entry for entry in entries if entry.state != "closed"}
-        chosen = choices.for_record(standing, decisions or {}, keep, f"{type} {RecordId(id)}")
-        ops = [await choices.operation(entry, choice) for entry, choice in chosen]
-        op = model.ResolveRecordOp(tuple(ops))
-        merged = any(callable(choice) for _, choice in chosen)
-        return await (self._write_merged(op) if merged else self._write(op))
-
-    async def restore_version(self, id: str, alternative: int) -> WriteResult:
-        """Bring back an alternative of a conflict, by its index, also of one that is closed.
-
-        While the conflict stands this resolves it, and the result names it in `resolved`. Afterwards it is a
-        new write, made by somebody who has seen everything since: it replaces what stands now, on every
-        device. Raises ConflictNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied.
-        """
-        return await self._write(model.RestoreVersionOp(id, alternative))
-
     # Why --------------------------------------------------------------------------------------------
 
     async def explain(
@@ -244,14 +144,6 @@ class ConflictMethods:
         return Preferences(self._engine, self._run)
 
     # Inside -----------------------------------------------------------------------------------------
-
-    async def _write_merged(self, op: model.Operation) -> WriteResult:
-        try:
-            return await self._write(op)
-        except MergeFailed:
-            raise
-        except ValidationError as error:
-            raise choices.does_not_fit(error) from error
 
     async def _wanted(
         self,

@@ -49,6 +49,7 @@ from .space_status import space_status
 from .status import Status, SyncReport
 from .store_opening import StorePath, create_store, open_store, secret_of
 from .sync_loop import SpaceSync
+from .transactions import Transaction
 from .watching import Change, Watch, WatchHub
 from .write_queue import WriteQueue
 
@@ -203,22 +204,13 @@ class Device(ConflictMethods):
 
     create = CreateMethod()
 
-    async def update(self, type: str, id: str, changes: Changes, *, space: str | None = None) -> WriteResult:
-        """Change fields: by name, by dotted path (`"parts_used.A.qty"`) or by tuple; None clears a field.
+    def transaction(self, *, space: str | None = None) -> Transaction:
+        """Write several records together: `async with device.transaction() as t: await t.update(…)`.
 
-        Raises RecordNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied. When the
-        field had an open conflict, this write resolves it and the result names it.
+        All of it is done at the end of the block or, when the block raises, nothing. Other devices see all of
+        it or nothing. `space`: where its records are, unless a call says so; they are all in one.
         """
-        op = model.UpdateOp(type, RecordId(id), changes, await self._space_id(space))
-        return await self._write(op)
-
-    async def delete(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
-        """Delete a record for everyone. The schema says who may and what a concurrent edit does."""
-        return await self._write(model.DeleteOp(type, RecordId(id), await self._space_id(space)))
-
-    async def restore(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
-        """Bring a deleted record back with the fields it had."""
-        return await self._write(model.RestoreOp(type, RecordId(id), await self._space_id(space)))
+        return Transaction(self._engine, self._run, self._space_id, self._writes.write, space)
 
     async def get(self, type: str, id: str, *, space: str | None = None) -> Record | None:
         """The record, or None when this device has none of that id."""

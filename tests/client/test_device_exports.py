@@ -48,6 +48,7 @@ PUBLIC = {
 }
 DEVICE = {
     "add_schema",
+    "change_passphrase",
     "close",
     "conflict",
     "conflict_counts",
@@ -68,6 +69,10 @@ DEVICE = {
     "import_rows",
     "invite",
     "join",
+    "lock",
+    "lock_after",
+    "lock_if_idle",
+    "locked",
     "members",
     "open",
     "outbox",
@@ -83,6 +88,9 @@ DEVICE = {
     "spaces",
     "status",
     "sync",
+    "touch",
+    "transaction",
+    "unlock",
     "update",
     "watch",
     "watch_conflicts",

@@ -1,0 +1,111 @@
+"""Transactions: writes to several records that are all done or none, here and on every other device.
+
+    async with device.transaction() as t:
+        order = await t.create("work_order", {"title": "Swap bucket teeth"})
+        await t.update("asset", asset_id, {"status": "in_repair", "work_order_id": order.id})
+
+Nothing is written before the block ends; then all of it is one durable commit, and one change for whoever
+watches. When the block raises, or one of its writes cannot be done at the end, nothing has changed. Other
+devices show all of it or nothing, also when the relay or this device dies while it is sent.
+
+Each call is checked when it is made, upon the records as they are then and what the transaction did to them
+before, so what is wrong raises there. Reading with the device shows the state before. A transaction
+takes no lock: other tasks, and what comes from other devices, may change its records until its end, when each
+of its writes is made upon what stands there then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from crdt_sync.errors import TransactionError
+from crdt_sync.ids import RecordId, SpaceId
+
+from .create_method import Changes
+from .engine import Engine, model
+from .engine.local_writes import Draft
+from .records import WriteResult
+from .write_methods import WriteMethods
+
+T = TypeVar("T")
+
+
+class RunOnThread(Protocol):
+    """Does work on the store's thread."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
+
+
+class Transaction(WriteMethods):
+    """See the module. Made by `Device.transaction`, for one block.
+
+    `create`, `update`, `delete`, `restore`, `resolve`, `resolve_record` and `restore_version` take and raise
+    what the device's do, and return what the write is going to do. `results` has what was done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: RunOnThread,
+        space_id: Callable[[str | None], Awaitable[SpaceId | None]],
+        commit: Callable[[model.Transaction], Awaitable[model.TransactionResult]],
+        space: str | None,
+    ) -> None:
+        self._engine = engine
+        self._run_on_thread = run
+        self._find_space = space_id
+        self._commit = commit
+        self._space = space
+        self._draft: Draft | None = None
+        self._ops: list[model.Operation] = []
+        self._entered = False
+        self.results: list[WriteResult] = []
+        """What each write did, in their order; empty until the block has ended."""
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise TransactionError("a transaction is for one block", hint="call device.transaction() again")
+        self._entered = True
+        self._draft = await self._run(self._engine.draft)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._draft = None
+        if kind is None and self._ops:
+            done = await self._commit(model.Transaction(tuple(self._ops)))
+            self.results = [WriteResult.of(result) for result in done.results]
+
+    async def create(
+        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+    ) -> WriteResult:
+        """Make a record. Its id is in the result, so that what follows can name it.
+
+        With the `id` of a record that is there, that one gets the values instead. Raises UnknownType,
+        ValidationError, PermissionDenied.
+        """
+        chosen = None if id is None else RecordId(id)
+        return await self._write(model.CreateOp(type, values, chosen, await self._space_id(space)))
+
+    # Inside -----------------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
+        return self._run_on_thread(work)
+
+    async def _space_id(self, space: str | None) -> SpaceId | None:
+        return await self._find_space(self._space if space is None else space)
+
+    async def _write(self, op: model.Operation) -> WriteResult:
+        def add() -> model.WriteResult:
+            if self._draft is None:
+                raise TransactionError(
+                    "the transaction is not open", hint="write within its block: async with … as t"
+                )
+            done, result = self._draft.add(op)
+            self._ops.append(done)
+            return result
+
+        return WriteResult.of(await self._run(add))
