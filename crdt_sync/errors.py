@@ -10,12 +10,13 @@
     │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordDeleted
     │   ├── ConflictNotFound, ConflictClosed
     │   ├── RecordTooLarge
+    │   ├── UnsyncedWork            a logout that would lose work no relay has
     │   ├── TransactionError        a transaction that is over, too long or in two spaces
     │   ├── ImportFileError         a file to import that cannot be read as asked
     │   └── InviteError             InviteGarbled, InviteExpired, InviteUsed, InviteWithdrawn
     ├── StoreError                the local database
     │   ├── StoreExists, StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew, NoKey
-    │   └── StoreClosed
+    │   └── StoreClosed (StoreLocked)
     ├── RemoteError               the peer sent something that cannot be
     │   ├── MalformedFrame (DamagedFrame), FrameTooLarge
     │   ├── ProtocolViolation (VersionMismatch)
@@ -146,6 +147,16 @@ class TransactionError(LocalError):
     code = "transaction"
 
 
+class UnsyncedWork(LocalError):
+    """A logout that would lose work which no relay has. `records` says in how many records."""
+
+    code = "unsynced"
+
+    def __init__(self, message: str, *, records: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.records = records
+
+
 class ImportFileError(LocalError):
     code = "import_file"
 
@@ -207,6 +218,12 @@ class NoKey(StoreError):
 
 class StoreClosed(StoreError):
     code = "store_closed"
+
+
+class StoreLocked(StoreClosed):
+    """The device is locked: its store opens again with the passphrase, nothing is lost."""
+
+    code = "store_locked"
 
 
 class RemoteError(CrdtSyncError):

@@ -50,7 +50,9 @@ class DatabaseThread(aiosqlite.Connection):
 
     async def _connect(self) -> Self:
         try:
-            return cast(Self, await super()._connect())
+            started = cast(Self, await super()._connect())
+            self._connector = _started  # what it was holds a passphrase or a key
+            return started
         except BaseException:
             # aiosqlite has told its thread to stop but does not wait: it would answer a loop that is closed.
             await asyncio.to_thread(self._thread.join)
@@ -70,6 +72,10 @@ class DatabaseThread(aiosqlite.Connection):
             raise _closed()
         # aiosqlite leaves this method without types.
         return cast(T, await self._execute(work))  # type: ignore[no-untyped-call]
+
+
+def _started() -> sqlite3.Connection:
+    raise AssertionError("a store's thread opens its store once")
 
 
 def _closed() -> StoreClosed:

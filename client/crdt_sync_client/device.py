@@ -44,6 +44,7 @@ from .database_thread import DatabaseThread
 from .engine import Engine, model
 from .engine.model import OutboxItem
 from .importing import ImportReport, ImportRow, RowImport
+from .locking import IdleTimer, LockMethods, read_setting
 from .records import Member, Record, SpaceInfo, WriteResult
 from .space_status import space_status
 from .status import Status, SyncReport
@@ -56,23 +57,22 @@ from .write_queue import WriteQueue
 T = TypeVar("T")
 
 
-class Device(ConflictMethods):
+class Device(ConflictMethods, LockMethods):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
-    def __init__(self, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:
+    def __init__(self, path: StorePath, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:
         """For `create` and `open` only."""
-        self._thread = thread
-        self._engine = thread.store.engine
-        self.device_id: DeviceId = self._engine.device_id
-        self.name: str = self._engine.name
+        self._path = path
+        engine = thread.store.engine
+        self.device_id: DeviceId = engine.device_id
+        self.name: str = engine.name
         self._hub = WatchHub(self.get)
         self._conflict_hub = ConflictHub(self.conflict)
-        self._syncs: dict[SpaceId, SpaceSync] = {}
-        self._writes = WriteQueue(thread, lambda: self._syncs, self._publish)
         self._connected = False
         self._closed = False
-        for space in spaces:
-            self._add_sync(space.id)
+        self._idle = IdleTimer(self._begin_lock)
+        self._unlocking = asyncio.Lock()
+        self._attach(thread, engine, spaces)
 
     @classmethod
     async def _create_device(
@@ -82,7 +82,7 @@ class Device(ConflictMethods):
 
         Raises StoreExists when there is something at `path`.
         """
-        return cls(await create_store(path, secret_of(passphrase, key), name=name, now_ms=_now_ms), [])
+        return cls(path, await create_store(path, secret_of(passphrase, key), name=name, now_ms=_now_ms), [])
 
     @classmethod
     async def open(
@@ -91,7 +91,10 @@ class Device(ConflictMethods):
         """Open a store. Raises StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew."""
         thread = await open_store(path, secret_of(passphrase, key), now_ms=_now_ms)
         engine = thread.store.engine
-        return cls(thread, await thread.run(lambda: engine.spaces()))
+        spaces, lock_after_s = await thread.run(lambda: (engine.spaces(), read_setting(thread)))
+        device = cls(path, thread, spaces)
+        device._idle.start(lock_after_s)
+        return device
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,6 +109,9 @@ class Device(ConflictMethods):
         if self._closed:
             return
         self._closed = True
+        self._idle.stop()
+        if self._leaving is not None:
+            await asyncio.shield(self._leaving)
         await self.disconnect()
         await self._writes.drained()
         self._hub.close()
@@ -274,6 +280,7 @@ class Device(ConflictMethods):
 
     async def connect(self) -> None:
         """Stay connected to the relays of all spaces, in the background, until `disconnect`."""
+        self._use()
         self._connected = True
         for sync in self._syncs.values():
             sync.connect()
@@ -289,6 +296,7 @@ class Device(ConflictMethods):
         Without a time limit one failed attempt raises RelayUnreachable; with one it is tried again until
         SyncTimeout. A refusal raises RelayRefused at once. Nothing is lost by any of them.
         """
+        self._use()
         await self._writes.drained()
         started_s = time.monotonic()
         syncs = list(self._syncs.values())
@@ -347,7 +355,17 @@ class Device(ConflictMethods):
 
     # Inside -----------------------------------------------------------------------------------------
 
+    def _attach(self, thread: DatabaseThread, engine: Engine, spaces: Sequence[model.SpaceState]) -> None:
+        self._thread = thread
+        self._engine = engine
+        self._syncs: dict[SpaceId, SpaceSync] = {}
+        self._writes = WriteQueue(thread, lambda: self._syncs, self._publish)
+        for space in spaces:
+            self._add_sync(space.id)
+
     def _run(self, work: Callable[[], T]) -> Awaitable[T]:
+        self._idle.check()
+        self._idle.use()
         return self._thread.run(work)
 
     async def _space_id(self, space: str | None) -> SpaceId | None:
@@ -357,7 +375,14 @@ class Device(ConflictMethods):
         return (await self._run(lambda: engine.space(space))).id
 
     async def _write(self, op: model.Operation) -> WriteResult:
+        self._use()
         return WriteResult.of(await self._writes.write(op))
+
+    def _use(self) -> None:
+        """The app uses the device. Raises StoreLocked, StoreClosed."""
+        self._idle.check()
+        self._idle.use()
+        _ = self._thread.store
 
     async def _entered(self, space: SpaceId) -> SpaceInfo:
         engine = self._engine

@@ -198,6 +198,16 @@ class Database:
         """Run one prepared statement for each of `rows`."""
         self.executemany(sql, rows)
 
+    def opens_with(self, key: bytes | str) -> bool:
+        """Whether that is the file's key or passphrase."""
+        if self._connection is None or self._claim is None:
+            _closed()
+        salt = self._claim.read_start(SALT_BYTES)[0]
+        if not salt:  # a new file of which nothing but the WAL is written
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            salt = self._claim.read_start(SALT_BYTES)[0]
+        return hmac.compare_digest(digest_of(_key_bytes(key, salt)), self._key_digest)
+
     def change_key(self, old: bytes | str, new: bytes | str) -> None:
         """Encrypt the whole file with another key or passphrase. Not inside a transaction.
 
@@ -213,7 +223,7 @@ class Database:
         self.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a new file may still be in its WAL, with its salt
         before = claim.read_start(PAGE_BYTES)[0]
         salt = before[:SALT_BYTES]
-        if not hmac.compare_digest(digest_of(_key_bytes(old, salt)), self._key_digest):
+        if not self.opens_with(old):
             raise WrongPassphrase(
                 "that is not the store's present passphrase or key", hint="nothing was changed; try again"
             )
