@@ -14,12 +14,15 @@ from crdt_sync.ids import RecordId
 from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
 from crdt_sync_client.engine.model import (
+    ConflictEntry,
     CreateOp,
     DeleteOp,
     Operation,
     Record,
     ResolveOp,
+    ResolveRecordOp,
     RestoreOp,
+    RestoreVersionOp,
     UpdateOp,
 )
 from crdt_sync_sim.device_node import DeviceNode
@@ -87,6 +90,18 @@ def _resolve(device: DeviceNode, chance: Random) -> Operation | None:
     if not conflicts:
         return None
     conflict = chance.choice(conflicts)
+    if chance.random() < 0.2:
+        # As somebody does who goes through a record: all that waits there at once.
+        together = [each for each in conflicts if each.record == conflict.record]
+        return ResolveRecordOp(tuple([_decision(each, chance) for each in together]))
+    if chance.random() < 0.2:
+        # Or who looks at what was decided, by whomever, and wants another version back.
+        conflict = chance.choice(device.engine.conflicts(open_only=False))
+        return RestoreVersionOp(conflict.id, chance.randrange(len(conflict.alternatives)))
+    return _decision(conflict, chance)
+
+
+def _decision(conflict: ConflictEntry, chance: Random) -> ResolveOp:
     return ResolveOp(conflict.id, alternative=chance.randrange(len(conflict.alternatives)))
 
 
