@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .engine.history import FieldChange, HistoryEntry
     from .engine.model import Alternative, ConflictEntry, OutboxItem, Preference, Suggestion
     from .importing import ImportReport, ImportRow, read_csv
+    from .logout import LogoutReport
     from .records import Member, Record, SpaceInfo, WriteResult
     from .shipped import find_schema, shipped_types
     from .status import SpaceStatus, Status, SyncReport
@@ -42,6 +43,7 @@ _HOMES = {
     "ImportReport": "crdt_sync_client.importing",
     "ImportRow": "crdt_sync_client.importing",
     "Increment": "crdt_sync.records.changes",
+    "LogoutReport": "crdt_sync_client.logout",
     "Member": "crdt_sync_client.records",
     "OutboxItem": "crdt_sync_client.engine.model",
     "OwnValue": "crdt_sync_client.choices",
@@ -76,6 +78,7 @@ __all__ = [
     "ImportReport",
     "ImportRow",
     "Increment",
+    "LogoutReport",
     "Member",
     "OutboxItem",
     "OwnValue",

@@ -44,7 +44,8 @@ from .database_thread import DatabaseThread
 from .engine import Engine, model
 from .engine.model import OutboxItem
 from .importing import ImportReport, ImportRow, RowImport
-from .locking import IdleTimer, LockMethods, read_setting
+from .locking import IdleTimer, read_setting
+from .logout import LogoutMethods
 from .records import Member, Record, SpaceInfo, WriteResult
 from .space_status import space_status
 from .status import Status, SyncReport
@@ -57,7 +58,7 @@ from .write_queue import WriteQueue
 T = TypeVar("T")
 
 
-class Device(ConflictMethods, LockMethods):
+class Device(ConflictMethods, LogoutMethods):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
     def __init__(self, path: StorePath, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:

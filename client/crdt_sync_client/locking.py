@@ -64,10 +64,6 @@ def _locked() -> StoreLocked:
     )
 
 
-def _gone() -> StoreClosed:
-    return StoreClosed("the device is logged out", hint="make a new one and join again with an invite")
-
-
 def moments_s() -> tuple[float, float]:
     """Seconds on a clock that nobody sets, which may stand still while a tablet sleeps, and on the wall."""
     return time.monotonic(), time.time()
@@ -143,6 +139,9 @@ class LockMethods:
         raise NotImplementedError  # the device's
 
     def _run(self, work: Callable[[], T]) -> Awaitable[T]:
+        raise NotImplementedError  # the device's
+
+    def _use(self) -> None:
         raise NotImplementedError  # the device's
 
     async def connect(self) -> None:

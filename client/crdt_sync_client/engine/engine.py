@@ -18,6 +18,7 @@ from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import (
     compacting,
     explaining,
+    exporting,
     history,
     joining,
     preferences,
@@ -26,6 +27,7 @@ from crdt_sync_client.engine import (
     trail,
 )
 from crdt_sync_client.engine.explaining import Explanation
+from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.history import HistoryEntry
 from crdt_sync_client.engine.local_writes import Draft, LocalWrites
 from crdt_sync_client.engine.model import (
@@ -317,6 +319,10 @@ class Engine:
     def outbox(self, space: SpaceId | None = None) -> list[OutboxItem]:
         """Local work not acknowledged by the relay, one item per record and state, oldest first."""
         return reading.outbox(self._replica, self._no(space))
+
+    def unsynced(self) -> Iterator[UnsyncedOperation]:
+        """The same with its values, in the order in which it goes out."""
+        return exporting.unsynced(self._replica)
 
     def retry_failed(self, space: SpaceId | None = None) -> int:
         """Put failed work that can be sent again back in line; returns how many items."""
