@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import overload
 
 from crdt_sync.errors import CrdtSyncError, RecordNotFound
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
@@ -51,6 +51,7 @@ from crdt_sync_client.engine.model import (
     WriteResult,
     changes_of,
 )
+from crdt_sync_client.engine.queries import OrderBy, Query, Where
 from crdt_sync_client.engine.receiving import ReceivedBatch, collector_paused, take_entry
 from crdt_sync_client.engine.replica import Replica
 from crdt_sync_client.engine.verifying import VerifyMany, verify_on_two_threads
@@ -238,30 +239,32 @@ class Engine:
     def query(
         self,
         type: str,
-        where: Mapping[str, Any] | None = None,
+        where: Where = None,
         *,
-        order_by: str | None = None,
+        order_by: OrderBy | None = None,
         limit: int | None = None,
         offset: int = 0,
         space: SpaceId | None = None,
         deleted: bool = False,
     ) -> list[Record]:
-        """Records whose fields equal `where` (dotted paths allowed); `order_by` "-field" descends."""
-        return reading.query(
-            self._replica,
-            self._replica.space(space),
-            type,
-            where or {},
-            order_by=order_by,
-            limit=limit,
-            offset=offset,
-            deleted=deleted,
-        )
+        """Records for which `where` holds (see `queries`); `order_by` "-field" descends."""
+        wanted = Query(type, where, order_by or (), limit, deleted=deleted)
+        return self.find(wanted, offset=offset, space=space)
 
-    def count(
-        self, type: str, where: Mapping[str, Any] | None = None, *, space: SpaceId | None = None
-    ) -> int:
-        return reading.count(self._replica, self._replica.space(space), type, where or {})
+    def find(self, query: Query, *, offset: int = 0, space: SpaceId | None = None) -> list[Record]:
+        """All records of a query. Raises UnknownType, and ValidationError for what does not fit the type."""
+        return reading.find(self._replica, self._replica.space(space), query, offset=offset)
+
+    def page(
+        self, query: Query, after: str | None = None, *, space: SpaceId | None = None
+    ) -> tuple[list[Record], str | None]:
+        """The first `limit` records, or those after the page with that token; and the token of the next."""
+        return reading.page(self._replica, self._replica.space(space), query, after)
+
+    def count(self, type: str | Query, where: Where = None, *, space: SpaceId | None = None) -> int:
+        """How many records `query` or `find` would give without a limit."""
+        wanted = type if isinstance(type, Query) else Query(type, where)
+        return reading.count(self._replica, self._replica.space(space), wanted)
 
     def conflicts(
         self, *, open_only: bool = True, type: str | None = None, record: str | None = None

@@ -16,6 +16,7 @@ import msgspec
 from crdt_sync.ids import OpaqueId, RecordId
 from crdt_sync.records.view import RecordView, view
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.audit import AuditRows
 from crdt_sync_client.engine.history import HistoryRows
 from crdt_sync_client.engine.model import Origin, Record, RecordChange, SyncState
@@ -134,6 +135,8 @@ class Materialiser:
         ):
             if rows:
                 db.many(sql, rows)
+        if self.result.schemas_changed:
+            indexes.settle(self._replica)
         self._audit.save()
         self._history.save()
         return self.result

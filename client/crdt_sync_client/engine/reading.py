@@ -1,24 +1,23 @@
 """Reading: from the materialised rows only, never from documents.
 
-Conditions are equality on fields, checked against the schema and bound as parameters. A list field (a
-set) matches when it contains the value. Records of a type whose schema is not there yet, and records
-of which only parts have arrived, are not shown.
+What can be asked for is in `queries`. Records of a type whose schema is not there yet, and records of which
+only parts have arrived, are not shown.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from crdt_sync.errors import ValidationError
 from crdt_sync.ids import RecordId, SpaceId
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
 from crdt_sync_client.engine.materialising import make_record
 from crdt_sync_client.engine.model import OutboxItem, Record, StatusCounts
 from crdt_sync_client.engine.open_records import decode_standing
+from crdt_sync_client.engine.queries import Prepared, Query
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _COLUMNS: Final = "no, id, json, deleted, standing"
-_MAX_SQL_INT: Final = 2**63 - 1
 
 
 def get(replica: Replica, space: Space, record_type: str, id: str, *, deleted: bool) -> Record | None:
@@ -41,81 +39,40 @@ def get(replica: Replica, space: Space, record_type: str, id: str, *, deleted: b
     return _record(replica, space, schema, row)
 
 
-def query(
-    replica: Replica,
-    space: Space,
-    record_type: str,
-    where: Mapping[str, Any],
-    *,
-    order_by: str | None,
-    limit: int | None,
-    offset: int,
-    deleted: bool,
-) -> list[Record]:
-    """Records in the order asked for, else in the order they came to this device."""
-    schema = space.schema(record_type)
-    condition, params = _condition(schema, space, where, deleted)
-    order = "no"
-    if order_by is not None:
-        name = order_by.removeprefix("-")
-        schema.field_at(tuple(name.split(".")))
-        order = f"json_extract(json, ?) {'DESC' if order_by.startswith('-') else 'ASC'}, no"
-        params.append(_json_path(name))
-    params += [-1 if limit is None else limit, offset]
-    sql = f"SELECT {_COLUMNS} FROM records WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?"
-    return [_record(replica, space, schema, row) for row in replica.db.execute(sql, params)]
+def find(replica: Replica, space: Space, query: Query, *, offset: int = 0) -> list[Record]:
+    """The records in the order asked for, else in the order they came to this device."""
+    prepared = Prepared(space.schema(query.type), query)
+    sql = prepared.select(_COLUMNS, space.no, limit=query.limit, offset=offset)
+    return _records(replica, space, prepared, replica.db.execute(*sql))
 
 
-def count(replica: Replica, space: Space, record_type: str, where: Mapping[str, Any]) -> int:
-    condition, params = _condition(space.schema(record_type), space, where, False)
-    found = replica.db.value(f"SELECT count(*) FROM records WHERE {condition}", params)
-    return int(found)
+def page(replica: Replica, space: Space, query: Query, after: str | None) -> tuple[list[Record], str | None]:
+    """`limit` of the records, from the end of the page on that gave the token `after`, and the next token."""
+    prepared = Prepared(space.schema(query.type), query)
+    limit = prepared.limit
+    one_more = None if limit is None else limit + 1
+    rows = replica.db.rows(*prepared.select(_COLUMNS, space.no, limit=one_more, after=after))
+    if limit is None or len(rows) <= limit or limit == 0:
+        return _records(replica, space, prepared, rows[:limit]), None
+    return _records(replica, space, prepared, rows[:limit]), prepared.token(rows[limit - 1])
 
 
-def _condition(
-    schema: RecordSchema, space: Space, where: Mapping[str, Any], deleted: bool
-) -> tuple[str, list[Any]]:
-    """SQL made of constants only; every name and value is a parameter."""
-    parts = ["space = ?", "type = ?", "json IS NOT NULL"]
-    params: list[Any] = [space.no, schema.type]
-    if not deleted:
-        parts.append("deleted = 0")
-    for name, value in where.items():
-        spec = schema.field_at(tuple(name.split(".")))
-        path = _json_path(name)
-        if value is None:
-            parts.append("json_extract(json, ?) IS NULL")
-            params.append(path)
-        elif spec.shape == "set" and not isinstance(value, (list, dict)):
-            parts.append("EXISTS (SELECT 1 FROM json_each(records.json, ?) AS e WHERE e.value = ?)")
-            params += [path, _comparable(value)]
-        else:
-            parts.append("json_extract(json, ?) = ?")
-            params += [path, _comparable(value)]
-    return " AND ".join(parts), params
+def count(replica: Replica, space: Space, query: Query) -> int:
+    """How many there are, whatever the limit."""
+    return int(replica.db.value(*Prepared(space.schema(query.type), query).count(space.no)))
 
 
-def _json_path(dotted: str) -> str:
-    """SQLite's path to a field. Names are quoted; SQLite has no way to quote a quote."""
-    if '"' in dotted:
-        raise ValidationError(dotted, "names with quotes cannot be searched by")
-    return "$" + "".join(f'."{name}"' for name in dotted.split("."))
+def _records(replica: Replica, space: Space, prepared: Prepared, rows: Iterable[Any]) -> list[Record]:
+    return [_record(replica, space, prepared.schema, row, prepared.fields) for row in rows]
 
 
-def _comparable(value: Any) -> Any:
-    """What `json_extract` gives for the value."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, (list, tuple, dict)):
-        return msgspec.json.encode(value).decode()
-    if type(value) is int and abs(value) > _MAX_SQL_INT:
-        return float(value)
-    return value
-
-
-def _record(replica: Replica, space: Space, schema: RecordSchema, row: Any) -> Record:
-    no, id, json, deleted, standing = row
+def _record(
+    replica: Replica, space: Space, schema: RecordSchema, row: Any, fields: Collection[str] | None = None
+) -> Record:
+    no, id, json, deleted, standing = row[:5]
     values = _decode(json)
+    if fields is not None:
+        values = {name: value for name, value in values.items() if name in fields}
     for name, spec in schema.fields.items():
         if spec.is_bytes or spec.row is not None:
             _restore_bytes(values, name, spec)

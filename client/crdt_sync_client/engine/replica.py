@@ -15,6 +15,7 @@ from crdt_sync.errors import UnknownSpace
 from crdt_sync.hlc import Hlc, HybridClock
 from crdt_sync.ids import Author, Entropy, Incarnation, SpaceId, new_incarnation
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.model import StatusCounts
 from crdt_sync_client.engine.open_records import OpenRecords
 from crdt_sync_client.engine.space import Space
@@ -65,6 +66,9 @@ class Replica:
             if not clean:
                 self.begin_incarnation()
         self.reload()
+        if not indexes.settled(self):  # a program of another version made them
+            with db.transaction(durable=False):
+                indexes.settle(self)
 
     @staticmethod
     def initialise(db: Database, *, name: str, entropy: Entropy) -> None:
