@@ -21,7 +21,8 @@ from crdt_sync_client.engine.model import (
     UpdateOp,
 )
 from tests.client.engine_world import Peer, World
-from tests.model.merge_model import Act, Doing, Model, Op, Path, Seen, Who
+from tests.model.merge_model import Op, Path, Seen, Who
+from tests.model.model_acts import Act, Doing, Model
 from tests.model.model_devices import FIELDS, Typist, exactly, schema_text, shown_values
 
 ROLES = {"anna": Role.FIELD, "ben": Role.FIELD, "carla": Role.SUPERVISOR}

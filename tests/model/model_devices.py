@@ -17,21 +17,8 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync.schemas.model import RecordSchema
 from tests.core.record_replicas import Replica, author_of
-from tests.model.merge_model import (
-    GONE,
-    Clash,
-    Count,
-    Doing,
-    Field,
-    Model,
-    Op,
-    Path,
-    Put,
-    Seen,
-    Take,
-    Who,
-    Words,
-)
+from tests.model.merge_model import GONE, Clash, Field, Op, Path, Seen, Who
+from tests.model.model_acts import Count, Doing, Model, Put, Take, Words
 
 FIELDS: dict[str, Field] = {
     "status": Field("register"),

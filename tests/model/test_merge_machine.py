@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.model.merge_model import Count, Path, Put, Take
+from tests.model.merge_model import Path
+from tests.model.model_acts import Count, Put, Take
 from tests.model.model_devices import Device, Team, Typing
 
 KEYS = st.sampled_from("AB")
