@@ -140,6 +140,19 @@ def test_three_versions_are_three_everywhere(world: World) -> None:
     assert anna.engine.conflict(entry.id).kept == place
 
 
+def test_of_several_versions_that_fit_a_preference_the_latest_is_suggested(world: World) -> None:
+    anna, ben, id = pair(world)
+    world.office.engine.set_preference("visit", "cause", "theirs")
+    for peer, text in ((ben, "pin"), (anna, "seal"), (world.office, "lip")):
+        visit(peer, id, cause=text)
+    world.settle()
+    (entry,) = world.office.engine.conflicts()
+    assert entry.suggestion is not None
+    assert entry.alternatives[entry.suggestion.alternative].value == "seal"
+    assert entry.suggestion.why.endswith("is theirs, the latest of 2")
+    assert anna.engine.conflicts()[0].suggestion is None
+
+
 def three_in_one_record(world: World) -> tuple[Peer, Peer, RecordId, dict[str, str]]:
     anna, ben, id = pair(world)
     visit(anna, id, cause="seal", remedy="replace", state="busy")

@@ -239,7 +239,7 @@ async def test_a_watcher_wakes_when_a_conflict_opens_and_when_it_closes(pair: Pa
         closed = await anext(watch)
         assert (closed.what, closed.conflict.resolver_name) == ("closed", "Tablet")
         assert (await anext(everything)).what == "closed"
-    for each in (watch, everything):
+    for each in (watch, everything, elsewhere):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(each), 0.05)
     await pair.office.close()
