@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from .conflict_watching import ConflictChange, ConflictWatch
     from .device import Device
     from .engine.explaining import ExplainedField, ExplainedVersion, Explanation
+    from .engine.filters import Filter, field
     from .engine.history import FieldChange, HistoryEntry
     from .engine.model import Alternative, ConflictEntry, OutboxItem, Preference, Suggestion
+    from .engine.queries import Order, Query
     from .importing import ImportReport, ImportRow, read_csv
+    from .live import LiveQuery, Page
     from .logout import LogoutReport
     from .records import Member, Record, SpaceInfo, WriteResult
     from .shipped import find_schema, shipped_types
     from .status import SpaceStatus, Status, SyncReport
+    from .store.size import StorePart, StoreSize
     from .watching import Change, Watch
 
 _HOMES = {
@@ -39,24 +43,32 @@ _HOMES = {
     "ExplainedVersion": "crdt_sync_client.engine.explaining",
     "Explanation": "crdt_sync_client.engine.explaining",
     "FieldChange": "crdt_sync_client.engine.history",
+    "Filter": "crdt_sync_client.engine.filters",
     "HistoryEntry": "crdt_sync_client.engine.history",
     "ImportReport": "crdt_sync_client.importing",
     "ImportRow": "crdt_sync_client.importing",
     "Increment": "crdt_sync.records.changes",
+    "LiveQuery": "crdt_sync_client.live",
     "LogoutReport": "crdt_sync_client.logout",
     "Member": "crdt_sync_client.records",
+    "Order": "crdt_sync_client.engine.queries",
     "OutboxItem": "crdt_sync_client.engine.model",
     "OwnValue": "crdt_sync_client.choices",
+    "Page": "crdt_sync_client.live",
     "Preference": "crdt_sync_client.engine.model",
+    "Query": "crdt_sync_client.engine.queries",
     "Record": "crdt_sync_client.records",
     "RemoveElement": "crdt_sync.records.changes",
     "SpaceInfo": "crdt_sync_client.records",
     "SpaceStatus": "crdt_sync_client.status",
     "Status": "crdt_sync_client.status",
+    "StorePart": "crdt_sync_client.store.size",
+    "StoreSize": "crdt_sync_client.store.size",
     "Suggestion": "crdt_sync_client.engine.model",
     "SyncReport": "crdt_sync_client.status",
     "Watch": "crdt_sync_client.watching",
     "WriteResult": "crdt_sync_client.records",
+    "field": "crdt_sync_client.engine.filters",
     "find_schema": "crdt_sync_client.shipped",
     "read_csv": "crdt_sync_client.importing",
     "shipped_types": "crdt_sync_client.shipped",
@@ -74,24 +86,32 @@ __all__ = [
     "ExplainedVersion",
     "Explanation",
     "FieldChange",
+    "Filter",
     "HistoryEntry",
     "ImportReport",
     "ImportRow",
     "Increment",
+    "LiveQuery",
     "LogoutReport",
     "Member",
+    "Order",
     "OutboxItem",
     "OwnValue",
+    "Page",
     "Preference",
+    "Query",
     "Record",
     "RemoveElement",
     "SpaceInfo",
     "SpaceStatus",
     "Status",
+    "StorePart",
+    "StoreSize",
     "Suggestion",
     "SyncReport",
     "Watch",
     "WriteResult",
+    "field",
     "find_schema",
     "read_csv",
     "shipped_types",

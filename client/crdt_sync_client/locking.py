@@ -29,6 +29,8 @@ from crdt_sync.ids import SpaceId
 
 from .database_thread import DatabaseThread
 from .engine import Engine, model
+from .store import size
+from .store.size import StoreSize
 from .store_opening import Secret, StorePath, open_store, secret_of
 from .sync_loop import SpaceSync
 from .write_queue import WriteQueue
@@ -243,6 +245,19 @@ class LockMethods:
         except StoreError:
             self._begin_lock()
             raise
+
+    async def store_size(self) -> StoreSize:
+        """How large the store is on the disk, and what takes the room."""
+        db, path = self._thread.store.db, self._path
+        return await self._run(lambda: size.measure(db, path))
+
+    async def vacuum(self) -> int:
+        """Give room in the store's file that nobody uses back to the disk; returns how many bytes.
+
+        Everything else waits meanwhile. It takes as much memory, and room on the disk, as the store has.
+        """
+        db, path = self._thread.store.db, self._path
+        return await self._run(lambda: size.vacuum(db, path))
 
     # Inside
 

@@ -41,6 +41,8 @@ _OWN: Final = {
     "explain": "explain",
     "history": "explain",
     "schema": "schemas",
+    "store": "store",
+    "logout": "store",
 }
 
 _EXAMPLES: Final = (

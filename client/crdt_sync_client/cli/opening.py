@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from crdt_sync.errors import NoKey, StoreMissing
+from crdt_sync.errors import NoKey, StoreMissing, WrongPassphrase
 
 from .command import Target
 from .failures import UsageProblem
@@ -32,13 +32,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_PASSPHRASE"  # noqa: S105 - a name, not a secret
+NEW_PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_NEW_PASSPHRASE"  # noqa: S105 - a name, not a secret
+_WRONG_HINT: Final = (
+    "check the passphrase; when the keychain's key is meant and a change of it was broken off, give the"
+    " passphrase from before or after with --passphrase-file"
+)
 SALT_BYTES: Final = 16
 """SQLCipher keeps its salt, random and not secret, in the first bytes of the file."""
 
 
 def run(target: Target, work: Callable[[Device], Awaitable[T]]) -> T:
     """Open the device, await `work(device)`, close the device; return what the work returned."""
+    return run_with_secret(target, lambda device, _: work(device))
 
+
+def run_with_secret(target: Target, work: Callable[[Device, str | bytes], Awaitable[T]]) -> T:
+    """As `run`; `work` also gets the passphrase or key that opened the store."""
     if not target.store.exists():
         raise StoreMissing(
             f"there is no store {target.store}",
@@ -49,8 +58,13 @@ def run(target: Target, work: Callable[[Device], Awaitable[T]]) -> T:
     async def opened() -> T:
         from crdt_sync_client import Device
 
-        async with await Device.open(target.store, **secret()) as device:
-            return await work(device)
+        given = secret()
+        try:
+            device = await Device.open(target.store, **given)
+        except WrongPassphrase as exc:
+            raise WrongPassphrase(exc.message, hint=_WRONG_HINT) from None
+        async with device:
+            return await work(device, next(iter(given.values())))
 
     return asyncio.run(opened())
 
@@ -132,6 +146,23 @@ def given_passphrase(target: Target) -> str | None:
             f"{PASSPHRASE_VARIABLE} is set but empty", hint="unset it, or put the passphrase in it"
         )
     return text
+
+
+def new_passphrase(file: Path | None) -> str:
+    """The passphrase to come: from the file, the environment, or typed twice."""
+    if file is not None:
+        return read_secret_file(file, "--new-passphrase-file")
+    text = os.environ.get(NEW_PASSPHRASE_VARIABLE)
+    if text:
+        return text
+    if not at_a_terminal():
+        raise UsageProblem(
+            "no new passphrase was given",
+            hint=f"use --new-passphrase-file FILE, the variable {NEW_PASSPHRASE_VARIABLE}, or --to-keychain",
+        )
+    typed = click.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    assert isinstance(typed, str)
+    return typed
 
 
 def read_secret_file(path: Path, option: str) -> str:

@@ -1,0 +1,192 @@
+"""`crdt-sync store`, `logout`: the file on this machine: its passphrase, its size, and its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .command import Command, Group, Target, store_options
+from .failures import UsageProblem
+from .output import Output
+
+if TYPE_CHECKING:
+    from crdt_sync_client import Device
+
+
+@click.group(cls=Group, name="store")
+def command_store() -> None:
+    """Look after the encrypted file that holds this device."""
+
+
+@command_store.command(
+    name="passphrase",
+    examples=(
+        "crdt-sync store passphrase --store tablet7.db",
+        "crdt-sync store passphrase --store tablet7.db --passphrase-file old.txt "
+        "--new-passphrase-file new.txt",
+        "crdt-sync store passphrase --store tablet7.db --to-keychain",
+    ),
+)
+@store_options
+@click.option(
+    "--new-passphrase-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Read the new passphrase from FILE. Otherwise: CRDT_SYNC_NEW_PASSPHRASE, a hidden prompt.",
+)
+@click.option("--to-keychain", is_flag=True, help="A random key in the system's keychain instead.")
+def store_passphrase(
+    out: Output, target: Target, new_passphrase_file: Path | None, to_keychain: bool
+) -> None:
+    """Change the store's passphrase, or go over to the system's keychain or away from it.
+
+    The whole file is encrypted again: about 1 s per 100 MB, with as much room on the disk for that time. If
+    the machine stops meanwhile, the old passphrase or the new one opens it.
+    Afterwards the old one opens nothing but older copies of the file.
+    """
+    from . import opening
+
+    if to_keychain and new_passphrase_file is not None:
+        raise UsageProblem(
+            "--to-keychain and --new-passphrase-file exclude each other", hint="give one of the two"
+        )
+
+    async def work(device: Device, old: str | bytes) -> None:
+        from crdt_sync_client import keychain
+        from crdt_sync_client.store.wiping import salt_of
+
+        salt = salt_of(target.store)
+        if to_keychain:
+            await _to_keychain(device, old, salt)
+        else:
+            await device.change_passphrase(old, opening.new_passphrase(new_passphrase_file))
+            keychain.forget_key(salt)  # last: until here it may be what opens the store
+        if out.as_json:
+            out.result({"store": str(target.store), "opened_by": "keychain" if to_keychain else "passphrase"})
+        elif to_keychain:
+            out.say(f"The keychain opens {target.store} now; the passphrase does not any more.")
+        else:
+            out.say(f"The new passphrase opens {target.store} now; what did before does not any more.")
+
+    opening.run_with_secret(target, work)
+
+
+async def _to_keychain(device: Device, old: str | bytes, salt: bytes) -> None:
+    """The key is in the keychain before it is the store's: at no point is it nowhere."""
+    import os
+
+    from crdt_sync.errors import CrdtSyncError
+    from crdt_sync_client import keychain
+
+    if keychain.load_key(salt) == old:
+        raise UsageProblem("the keychain opens this store already", hint="there is nothing to change")
+    key = os.urandom(keychain.KEY_BYTES)
+    keychain.save_key(salt, key)
+    try:
+        await device.change_passphrase(old, key)
+    except CrdtSyncError:
+        if not device.locked:  # it was refused; when it broke off, either may be the key
+            keychain.forget_key(salt)
+        raise
+
+
+@command_store.command(
+    name="info",
+    examples=("crdt-sync store info --store tablet7.db", "crdt-sync store info --store tablet7.db --json"),
+)
+@store_options
+def store_info(out: Output, target: Target) -> None:
+    """Say how large the store is, and what takes the room."""
+    from . import opening
+
+    async def work(device: Device) -> None:
+        report = await device.store_size()
+        if out.as_json:
+            out.result(report.to_json())
+            return
+        out.say(f"{target.store}: {_size(report.file_bytes + report.wal_bytes)} on the disk.")
+        if report.free_bytes:
+            out.say(f"{_size(report.free_bytes)} of it is free; crdt-sync store vacuum gives it back.")
+        out.table(
+            ("what", "rows", "size"),
+            [(part.name, part.rows, _size(part.size_bytes)) for part in report.parts],
+            none="There is nothing in it.",
+        )
+
+    opening.run(target, work)
+
+
+@command_store.command(name="vacuum", examples=("crdt-sync store vacuum --store tablet7.db",))
+@store_options
+def store_vacuum(out: Output, target: Target) -> None:
+    """Give room that the store does not use any more back to the disk.
+
+    Needs as much memory as the store is large, and as much room on the disk, for as long as it takes.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        freed = await device.vacuum()
+        if out.as_json:
+            out.result({"freed_bytes": freed})
+        else:
+            out.say(f"{_size(freed)} given back.")
+
+    opening.run(target, work)
+
+
+@click.command(
+    cls=Command,
+    name="logout",
+    examples=(
+        "crdt-sync logout --store tablet7.db --yes",
+        "crdt-sync logout --store tablet7.db --export unsent.jsonl --yes",
+    ),
+)
+@store_options
+@click.option("--force", is_flag=True, help="Also when work that no relay has is lost by it.")
+@click.option(
+    "--export",
+    "export_to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write that work to a new file first, one JSON object a line. The file is NOT encrypted.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command_logout(out: Output, target: Target, force: bool, export_to: Path | None, yes: bool) -> None:
+    """Remove this device from this machine: the store, its keys and everything in it.
+
+    Refused while there is work that no relay has, unless it is exported or given up with --force. What the
+    relay has, the other devices keep. Coming back takes a new invite. An admin removes the device from its
+    spaces; this command does not.
+    """
+    from . import opening
+
+    if not yes:
+        if not opening.at_a_terminal():
+            raise UsageProblem("this removes the store for good", hint="give --yes to do it without asking")
+        click.confirm(f"Remove {target.store} and everything in it from this machine?", abort=True, err=True)
+
+    async def work(device: Device) -> None:
+        report = await device.logout(force=force, export_to=export_to)
+        if out.as_json:
+            out.result(report.to_json())
+            return
+        out.say(f"{target.store} is gone from this machine.")
+        count = report.unsynced_operations
+        some = f"{count} {'change' if count == 1 else 'changes'} that no relay has"
+        if report.exported_to is not None:
+            out.say(f"{some} {'is' if count == 1 else 'are'} in {report.exported_to}.")
+            out.note("That file can be read by whoever has it; keep it safe, and delete it after use.")
+        elif count:
+            out.say(f"{some} {'was' if count == 1 else 'were'} given up.")
+
+    opening.run(target, work)
+
+
+def _size(count: int) -> str:
+    if count < 1024:
+        return f"{count} bytes"
+    return f"{count / 1024:,.0f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:,.1f} MiB"

@@ -1,0 +1,230 @@
+"""`crdt-sync store` and `logout`, on real files and a keychain in memory; nothing readable in any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keyring
+import keyring.backend
+import keyring.errors
+import pytest
+from click.testing import CliRunner, Result
+
+from crdt_sync_client import Device, find_schema
+from crdt_sync_client.cli import opening
+from crdt_sync_client.cli.main import cli
+
+TYPE = "work_order"
+OLD, NEW = "correct horse", "battery staple"
+SECRET_TITLE = "Swap the bucket teeth at dawn"
+
+
+class Keychain(keyring.backend.KeyringBackend):
+    """A keychain for one test; `full` refuses to take more."""
+
+    priority = 1
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.entries: dict[tuple[str, str], str] = {}
+        self.full = False
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.entries.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        if self.full:
+            raise keyring.errors.PasswordSetError("full")
+        self.entries[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        if (service, username) not in self.entries:
+            raise keyring.errors.PasswordDeleteError("none")
+        del self.entries[service, username]
+
+
+@pytest.fixture(autouse=True)
+def chain() -> Iterator[Keychain]:
+    before = keyring.get_keyring()
+    chain = Keychain()
+    keyring.set_keyring(chain)
+    yield chain
+    keyring.set_keyring(before)
+
+
+def run(*args: object, stdin: str = "", passphrase: str | None = None, **env: str | None) -> Result:
+    variables: dict[str, str | None] = {
+        "CRDT_SYNC_PASSPHRASE": passphrase,
+        "CRDT_SYNC_NEW_PASSPHRASE": None,
+        "CRDT_SYNC_STORE": None,
+        **env,
+    }
+    return CliRunner().invoke(cli, [str(a) for a in args], prog_name="crdt-sync", input=stdin, env=variables)
+
+
+def answer(*args: object, **options: Any) -> Any:
+    """What a command says with --json, once it went well."""
+    result = run(*args, "--json", **options)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A device with unsent work, opened by the passphrase OLD."""
+    path = tmp_path / "device.db"
+
+    async def make() -> None:
+        async with await Device.create(path, name="Tablet", passphrase=OLD) as device:
+            engine = device._engine
+
+            def found() -> None:
+                space, _ = engine.begin_space("Pit 4", "ws://127.0.0.1:9", [find_schema(TYPE)])
+                engine.confirm_space(space)
+
+            await device._thread.run(found)
+            await device.create(TYPE, {"title": SECRET_TITLE})
+
+    asyncio.run(make())
+    return path
+
+
+def nothing_readable(directory: Path, *results: Result) -> None:
+    """No value, no passphrase and no table in any file or anything that was said."""
+    wanted = [text.encode() for text in (SECRET_TITLE, OLD, NEW, "CREATE TABLE")]
+    for file in directory.iterdir():
+        content = file.read_bytes()
+        assert not [text for text in wanted if text in content], file.name
+    for result in results:
+        assert not [text for text in wanted if text in result.output.encode()]
+
+
+def test_the_passphrase_is_changed_from_files_the_environment_or_a_prompt(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = answer("store", "passphrase", "--store", store, passphrase=OLD, CRDT_SYNC_NEW_PASSPHRASE=NEW)
+    assert said == {"store": str(store), "opened_by": "passphrase"}
+    old, new = (run("status", "--store", store, passphrase=text) for text in (OLD, NEW))
+    assert (old.exit_code, new.exit_code) == (5, 0)
+    wrong = run("store", "passphrase", "--store", store, passphrase=OLD, CRDT_SYNC_NEW_PASSPHRASE="other")
+    assert wrong.exit_code == 5
+    nothing_readable(tmp_path, old, wrong)
+    files = tmp_path / "now.txt", tmp_path / "next.txt"
+    for file, text in zip(files, (NEW, OLD), strict=True):
+        file.write_text(text, encoding="utf-8")
+    options = ("--passphrase-file", files[0], "--new-passphrase-file", files[1])
+    assert run("store", "passphrase", "--store", store, *options).exit_code == 0
+    monkeypatch.setattr(opening, "at_a_terminal", lambda: True)
+    typed = run("store", "passphrase", "--store", store, stdin=f"{OLD}\n{NEW}\n{NEW}\n")
+    assert typed.exit_code == 0, typed.output
+    assert NEW not in typed.output
+    assert run("status", "--store", store, passphrase=NEW).exit_code == 0
+
+
+def test_without_a_new_passphrase_nothing_changes(store: Path) -> None:
+    refused = run("store", "passphrase", "--store", store, passphrase=OLD)
+    assert refused.exit_code == 2
+    assert "--new-passphrase-file" in refused.stderr
+    assert run("status", "--store", store, passphrase=OLD).exit_code == 0
+
+
+def test_a_store_goes_over_to_the_keychain_and_back(store: Path, chain: Keychain) -> None:
+    to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
+    assert answer(*to_keychain, passphrase=OLD)["opened_by"] == "keychain"
+    assert len(chain.entries) == 1
+    assert run("status", "--store", store).exit_code == 0
+    assert run("status", "--store", store, passphrase=OLD).exit_code == 5
+    assert run(*to_keychain).exit_code == 2, "it is there already"
+    back = answer("store", "passphrase", "--store", store, CRDT_SYNC_NEW_PASSPHRASE=NEW)
+    assert back["opened_by"] == "passphrase"
+    assert chain.entries == {}
+    assert run("status", "--store", store, passphrase=NEW).exit_code == 0
+
+
+def test_a_change_that_was_broken_off_is_opened_by_the_passphrase(store: Path, chain: Keychain) -> None:
+    salt = store.read_bytes()[:16]
+    chain.entries["crdt-sync", salt.hex()] = bytes(32).hex()  # the key was kept, the file not encrypted yet
+    lost = run("status", "--store", store)
+    assert lost.exit_code == 5
+    assert "--passphrase-file" in lost.stderr
+    assert run("status", "--store", store, passphrase=OLD).exit_code == 0
+    again = run("store", "passphrase", "--store", store, "--to-keychain", passphrase=OLD)
+    assert again.exit_code == 0, again.stderr
+    assert run("status", "--store", store).exit_code == 0
+
+
+def test_a_keychain_that_refuses_leaves_the_passphrase(store: Path, chain: Keychain) -> None:
+    chain.full = True
+    refused = run("store", "passphrase", "--store", store, "--to-keychain", passphrase=OLD)
+    assert refused.exit_code == 5
+    assert run("status", "--store", store, passphrase=OLD).exit_code == 0
+
+
+def test_info_says_what_takes_the_room_and_vacuum_gives_it_back(store: Path, tmp_path: Path) -> None:
+    async def write_much() -> None:
+        async with await Device.open(store, passphrase=OLD) as device:
+            await device.import_rows(TYPE, ({"title": f"{SECRET_TITLE} {n}"} for n in range(1000)))
+
+            def drop() -> None:  # as whatever takes rows out of the store
+                db = device._thread.store.db
+                with db.transaction(durable=True):
+                    db.execute("DELETE FROM outbox WHERE no > 2")
+
+            await device._thread.run(drop)
+
+    asyncio.run(write_much())
+    before = answer("store", "info", "--store", store, passphrase=OLD)
+    parts = {part["name"]: part for part in before["parts"]}
+    assert parts["work_order records"]["rows"] == 1001
+    assert parts["work_order records"]["bytes"] > 1000 * 100
+    assert before["free_bytes"] > 100_000
+    people = run("store", "info", "--store", store, passphrase=OLD)
+    assert "work_order records" in people.stdout
+    assert "store vacuum" in people.stdout
+    freed = answer("store", "vacuum", "--store", store, passphrase=OLD)["freed_bytes"]
+    after = answer("store", "info", "--store", store, passphrase=OLD)
+    assert freed > 100_000
+    assert after["file_bytes"] == before["file_bytes"] - freed
+    assert after["free_bytes"] < 10_000
+    assert after["parts"] == before["parts"]
+    nothing_readable(tmp_path, people)
+
+
+def test_logout_refuses_unsent_work_then_exports_it_and_wipes(store: Path, tmp_path: Path) -> None:
+    asked = run("logout", "--store", store, passphrase=OLD)
+    assert asked.exit_code == 2
+    assert "--yes" in asked.stderr
+    refused = run("logout", "--store", store, "--yes", "--json", passphrase=OLD)
+    assert refused.exit_code == 4
+    assert json.loads(refused.stderr.splitlines()[-1])["error"]["code"] == "unsynced"
+    assert "--export" in refused.stderr
+    nothing_readable(tmp_path, asked, refused)
+    file = tmp_path / "unsent.jsonl"
+    done = run("logout", "--store", store, "--yes", "--export", file, passphrase=OLD)
+    assert done.exit_code == 0, done.stderr
+    assert "can be read by whoever has it" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["unsent.jsonl"]
+    assert SECRET_TITLE in file.read_text(encoding="utf-8")
+    assert run("status", "--store", store, passphrase=OLD).exit_code == 5
+
+
+def test_logout_forgets_the_keychains_key(store: Path, chain: Keychain, tmp_path: Path) -> None:
+    assert run("store", "passphrase", "--store", store, "--to-keychain", passphrase=OLD).exit_code == 0
+    said = answer("logout", "--store", store, "--yes", "--force")
+    assert said["exported_to"] is None
+    assert said["unsynced_records"] == 2, "the record and its type"
+    assert chain.entries == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logout_asks_at_a_terminal(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "at_a_terminal", lambda: True)
+    said_no = run("logout", "--store", store, "--force", passphrase=OLD, stdin="n\n")
+    assert said_no.exit_code == 130
+    assert store.exists()
+    assert run("logout", "--store", store, "--force", passphrase=OLD, stdin="y\n").exit_code == 0
+    assert not store.exists()
