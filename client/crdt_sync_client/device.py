@@ -44,21 +44,23 @@ from .database_thread import DatabaseThread
 from .engine import Engine, model
 from .engine.model import OutboxItem
 from .importing import ImportReport, ImportRow, RowImport
+from .live import LiveHub
 from .locking import IdleTimer, read_setting
 from .logout import LogoutMethods
+from .query_methods import QueryMethods
 from .records import Member, Record, SpaceInfo, WriteResult
 from .space_status import space_status
 from .status import Status, SyncReport
 from .store_opening import StorePath, create_store, open_store, secret_of
 from .sync_loop import SpaceSync
 from .transactions import Transaction
-from .watching import Change, Watch, WatchHub
+from .watching import Change, WatchHub
 from .write_queue import WriteQueue
 
 T = TypeVar("T")
 
 
-class Device(ConflictMethods, LogoutMethods):
+class Device(ConflictMethods, LogoutMethods, QueryMethods):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
     def __init__(self, path: StorePath, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:
@@ -69,6 +71,7 @@ class Device(ConflictMethods, LogoutMethods):
         self.name: str = engine.name
         self._hub = WatchHub(self.get)
         self._conflict_hub = ConflictHub(self.conflict)
+        self._live_hub = LiveHub(self._live_answer)
         self._connected = False
         self._closed = False
         self._idle = IdleTimer(self._begin_lock)
@@ -117,6 +120,7 @@ class Device(ConflictMethods, LogoutMethods):
         await self._writes.drained()
         self._hub.close()
         self._conflict_hub.close()
+        self._live_hub.close()
         await self._thread.close()
 
     # Spaces -----------------------------------------------------------------------------------------
@@ -218,44 +222,6 @@ class Device(ConflictMethods, LogoutMethods):
         it or nothing. `space`: where its records are, unless a call says so; they are all in one.
         """
         return Transaction(self._engine, self._run, self._space_id, self._writes.write, space)
-
-    async def get(self, type: str, id: str, *, space: str | None = None) -> Record | None:
-        """The record, or None when this device has none of that id."""
-        engine, chosen = self._engine, await self._space_id(space)
-        found = await self._run(lambda: engine.get(type, id, space=chosen))
-        return None if found is None else Record.of(found)
-
-    async def query(
-        self,
-        type: str,
-        where: Mapping[str, Any] | None = None,
-        *,
-        order_by: str | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        space: str | None = None,
-    ) -> list[Record]:
-        """Records whose fields equal `where` (dotted paths allowed), sorted by a field or "-field"."""
-        engine, chosen = self._engine, await self._space_id(space)
-
-        def work() -> list[model.Record]:
-            return engine.query(type, where, order_by=order_by, limit=limit, offset=offset, space=chosen)
-
-        return [Record.of(record) for record in await self._run(work)]
-
-    async def count(
-        self, type: str, where: Mapping[str, Any] | None = None, *, space: str | None = None
-    ) -> int:
-        """How many records `query` would find."""
-        engine, chosen = self._engine, await self._space_id(space)
-        return await self._run(lambda: engine.count(type, where, space=chosen))
-
-    def watch(self, type: str | None = None, id: str | None = None) -> Watch:
-        """Changes from now on, of one type or one record if given: `async for change in device.watch():`.
-
-        A watcher that falls behind skips steps in between, never the latest state.
-        """
-        return self._hub.watch(type, None if id is None else RecordId(id))
 
     async def import_rows(
         self,
@@ -407,6 +373,7 @@ class Device(ConflictMethods, LogoutMethods):
 
     def _publish(self, changes: Sequence[model.RecordChange]) -> None:
         self._conflict_hub.publish(changes)
+        self._live_hub.publish(changes)
         if not changes or not self._hub.has_watchers:
             return
         self._hub.publish(

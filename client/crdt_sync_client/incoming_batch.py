@@ -38,6 +38,8 @@ class IncomingBatch:
         """Whether its last delivery ended where the log did."""
         self.only_cursor = True
         """Whether the batch holds nothing but a moved cursor."""
+        self.settles_work = False
+        """Whether it acknowledges or refuses something that was sent."""
         self._steps: list[Callable[[], object]] = []
         self._acks: dict[Incarnation, int] = {}
         self._rows: list[tuple[int, int, bytes]] = []
@@ -58,7 +60,9 @@ class IncomingBatch:
                 case Ack():
                     self._acks[frame.incarnation] = frame.sequence
                     self.only_cursor = False
+                    self.settles_work = True
                 case Refuse():
+                    self.settles_work = True
                     self._step(self._refuse(frame))
                 case Appended():
                     self._step(self._applied(waiting.pop(0)))

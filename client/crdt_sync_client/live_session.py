@@ -191,4 +191,6 @@ class LiveSession:
         if isinstance(step, BatchStep):
             for received in step.batch.received:
                 self._publish(received.changes)
+            if step.batch.settles_work:
+                self._publish(())  # no record changed, but what of them is unsent
         self._look()

@@ -20,6 +20,7 @@ from crdt_sync.errors import CrdtSyncError, LocalError, StoreClosed, UnsyncedWor
 from .conflict_watching import ConflictHub
 from .database_thread import DatabaseThread
 from .engine.exporting import UnsyncedOperation
+from .live import LiveHub
 from .locking import LockMethods
 from .store.wiping import salt_of, wipe
 from .store_opening import StorePath
@@ -47,6 +48,7 @@ class LogoutMethods(LockMethods):
 
     _hub: WatchHub
     _conflict_hub: ConflictHub
+    _live_hub: LiveHub
 
     async def logout(self, *, force: bool = False, export_to: StorePath | None = None) -> LogoutReport:
         """Remove the store with everything in it, and its key from the keychain. The device is closed then.
@@ -71,6 +73,7 @@ class LogoutMethods(LockMethods):
         self._closed = True
         self._hub.close()
         self._conflict_hub.close()
+        self._live_hub.close()
         await _away_with(self._path, thread)
         return report
 

@@ -21,6 +21,7 @@ from crdt_sync_client.engine import (
     exporting,
     history,
     joining,
+    live_matching,
     preferences,
     reading,
     sending,
@@ -29,6 +30,7 @@ from crdt_sync_client.engine import (
 from crdt_sync_client.engine.explaining import Explanation
 from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.history import HistoryEntry
+from crdt_sync_client.engine.live_matching import LiveAnswer
 from crdt_sync_client.engine.local_writes import Draft, LocalWrites
 from crdt_sync_client.engine.model import (
     ConflictEntry,
@@ -260,6 +262,10 @@ class Engine:
     ) -> tuple[list[Record], str | None]:
         """The first `limit` records, or those after the page with that token; and the token of the next."""
         return reading.page(self._replica, self._replica.space(space), query, after)
+
+    def live_answer(self, query: Query, *, space: SpaceId | None = None) -> LiveAnswer:
+        """The first page of a query, and what can change it."""
+        return live_matching.answer(self._replica, self._replica.space(space), query)
 
     def count(self, type: str | Query, where: Where = None, *, space: SpaceId | None = None) -> int:
         """How many records `query` or `find` would give without a limit."""
