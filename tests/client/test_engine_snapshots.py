@@ -63,7 +63,7 @@ def test_a_snapshot_of_what_one_has_changes_nothing(world: World) -> None:
         world.space, [(world.relay.head, int(Kind.SNAPSHOT), raw)], world.relay.head
     )
     assert received.changes == ()
-    assert received.conflicts_opened == received.conflicts_closed == received.quarantined == ()
+    assert (received.conflicts_opened, received.conflicts_closed, received.quarantined) == ((), (), ())
 
 
 def test_a_snapshot_stands_in_for_an_update_that_was_pruned_before_one_came_to_it(world: World) -> None:
