@@ -134,6 +134,17 @@ async def test_a_locked_device_is_unlocked_first(device: Device) -> None:
     await device.logout()
 
 
+def test_the_store_itself_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "d.db"
+    for suffix in wiping.SUFFIXES:
+        Path(f"{path}{suffix}").write_bytes(b"x" * 5000)
+    gone: list[str] = []
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok: gone.append(self.name))
+    wiping.wipe(path)
+    assert gone[-1] == "d.db"
+    assert set(gone) == {f"d.db{suffix}" for suffix in wiping.SUFFIXES}
+
+
 def test_a_machine_that_stops_while_wiping_leaves_no_damaged_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,22 @@ def test_an_existing_file_is_not_overwritten(store: Path) -> None:
     assert store.read_bytes() == before
 
 
+def test_what_is_left_of_another_store_does_not_get_into_a_new_one(store: Path) -> None:
+    db = Database.open(store, KEY)
+    with db.transaction(durable=True):
+        db.execute("DELETE FROM meta")
+    wal = Path(f"{store}-wal")
+    left = wal.read_bytes()
+    db.close()
+    store.unlink()
+    wal.write_bytes(left)
+    with pytest.raises(StoreExists, match="store-wal"):
+        Database.create(store, KEY, salt=SALT)
+    assert wal.read_bytes() == left
+    wal.unlink()
+    Database.create(store, KEY, salt=SALT).close()
+
+
 def test_a_second_opener_is_refused_here_and_in_another_process(store: Path) -> None:
     db = Database.open(store, KEY)
     with pytest.raises(StoreInUse):

@@ -115,6 +115,12 @@ class Database:
         `key` is 32 bytes or a passphrase, `salt` 16 random bytes. Raises StoreExists for any file that is
         there, and leaves it alone.
         """
+        if os.path.exists(f"{os.fspath(path)}-wal"):
+            # SQLite would take its pages for the new store's.
+            raise StoreExists(
+                f"{path}-wal is there, of a store that is gone or was moved",
+                hint="put it beside its store again, or delete it",
+            )
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, stat.S_IRUSR | stat.S_IWUSR))
         except FileExistsError:

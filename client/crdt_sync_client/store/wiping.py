@@ -42,7 +42,7 @@ def wipe(path: str | os.PathLike[str]) -> None:
 
 
 def _unlink(path: str) -> None:
-    for suffix in SUFFIXES:
+    for suffix in reversed(SUFFIXES):  # the store itself last: what is left at any moment opens, or is none
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     with suppress(OSError):  # not every file system lets a directory be synced
         directory = os.open(Path(path).parent, os.O_RDONLY)
