@@ -59,14 +59,22 @@ def edited(doc_writes: DocWrites, edit: Edit) -> DocWrites:
 
 
 def plan_edit(
-    schema: RecordSchema, doc_writes: DocWrites, changes: Wishes, *, author: Author, role: Role, tick: Tick
+    schema: RecordSchema,
+    doc_writes: DocWrites,
+    changes: Wishes,
+    *,
+    author: Author,
+    role: Role,
+    tick: Tick,
+    typing_since: int = 0,
 ) -> Edit:
     """Change fields of a record.
 
     `{"status": "done", "parts_used": {"A": {"qty": 2}, "B": None}}` changes one field of row A and removes
     row B; `"parts_used.A.qty"` and `("parts_used", "A", "qty")` name one place; a list makes a set exactly
     that; `Increment`, `AddElement` and `RemoveElement` change counters and sets by a part; None clears.
-    A value that stands there already is not written again.
+    A value that stands there already is not written again. `typing_since`: what the author wrote before
+    may be known to a copy of it, so texts do not go on from that (see `rules.text`).
     """
     schema.require_writer(role)
     doc_writes = schema.current(doc_writes)
@@ -75,7 +83,7 @@ def plan_edit(
         raise RecordNotFound("the record does not exist", hint="create it first")
     if standing.deleted:
         raise RecordDeleted("the record is deleted", hint="restore it first if it should come back")
-    planner = Planner(schema, doc_writes, author, role, fresh=False)
+    planner = Planner(schema, doc_writes, author, role, fresh=False, typing_since=typing_since)
     standing.outlived_by(planner)
     for path, value in _pairs(changes):
         planner.assign(path, value)

@@ -43,12 +43,20 @@ class Planner:
     """Wishes in, writes out. `fresh` starts from nothing: what is visible will all be removed."""
 
     def __init__(
-        self, schema: RecordSchema, doc_writes: DocWrites, author: Author, role: Role, *, fresh: bool
+        self,
+        schema: RecordSchema,
+        doc_writes: DocWrites,
+        author: Author,
+        role: Role,
+        *,
+        fresh: bool,
+        typing_since: int = 0,
     ) -> None:
         self._schema = schema
         self._writes = doc_writes
         self._author = author
         self._role = role
+        self._typing_since = typing_since
         self._values: dict[Path, Value] = {}
         """What to write, by path, in the order of the wishes."""
         self._forced: set[Path] = set()
@@ -149,7 +157,7 @@ class Planner:
         if visible and rule.value_of(visible) == text:
             self._values.pop(path, None)
         else:
-            self._values[path] = rule.edited(visible, text, self._author)
+            self._values[path] = rule.edited(visible, text, self._author, self._typing_since)
             self._texts.add(path)
 
     def _check_unfilled(self, rule: Once, path: Path, field: str, value: Value) -> None:

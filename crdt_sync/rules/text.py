@@ -20,7 +20,8 @@ ever. Here
 - what an author types later has an id that begins with that edit: the hash of the author, of which writes
   the edit replaces, and of the text it makes. An author replaces a write once and never sees it again, so no
   other edit has that id. The author goes on under it for as long as its own last write stands: all that was
-  ever typed under the id is in there. When another's write stands in its place, the next edit begins an id.
+  ever typed under the id is in there. When another's write stands in its place, the next edit begins an id;
+  so does the first one after the store was opened, which may be a copy of another life's.
 
 Nothing here depends on clocks, nor on what became of the record in between. Each id leaves some ten bytes
 behind. A text of 10 KB is well served; each edit sends the whole of it, deflated, and its past in a few bytes
@@ -79,12 +80,15 @@ class Text(Rule):
         text = str(_merged(parts, _READ_ONLY_CLIENT).get(ROOT, type=pycrdt.Text))
         return None if not text and all(part.cleared for part in parts) else text
 
-    def edited(self, writes: Sequence[Write], wanted: str | None, author: Author) -> Value:
-        """The value to write in place of all these writes, so that `wanted` stands there."""
+    def edited(self, writes: Sequence[Write], wanted: str | None, author: Author, since: int = 0) -> Value:
+        """The value to write in place of all these writes, so that `wanted` stands there.
+
+        Of the author's own writes, only those later than `since` are surely not known to a copy of it.
+        """
         parts = _parts(writes)
         if not parts:
             return wanted
-        client = _client_id(writes, wanted, author)
+        client = _client_id(writes, wanted, author, since)
         doc = _merged(parts, client)
         text = doc.get(ROOT, type=pycrdt.Text)
         before = str(text)
@@ -140,11 +144,13 @@ def _typed(text: str) -> bytes:
     return update
 
 
-def _client_id(writes: Sequence[Write], wanted: str | None, author: Author) -> int:
+def _client_id(writes: Sequence[Write], wanted: str | None, author: Author, since: int) -> int:
     """Under which id the author types what turns these writes into what is wanted."""
     for write in writes:
         match write.value:
-            case {"client": int(client)} if write.author == author and 0 < client < 2**53:
+            case {"client": int(client)} if (
+                write.author == author and write.hlc > since and 0 < client < 2**53
+            ):
                 return client
     parts = [author.array_name, "" if wanted is None else wanted]
     parts += sorted(f"{write.author.array_name} {write.hlc}" for write in writes)

@@ -104,3 +104,24 @@ def test_keeping_the_removal_of_a_row_does_not_delete_the_record_around_it(
     assert ben.get(id, "sample").values["boxes"] == {}
     assert not ben.engine.conflicts()
     world.close()
+
+
+def test_what_two_lives_of_one_store_typed_into_one_text_is_all_there(tmp_path: Path) -> None:
+    world = World(tmp_path, schemas=(EVERY_RULE % "edit_wins",))
+    anna, ben = world.join("anna"), world.join("ben")
+    id = anna.write(CreateOp("sample", {"status": "x", "story": "base "}))[0].id
+    anna.write(UpdateOp("sample", id, {"story": "base one "}))
+    world.settle()
+    anna.engine.close()
+    copy = anna.path.read_bytes()
+    anna._open()
+    anna.write(UpdateOp("sample", id, {"story": "base one first "}))
+    anna.sync()
+    anna.engine.close()
+    anna.path.write_bytes(copy)
+    anna._open()
+    anna.write(UpdateOp("sample", id, {"story": "base one second "}))
+    world.settle()
+    world.assert_converged()
+    assert sorted(ben.get(id, "sample").values["story"].split()) == ["base", "first", "one", "second"]
+    world.close()

@@ -79,8 +79,10 @@ def test_a_conflict_id_that_depends_on_whose_write_is_listed_first(monkeypatch: 
 def test_a_text_edit_that_forgets_what_stood_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     edited = Text.edited
 
-    def forgetful(self: Text, writes: Sequence[Write], wanted: str | None, author: Author) -> Value:
-        return edited(self, writes[:1], wanted, author)
+    def forgetful(
+        self: Text, writes: Sequence[Write], wanted: str | None, author: Author, since: int = 0
+    ) -> Value:
+        return edited(self, writes[:1], wanted, author, since)
 
     monkeypatch.setattr(Text, "edited", forgetful)
     assert_found(monkeypatch, "story")

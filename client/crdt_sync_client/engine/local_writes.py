@@ -252,7 +252,13 @@ class LocalWrites:
                 space, schema, role = self._ground(op.space, op.type)
                 record = self._existing(space, op.type, op.id)
                 self._refuse_deleted(record)
-                edit = plan_edit(schema, self._writes(record), op.changes, **self._as(role))
+                edit = plan_edit(
+                    schema,
+                    self._writes(record),
+                    op.changes,
+                    **self._as(role),
+                    typing_since=self._replica.opened,
+                )
                 return _Plan(record, schema, edit)
             case DeleteOp():
                 space, schema, role = self._ground(op.space, op.type)
@@ -281,7 +287,9 @@ class LocalWrites:
         record = self._find(space, opaque)
         exists = record is not None and (record.json is not None or record.no in self._seen.stale)
         if record is not None and exists and not self._is_deleted(record):
-            edit = plan_edit(schema, self._writes(record), op.values, **self._as(role))
+            edit = plan_edit(
+                schema, self._writes(record), op.values, **self._as(role), typing_since=self._replica.opened
+            )
             return _Plan(record, schema, edit)
         writes = {} if record is None else self._writes(record)
         edit = plan_create(schema, writes, op.values, **self._as(role))
@@ -324,7 +332,11 @@ class LocalWrites:
             return _Plan(record, schema, plan_restore(schema, writes, **self._as(role)), deleted=False)
         self._refuse_deleted(record)
         changes = deciding.written_again(schema, chosen.path, chosen.value)
-        return _Plan(record, schema, plan_edit(schema, writes, changes, **self._as(role)))
+        return _Plan(
+            record,
+            schema,
+            plan_edit(schema, writes, changes, **self._as(role), typing_since=self._replica.opened),
+        )
 
     def _standing(self, record: OpenRecord) -> set[str]:
         return {conflict.id for conflict in record.standing.conflicts} - self._seen.settled

@@ -53,6 +53,8 @@ class Replica:
         clean = meta["clean"] == CLEAN
         self.author = Author(self.device_id, Incarnation(meta["incarnation"]))
         self.hlc = HybridClock(Hlc(meta["hlc"]))
+        self.opened = self.hlc.last
+        """What was written here up to this time may stand in a copy of the store too."""
         self.spaces: dict[SpaceId, Space] = {}
         self.unsent: Counter[int] = Counter()
         """Per record number, the outbox rows and sealed envelopes that the relay has not acknowledged."""
