@@ -45,7 +45,7 @@ from .engine import Engine, model
 from .engine.model import OutboxItem
 from .importing import ImportReport, ImportRow, RowImport
 from .live import LiveHub
-from .locking import IdleTimer, read_setting
+from .locking import IdleTimer, read_setting, unused
 from .logout import LogoutMethods
 from .query_methods import QueryMethods
 from .records import Member, Record, SpaceInfo, WriteResult
@@ -69,9 +69,10 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
         engine = thread.store.engine
         self.device_id: DeviceId = engine.device_id
         self.name: str = engine.name
-        self._hub = WatchHub(self.get)
-        self._conflict_hub = ConflictHub(self.conflict)
-        self._live_hub = LiveHub(self._live_answer)
+        # What a watch reads because others wrote is no use of the device: it would never lock by itself.
+        self._hub = WatchHub(unused(self.get))
+        self._conflict_hub = ConflictHub(unused(self.conflict))
+        self._live_hub = LiveHub(unused(self._live_answer))
         self._connected = False
         self._closed = False
         self._idle = IdleTimer(self._begin_lock)
@@ -118,10 +119,13 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
             await asyncio.shield(self._leaving)
         await self.disconnect()
         await self._writes.drained()
+        self._end_watches()
+        await self._thread.close()
+
+    def _end_watches(self) -> None:
         self._hub.close()
         self._conflict_hub.close()
         self._live_hub.close()
-        await self._thread.close()
 
     # Spaces -----------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NoReturn, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from crdt_sync.errors import (
     CrdtSyncError,
@@ -38,6 +39,10 @@ from .write_queue import WriteQueue
 logger = logging.getLogger("crdt_sync.client")
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+_counts: ContextVar[bool] = ContextVar("counts", default=True)
+"""Whether what runs now is the app using the device."""
 
 SETTING: Final = "lock_after_s"
 """Name in the store's table `meta`."""
@@ -56,6 +61,9 @@ class _Away:
     async def run(self, work: Callable[[], Any]) -> NoReturn:
         raise self._error()
 
+    def __getattr__(self, name: str) -> NoReturn:
+        raise self._error()  # a method of the engine
+
     async def close(self) -> None:
         """There is nothing to close."""
 
@@ -69,6 +77,19 @@ def _locked() -> StoreLocked:
 def moments_s() -> tuple[float, float]:
     """Seconds on a clock that nobody sets, which may stand still while a tablet sleeps, and on the wall."""
     return time.monotonic(), time.time()
+
+
+def unused(read: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same, but that it does not count as use of the device."""
+
+    async def quietly(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = _counts.set(False)
+        try:
+            return await read(*args, **kwargs)
+        finally:
+            _counts.reset(token)
+
+    return quietly
 
 
 class IdleTimer:
@@ -95,7 +116,7 @@ class IdleTimer:
 
     def use(self) -> None:
         """The device was used now."""
-        if self._after_s is not None:
+        if self._after_s is not None and _counts.get():
             self._used = moments_s()
 
     def check(self) -> None:

@@ -17,14 +17,11 @@ import msgspec
 
 from crdt_sync.errors import CrdtSyncError, LocalError, StoreClosed, UnsyncedWork
 
-from .conflict_watching import ConflictHub
 from .database_thread import DatabaseThread
 from .engine.exporting import UnsyncedOperation
-from .live import LiveHub
 from .locking import LockMethods
 from .store.wiping import salt_of, wipe
 from .store_opening import StorePath
-from .watching import WatchHub
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +43,8 @@ class LogoutReport:
 class LogoutMethods(LockMethods):
     """Part of `Device`."""
 
-    _hub: WatchHub
-    _conflict_hub: ConflictHub
-    _live_hub: LiveHub
+    def _end_watches(self) -> None:
+        raise NotImplementedError  # the device's
 
     async def logout(self, *, force: bool = False, export_to: StorePath | None = None) -> LogoutReport:
         """Remove the store with everything in it, and its key from the keychain. The device is closed then.
@@ -71,9 +67,7 @@ class LogoutMethods(LockMethods):
             await self._come_back(thread)
             raise
         self._closed = True
-        self._hub.close()
-        self._conflict_hub.close()
-        self._live_hub.close()
+        self._end_watches()
         await _away_with(self._path, thread)
         return report
 

@@ -20,7 +20,7 @@ from crdt_sync.errors import (
     ValidationError,
     WrongPassphrase,
 )
-from crdt_sync_client import Device, find_schema, locking
+from crdt_sync_client import Device, Query, find_schema, locking
 from crdt_sync_client.store.connection import Database
 
 TYPE = "work_order"
@@ -87,6 +87,8 @@ async def refused(device: Device) -> None:
         device.lock_after(60),
         device.change_passphrase(OLD, NEW),
         device.import_rows(TYPE, [{"title": "x"}]),
+        device.transaction().__aenter__(),
+        device.page(Query(TYPE)),
     ]
     for attempt in attempts:
         with pytest.raises(StoreLocked) as told:
@@ -209,6 +211,17 @@ async def test_an_idle_device_locks_by_itself_and_remembers_after_how_long(
         await again.lock_after(None)
         clocks.pass_by(10**6)
         assert not again.lock_if_idle()
+
+
+async def test_what_a_watch_reads_because_others_wrote_is_no_use(device: Device, clocks: Clocks) -> None:
+    async with device.live(Query(TYPE)) as pages:
+        assert (await anext(pages)).records == []
+        await device.create(TYPE, {"title": "Order"})
+        await device.lock_after(60)
+        clocks.pass_by(40)
+        assert len((await anext(pages)).records) == 1
+        clocks.pass_by(40)
+        assert device.lock_if_idle()
 
 
 async def test_the_timer_locks_without_being_asked(device: Device, clocks: Clocks) -> None:

@@ -165,6 +165,9 @@ def test_killed_at_any_point_one_of_the_two_keys_opens_it(tmp_path: Path) -> Non
             process.wait(60)
         told = process.stdout.read()
         process.stdout.close()
+        for file in tmp_path.iterdir():  # what lies there at that moment: store and WAL
+            content = file.read_bytes()
+            assert not [part for part in (b"attack", b"CREATE TABLE", OLD, NEW) if part in content]
         old, new = opens(path, OLD), opens(path, NEW)
         assert old is not new
         assert new or not told, "it said that the key was changed"
