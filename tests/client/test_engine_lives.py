@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from crdt_sync.crypto.envelope import Header
@@ -195,6 +195,7 @@ def test_what_a_copy_deleted_and_the_other_life_did_not_see_is_still_decided_by_
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(seed=3_899_184_143)
 @given(seed=st.integers(0, 2**32))
 def test_any_history_with_stores_put_back_keeps_every_write_of_another_field(
     tmp_path_factory: pytest.TempPathFactory, seed: int
@@ -219,7 +220,8 @@ def test_any_history_with_stores_put_back_keeps_every_write_of_another_field(
                 mine = {place for place in mine if place in in_copy}
             case 2 | 3:
                 anna.sync()
-                mine.clear()
+                if not anna.engine.outbox():  # what another life met is sent by the sync after that
+                    mine.clear()
             case 4:
                 anna.connect()
                 anna.push(acknowledge=False)
