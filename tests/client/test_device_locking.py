@@ -133,14 +133,17 @@ async def test_a_locked_store_is_closed_and_its_engine_is_gone(device: Device, p
 
 async def test_writes_on_their_way_are_finished_and_watches_go_on(device: Device) -> None:
     async with device.watch(TYPE) as changes:
-        write = asyncio.create_task(device.create(TYPE, {"title": "On its way"}))
-        await asyncio.sleep(0)
-        await asyncio.gather(device.lock(), write)
+        writes = []
+        for title in ("On its way", "Waits for the next commit"):
+            writes.append(asyncio.create_task(device.create(TYPE, {"title": title})))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await asyncio.gather(device.lock(), *writes)
         await device.unlock(OLD)
         after = await device.create(TYPE, {"title": "After"})
-        seen = [await anext(changes) for _ in range(2)]
-    assert [change.id for change in seen] == [write.result().id, after.id]
-    assert await device.count(TYPE) == 2
+        seen = [await anext(changes) for _ in range(3)]
+    assert [change.id for change in seen] == [*(write.result().id for write in writes), after.id]
+    assert await device.count(TYPE) == 3
 
 
 async def test_a_device_that_was_connected_connects_again(device: Device) -> None:
