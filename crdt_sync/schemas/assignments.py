@@ -116,6 +116,19 @@ def parse_text(spec: FieldSpec, field: str, text: str) -> Value:
     return spec.check(_scalar(spec.types, text, field), field)
 
 
+def parse_operand(spec: FieldSpec, field: str, text: str) -> Any:
+    """What text stands for when the field is compared with it: for a set one element; None for `null`.
+
+    It is of the field's type where it looks like it, and not checked further. Raises ValidationError.
+    """
+    if text == "null":
+        return None
+    if spec.is_bytes:
+        return bytes_from_base64(text, field)
+    types = spec.types if spec.element_check is None else spec.element_check.types
+    return _scalar(types, text, field)
+
+
 def parse_cell(spec: FieldSpec, field: str, text: str) -> Value:
     """The value of one CSV cell, checked. Raises ValidationError.
 

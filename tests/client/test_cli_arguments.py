@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crdt_sync.errors import ValidationError
 from crdt_sync.records.changes import AddElement, Increment
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.cli.command import Duration
+from crdt_sync_client.cli.conditions import parse_conditions
 from crdt_sync_client.cli.failures import UsageProblem
 from crdt_sync_client.cli.importing import parse_maps
-from crdt_sync_client.cli.records import parse_assignments, parse_conditions
+from crdt_sync_client.cli.records import parse_assignments
+from crdt_sync_client.engine.filters import AllOf, Filter, field
 
 SCHEMA = """
 $schema: https://json-schema.org/draft/2020-12/schema
@@ -72,25 +77,38 @@ def test_an_unknown_field_is_named(schema: RecordSchema) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "where"),
+    ("typed", "condition"),
     [
-        (["title=2"], {"title": "2"}),
-        (["count=2", "done=yes"], {"count": 2, "done": True}),
-        (["tags=urgent"], {"tags": "urgent"}),
-        (["parts.A.qty=2"], {"parts.A.qty": 2}),
-        (["title=null"], {"title": None}),
+        ("title=2", field("title") == "2"),
+        ("count=2", field("count") == 2),
+        ("done=yes", field("done") == True),  # noqa: E712  # makes a condition
+        ("tags=urgent", field("tags") == "urgent"),
+        ("parts.A.qty=2", field("parts.A.qty") == 2),
+        ("title=null", field("title") == None),  # noqa: E711  # makes a condition
+        ("title!=a = b", field("title") != "a = b"),
+        ("count>1", field("count") > 1),
+        ("count >= 1.5", field("count") >= 1.5),
+        ("count<-1", field("count") < -1),
+        ("count<=1", field("count") <= 1),
+        ("title^=Re", field("title").starts_with("Re")),
+        ("title in a, b", field("title").one_of("a", "b")),
+        ('parts."seal 1.2".qty=2', field("parts", "seal 1.2", "qty") == 2),
     ],
 )
-def test_conditions_are_typed_by_the_schema(
-    schema: RecordSchema, typed: list[str], where: dict[str, Any]
-) -> None:
-    assert parse_conditions(schema, typed) == where
+def test_conditions_are_typed_by_the_schema(schema: RecordSchema, typed: str, condition: Filter) -> None:
+    assert parse_conditions(schema, [typed]) == AllOf((condition,))
 
 
-@pytest.mark.parametrize("typed", [["tags=a,b"], ["title=a", "title=b"], ["tags+=a"], ['parts={"A": {}}']])
-def test_conditions_compare_one_value(schema: RecordSchema, typed: list[str]) -> None:
-    with pytest.raises(UsageProblem, match="compared for equality"):
-        parse_conditions(schema, typed)
+@pytest.mark.parametrize("typed", ["title", "=a", "tags+=a", "title~a", 'parts."A.qty=1', ""])
+def test_what_is_no_condition_is_told(schema: RecordSchema, typed: str) -> None:
+    with pytest.raises((UsageProblem, ValidationError)):
+        parse_conditions(schema, [typed])
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_condition_or_a_mistake_that_is_told(text: str) -> None:
+    with suppress(UsageProblem, ValidationError):
+        parse_conditions(load_schema(SCHEMA, source="test"), [text])
 
 
 def test_maps() -> None:

@@ -98,6 +98,14 @@ def test_ls_filters_by_typed_values_and_counts_nothing_twice(pair: Any, run: Run
     assert len(run(*ls, "--limit", "1").json) == 1
     assert run(*ls, "--where", "cost=99").json == []
     assert [r["cost"] for r in run(*ls, "--order-by", "-cost").json] == [7, 5]
+    assert [r["id"] for r in run(*ls, "--where", "cost>5").json] == [second]
+    assert run(*ls, "--count").json == {"count": 2}
+    page = run(*ls, "--order", "-cost", "--limit", "1", "--page", "first").json
+    rest = run(*ls, "--order", "-cost", "--limit", "1", "--page", page["next"]).json
+    assert [r["id"] for r in page["records"] + rest["records"]] == [second, first]
+    assert rest["next"] is None
+    assert run(*ls, "--state", "failed").json == []
+    assert "did you mean 'assigned'" in run(*ls[:-1], "status=asigned", code=4).error["message"]
     table = run("ls", "work_order", "--store", pair.tablet, "--where", "asset_id=WHERE").out
     assert first in table
     assert "Where two" in table

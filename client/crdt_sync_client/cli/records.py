@@ -16,11 +16,15 @@ from .output import Output, new_table, print_rich, show
 if TYPE_CHECKING:
     from crdt_sync.schemas.model import RecordSchema
     from crdt_sync_client import Device, Record
+    from crdt_sync_client.engine.queries import QueryState
 
 LS_COLUMNS: Final = 4
 """Fields in the table of `ls`, besides the id and the state: what fits a terminal of 120 columns."""
 LS_LIMIT: Final = 50
 """Records in the table of `ls` when no --limit is given; with --json there is no limit of our own."""
+
+FIRST_PAGE: Final = "first"
+STATES: Final = ("synced", "pending", "failed", "conflict", "orphaned")
 
 _NOT_SENT: Final = "Saved on this device; crdt-sync sync sends it."
 
@@ -145,55 +149,100 @@ def command_get(out: Output, target: Target, record_type: str, record_id: str, s
     cls=Command,
     name="ls",
     examples=(
-        "crdt-sync ls work_order --store office.db --where status=assigned --where asset_id=A",
-        "crdt-sync ls work_order --store office.db --limit 10 --json",
+        "crdt-sync ls work_order --store office.db --where status=assigned --where 'cost>100' --order -cost",
+        "crdt-sync ls work_order --store office.db --where 'status in open,assigned' --limit 10 --json",
+        "crdt-sync ls work_order --store office.db --state conflict --count",
     ),
 )
 @click.argument("record_type", metavar="TYPE")
 @store_options
 @click.option(
-    "--where", "conditions", multiple=True, metavar="FIELD=VALUE", help="Only records with that value."
+    "--where",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help="FIELD=VALUE, or with != < <= > >= ^= (begins with), or 'FIELD in A,B'.",
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES),
+    help="Only records with unsent or failed work, in conflict, or whose parent is deleted.",
+)
+@click.option(
+    "--order", "--order-by", "orders", multiple=True, metavar="FIELD", help="Sort by; -FIELD descends."
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help=f"At most N records (table: {LS_LIMIT})."
 )
+@click.option("--page", "token", metavar="TOKEN", help="Go on after the page that gave this token.")
+@click.option("--count", is_flag=True, help="Only say how many there are.")
+@click.option("--deleted", is_flag=True, help="Only deleted records.")
 @space_option
-@click.option("--order-by", metavar="FIELD", help="Sort by a field; -FIELD for the other way round.")
 def command_ls(
     out: Output,
     target: Target,
     record_type: str,
     conditions: tuple[str, ...],
+    states: tuple[QueryState, ...],
+    orders: tuple[str, ...],
     limit: int | None,
-    order_by: str | None,
+    token: str | None,
+    count: bool,
+    deleted: bool,
     space: str | None,
 ) -> None:
     """List the records of a type.
 
-    Several --where must all hold. Everything is read from this device; no relay is asked.
+    Several --where must all hold; several --state: one of them. FIELD=null asks for no value; for a set,
+    FIELD=VALUE asks whether the value is in it. Ties in an order go by id. Everything is read from this
+    device; no relay is asked.
+
+    When there are more than --limit, the last line has the token for --page. A page goes on where the last
+    one ended, whatever was written in between. With --json and --page the result is an object of `records`
+    and `next`, the token or null; --page first begins so.
     """
+    from crdt_sync_client.engine.queries import Query
+
     from . import opening
+    from .conditions import parse_conditions
 
     async def work(device: Device) -> None:
         schema = await device.schema(record_type, space)
-        where = parse_conditions(schema, conditions)
         most = limit if limit is not None or out.as_json else LS_LIMIT
-        records = await device.query(record_type, where, order_by=order_by, limit=most, space=space)
+        query = Query(
+            record_type,
+            parse_conditions(schema, conditions),
+            orders,
+            most,
+            states,
+            deleted="only" if deleted else False,
+            space=space,
+        )
+        if count:
+            total = await device.count(query)
+            out.result({"count": total}) if out.as_json else out.say(f"{total:,}")
+            return
+        records, following = await device.page(query, None if token == FIRST_PAGE else token)
         if out.as_json:
-            out.result([record_json(record) for record in records])
+            listed = [record_json(record) for record in records]
+            out.result(listed if token is None else {"records": listed, "next": following})
             return
         columns = _columns(schema, records)
+        narrowed = conditions or states or deleted or token
         out.table(
             ("id", *columns, "state"),
             [(r.id, *(r.values.get(name) for name in columns), r.sync_state) for r in records],
             none=f"No {record_type} matches."
-            if conditions
+            if narrowed
             else f"There is no {record_type} on this device yet.",
         )
-        if limit is None and len(records) == LS_LIMIT:
-            total = await device.count(record_type, where, space=space)
-            if total > LS_LIMIT:
-                out.note(f"{LS_LIMIT} of {total:,}; --limit N shows more, --json all.")
+        if following is not None:
+            total = await device.count(query)
+            out.note(
+                f"{len(records)} of {total:,}; --page {following} goes on, --limit N shows more, --json all."
+            )
 
     opening.run(target, work)
 
@@ -277,23 +326,6 @@ def _together(field: str, first: Any, second: Any, current: Any) -> Any:
         elif change is not first or not isinstance(change, list):
             raise UsageProblem(f"{field} is given twice", hint="give each field one value")
     return elements
-
-
-def parse_conditions(schema: RecordSchema, conditions: Iterable[str]) -> dict[str, Any]:
-    """`--where field=value` as the conditions of a query. For a set: the element that must be in it."""
-    where: dict[str, Any] = {}
-    for text in conditions:
-        path, value = schema.parse_assignment(text)
-        name = ".".join(path)
-        if isinstance(value, list) and schema.field_at(path).shape == "set":
-            value = value[0] if len(value) == 1 else value
-        if name in where or not (value is None or isinstance(value, bool | int | float | str | bytes)):
-            raise UsageProblem(
-                f"--where {name} takes one value, compared for equality",
-                hint=f"write it as --where {name}=VALUE, once",
-            )
-        where[name] = value
-    return where
 
 
 def record_json(record: Record) -> dict[str, Any]:
