@@ -138,19 +138,29 @@ class Prepared:
         return Sql(f"SELECT count(*) FROM {self._table} WHERE {where.text}", where.params)
 
     def select(
-        self, columns: str, space_no: int, *, limit: int | None, offset: int = 0, after: str | None = None
+        self,
+        columns: str,
+        space_no: int,
+        *,
+        limit: int | None,
+        offset: int = 0,
+        after: str | None = None,
+        nulls: bool = False,
     ) -> Sql:
-        """The columns, and then the values of the order's keys; from the end of a page on, or all."""
+        """The columns, and then the values of the order's keys; from the end of a page on, or all.
+
+        `nulls`: the second part of what comes after, see `parts`.
+        """
         where = self._where(space_no)
         if after is not None:
-            where = joined(" AND ", [where, self._after(after)])
+            where = joined(" AND ", [where, self._after(after, nulls=nulls)])
         first = columns.count(",") + 2
         by = []
         for at, order in enumerate(self.orders):
-            nulls = " NULLS LAST" if order.nulls_last else " NULLS FIRST"
+            placed = " NULLS LAST" if order.nulls_last else " NULLS FIRST"
             if order.nulls_last == order.descending:
-                nulls = ""  # SQLite's own way, for which it can use an index
-            by.append(f"{first + at} {'DESC' if order.descending else 'ASC'}{nulls}")
+                placed = ""  # SQLite's own way, for which it can use an index
+            by.append(f"{first + at} {'DESC' if order.descending else 'ASC'}{placed}")
         by.append("no" if not self.orders else f"id {'DESC' if self._backwards else 'ASC'}")
         keys = "".join(f", {key.text}" for key in self.keys)
         params = tuple(value for key in self.keys for value in key.params)
@@ -211,6 +221,15 @@ class Prepared:
         raw = self._mark() + msgspec.msgpack.encode(place)
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
+    def parts(self, after: str | None) -> tuple[bool, ...]:
+        """What `nulls` is for the selections that together give all that comes after a page.
+
+        Where records without a value come last, these are another selection than the ones before them.
+        """
+        if after is None or not self.orders or not self.orders[0].nulls_last:
+            return (False,)
+        return (False,) if self._place(after)[0] is None else (False, True)
+
     def _mark(self) -> bytes:
         """Tells tokens of one order from those of another."""
         said = [self.schema.type, [(path_of(o.field), o.descending, o.nulls_last) for o in self.orders]]
@@ -235,8 +254,8 @@ class Prepared:
             raise wrong
         return place
 
-    def _after(self, token: str) -> Sql:
-        """What comes after that place in the order."""
+    def _after(self, token: str, *, nulls: bool) -> Sql:
+        """What comes after that place in the order; `nulls`: see `parts`."""
         place = self._place(token)
         if not self.keys:
             return Sql("no > ?", (place[0],))
@@ -248,10 +267,14 @@ class Prepared:
         last = Sql(f"id {'<' if self._backwards else '>'} ?", (place[-1],))
         ways.append(joined(" AND ", [*equal, last]))
         found = joined(" OR ", ways)
-        if place[0] is None or self.orders[0].descending or self.orders[0].nulls_last:
+        first, key = self.orders[0], self.keys[0]
+        if place[0] is None:
             return found
-        # Said again in a way in which an index can be entered at the place.
-        return joined(" AND ", [Sql(f"{self.keys[0].text} >= ?", (*self.keys[0].params, place[0])), found])
+        # The values and what has none, apart: so an index can be entered at the place.
+        if nulls:
+            return Sql(f"{key.text} IS NULL", key.params) if first.nulls_last else Sql("0")
+        bound = Sql(f"{key.text} {'<=' if first.descending else '>='} ?", (*key.params, place[0]))
+        return joined(" AND ", [bound, found])
 
 
 def _beyond(key: Sql, order: Order, value: Any) -> Sql:

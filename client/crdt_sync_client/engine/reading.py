@@ -51,7 +51,12 @@ def page(replica: Replica, space: Space, query: Query, after: str | None) -> tup
     prepared = Prepared(space.schema(query.type), query)
     limit = prepared.limit
     one_more = None if limit is None else limit + 1
-    rows = replica.db.rows(*prepared.select(_COLUMNS, space.no, limit=one_more, after=after))
+    rows: list[Any] = []
+    for nulls in prepared.parts(after):
+        if one_more is None or len(rows) < one_more:
+            left = None if one_more is None else one_more - len(rows)
+            sql = prepared.select(_COLUMNS, space.no, limit=left, after=after, nulls=nulls)
+            rows += replica.db.rows(*sql)
     if limit is None or len(rows) <= limit or limit == 0:
         return _records(replica, space, prepared, rows[:limit]), None
     return _records(replica, space, prepared, rows[:limit]), prepared.token(rows[limit - 1])
