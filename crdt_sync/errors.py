@@ -3,6 +3,7 @@
     CrdtSyncError
     ├── LocalError                the caller asked for something that cannot be
     │   ├── SchemaError             a schema file is wrong (one problem per line)
+    │   ├── SchemaRefused           a schema that may not follow the one that a space carries
     │   ├── ValidationError         a value does not fit its field
     │   │   ├── TransitionError       a status may not follow the one before
     │   │   └── MergeFailed           a merge function that raised, or gave what does not fit
@@ -12,6 +13,7 @@
     │   ├── RecordTooLarge
     │   ├── UnsyncedWork            a logout that would lose work no relay has
     │   ├── TransactionError        a transaction that is over, too long or in two spaces
+    │   ├── RecordHasChildren       it cannot be deleted while there are records below it
     │   ├── ImportFileError         a file to import that cannot be read as asked
     │   └── InviteError             InviteGarbled, InviteExpired, InviteUsed, InviteWithdrawn
     ├── StoreError                the local database
@@ -23,6 +25,7 @@
     │   ├── MalformedEnvelope, BadSignature, DecryptionFailed, UnknownMember, UnknownEpoch
     │   ├── ChainBroken, Equivocation
     │   ├── BadUpdate               the CRDT update inside an envelope
+    │   ├── NotAllowed, TypeNotKnown  it is no update for this role, or not yet for this device
     │   └── BadMembership           an entry of the membership log
     └── ConnectionFailed          the relay cannot be reached or said no
         ├── RelayUnreachable
@@ -125,6 +128,16 @@ class RecordNotFound(LocalError):
     code = "not_found"
 
 
+class SchemaRefused(LocalError):
+    """A schema that may not follow the one that a space carries. `unsafe`: why its changes are, if so."""
+
+    code = "schema_refused"
+
+    def __init__(self, message: str, *, hint: str = "", unsafe: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.unsafe = tuple(unsafe)
+
+
 class RecordDeleted(LocalError):
     code = "deleted"
 
@@ -155,6 +168,16 @@ class UnsyncedWork(LocalError):
     def __init__(self, message: str, *, records: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.records = records
+
+
+class RecordHasChildren(LocalError):
+    """A record that cannot be deleted while others belong to it. `children`: their types and ids, if told."""
+
+    code = "has_children"
+
+    def __init__(self, message: str, *, hint: str = "", children: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.children = tuple(children)
 
 
 class ImportFileError(LocalError):
@@ -292,6 +315,18 @@ class Equivocation(RemoteError):
 
 class BadUpdate(RemoteError):
     code = "bad_update"
+
+
+class NotAllowed(RemoteError):
+    """An update by a device whose role may not write, or not delete, records of its type."""
+
+    code = "not_allowed"
+
+
+class TypeNotKnown(RemoteError):
+    """An update of a record type whose schema has not come yet: nobody can say who may write it."""
+
+    code = "type_unknown"
 
 
 class BadMembership(RemoteError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .engine.explaining import ExplainedField, ExplainedVersion, Explanation
     from .engine.filters import Filter, field
     from .engine.history import FieldChange, HistoryEntry
-    from .engine.model import Alternative, ConflictEntry, OutboxItem, Preference, Suggestion
+    from .engine.model import Alternative, ConflictEntry, OutboxItem, Preference, Quarantined, Suggestion
     from .engine.queries import Order, Query
     from .importing import ImportReport, ImportRow, read_csv
     from .live import LiveQuery, Page
@@ -56,6 +56,7 @@ _HOMES = {
     "OwnValue": "crdt_sync_client.choices",
     "Page": "crdt_sync_client.live",
     "Preference": "crdt_sync_client.engine.model",
+    "Quarantined": "crdt_sync_client.engine.model",
     "Query": "crdt_sync_client.engine.queries",
     "Record": "crdt_sync_client.records",
     "RemoveElement": "crdt_sync.records.changes",
@@ -99,6 +100,7 @@ __all__ = [
     "OwnValue",
     "Page",
     "Preference",
+    "Quarantined",
     "Query",
     "Record",
     "RemoveElement",

@@ -42,7 +42,7 @@ from .conflict_watching import ConflictHub
 from .create_method import Changes, CreateMethod
 from .database_thread import DatabaseThread
 from .engine import Engine, model
-from .engine.model import OutboxItem
+from .engine.model import OutboxItem, Quarantined
 from .importing import ImportReport, ImportRow, RowImport
 from .live import LiveHub
 from .locking import IdleTimer, read_setting, unused
@@ -54,6 +54,7 @@ from .status import Status, SyncReport
 from .store_opening import StorePath, create_store, open_store, secret_of
 from .sync_loop import SpaceSync
 from .transactions import Transaction
+from .upkeep import Upkeep
 from .watching import Change, WatchHub
 from .write_queue import WriteQueue
 
@@ -119,6 +120,7 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
             await asyncio.shield(self._leaving)
         await self.disconnect()
         await self._writes.drained()
+        await self._upkeep.stop()
         self._end_watches()
         await self._thread.close()
 
@@ -194,15 +196,23 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
 
         return await self._run(work)
 
-    async def add_schema(self, schema: RecordSchema, space: str | None = None) -> None:
-        """Carry a record type, or a newer version of one, in the space. Admins only."""
+    async def add_schema(
+        self, schema: RecordSchema, space: str | None = None, *, force: bool = False
+    ) -> bool:
+        """Carry a record type, or a newer version of one, in the space; whether that changed anything.
+
+        Admins only. Raises SchemaRefused for a version that is not newer, and for one with changes that are
+        unsafe (`crdt-sync schema diff` says which) unless `force`.
+        """
         engine = self._engine
 
         def work() -> model.WriteResult:
-            return engine.add_schema(engine.space(space).id, schema)
+            return engine.add_schema(engine.space(space).id, schema, force=force)
 
         result = await self._run(work)
+        self._publish(model.changes_of([result]))
         self._syncs[result.space].push_soon()
+        return result.changed
 
     # Records ----------------------------------------------------------------------------------------
 
@@ -282,6 +292,7 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
         for end in ends:
             if end is not None:
                 raise end
+        await self._upkeep.done()
         after = [sync.traffic() for sync in syncs]
         sent, received, bytes_sent, bytes_received = (
             sum(new[i] - old[i] for old, new in zip(before, after, strict=True)) for i in range(4)
@@ -305,6 +316,11 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
             name=self.name,
             spaces=tuple(space_status(*part, self._syncs.get(part[0].id), _now_ms()) for part in parts),
         )
+
+    async def quarantined(self, space: str | None = None) -> list[Quarantined]:
+        """Received updates that were put aside, oldest first: by whom and why. None of them is lost."""
+        engine = self._engine
+        return await self._run(lambda: engine.quarantined(engine.space(space).id))
 
     async def outbox(self) -> list[OutboxItem]:
         """Local work that no relay has acknowledged, oldest first."""
@@ -331,6 +347,8 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
         self._engine = engine
         self._syncs: dict[SpaceId, SpaceSync] = {}
         self._writes = WriteQueue(thread, lambda: self._syncs, self._publish)
+        self._upkeep = Upkeep(thread, self._publish)
+        self._upkeep.look()
         for space in spaces:
             self._add_sync(space.id)
 
@@ -376,6 +394,7 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods):
         self._syncs.pop(space, None)
 
     def _publish(self, changes: Sequence[model.RecordChange]) -> None:
+        self._upkeep.look()
         self._conflict_hub.publish(changes)
         self._live_hub.publish(changes)
         if not changes or not self._hub.has_watchers:

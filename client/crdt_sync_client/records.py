@@ -23,7 +23,8 @@ class Record:
 
     `values` holds the fields by name: rows as dicts by row key, sets as sorted lists. `conflicts` are the
     ids of its open conflicts, `provisional` the dotted paths whose value is shown until one is resolved.
-    `sync_state`: "conflict" while one is open, else "failed", "pending" or "synced".
+    `sync_state`: "conflict" while one is open, else "failed", "pending" or "synced". `orphaned`: it names a
+    parent that is deleted, or that this device does not have.
     """
 
     id: RecordId
@@ -34,6 +35,7 @@ class Record:
     conflicts: tuple[str, ...] = ()
     provisional: tuple[str, ...] = ()
     deleted: bool = False
+    orphaned: bool = False
 
     def __getitem__(self, field: str) -> Any:
         return self.values[field]
@@ -49,6 +51,7 @@ class Record:
             conflicts=record.conflicts,
             provisional=record.provisional,
             deleted=record.deleted,
+            orphaned=record.orphaned,
         )
 
     @classmethod
@@ -69,6 +72,7 @@ class Record:
                 "state": self.sync_state,
                 "conflicts": list(self.conflicts),
                 "provisional": list(self.provisional),
+                "orphaned": self.orphaned,
             },
         }
 
@@ -77,7 +81,8 @@ class Record:
 class WriteResult:
     """What one write did. `resolved` are the ids of conflicts that it settled by having seen all versions.
 
-    `changed` is False when everything already was as asked.
+    `changed` is False when everything already was as asked. `below` are the types and ids of records that
+    were deleted or restored together with this one, because they belong to it.
     """
 
     id: RecordId
@@ -85,10 +90,11 @@ class WriteResult:
     resolved: tuple[str, ...]
     state: RecordState
     changed: bool
+    below: tuple[tuple[str, RecordId], ...] = ()
 
     @classmethod
     def of(cls, result: model.WriteResult) -> WriteResult:
-        return cls(result.id, result.type, result.resolved, result.state, result.changed)
+        return cls(result.id, result.type, result.resolved, result.state, result.changed, result.below)
 
 
 def _copied(value: Any) -> Any:

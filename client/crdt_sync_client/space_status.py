@@ -32,4 +32,7 @@ def space_status(
         last_synced_at=now_ms if now == "idle" else synced_at,
         retry_in_s=sync.retry_in_s if sync is not None else None,
         problem=None if problem is None else problem.message,
+        quarantined=counts.quarantined,
+        remaking=counts.remaking,
+        unreadable=state.unreadable,
     )

@@ -12,6 +12,7 @@ States of a space, and of a device with several spaces the most telling one of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -38,6 +39,12 @@ class SpaceStatus:
     last_synced_at: int | None = None
     retry_in_s: float | None = None
     problem: str | None = None
+    quarantined: int = 0
+    """Updates that came and were put aside, see `Device.quarantined`."""
+    remaking: int = 0
+    """At most so many records are still shown by an earlier version of their schema."""
+    unreadable: Mapping[str, int] = field(default_factory=dict)
+    """Record types whose newest version needs a newer program, and that version."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `last_synced_at` in Unix milliseconds."""
@@ -55,6 +62,9 @@ class SpaceStatus:
             "last_synced_at": self.last_synced_at,
             "retry_in_s": self.retry_in_s,
             "problem": self.problem,
+            "quarantined": self.quarantined,
+            "remaking": self.remaking,
+            "unreadable": dict(self.unreadable),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from crdt_sync_client.engine import Engine
 from crdt_sync_client.store import tables
@@ -18,18 +19,24 @@ FORMAT_1 = {
     "outbox": "tied",
     "sealed": "until",
     "chains": "settled",
+    "records": "parent",
+    "quarantine": "type",
+    "types": None,
 }
 """What a store of format 1 lacks: whole tables (None), or a column."""
 
 
-def layout(db: Database) -> dict[str, set[tuple[str, str, int, str | None]]]:
-    """The columns of every table: name, type, whether NOT NULL, default."""
+def layout(db: Database) -> dict[str, set[tuple[Any, ...]]]:
+    """The columns of every table (name, type, whether NOT NULL, default), and the names of indexes."""
     names = [name for (name,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    return {name: {tuple(row[1:5]) for row in db.rows(f"PRAGMA table_info({name})")} for name in names}
+    found = {name: {tuple(row[1:5]) for row in db.rows(f"PRAGMA table_info({name})")} for name in names}
+    indexes = db.rows("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    return {**found, "indexes": set(indexes)}
 
 
 def to_format_1(db: Database) -> None:
     """Take away what has come since."""
+    db.execute("DROP INDEX records_by_parent")
     for table, column in FORMAT_1.items():
         db.execute(f"DROP TABLE {table}" if column is None else f"ALTER TABLE {table} DROP COLUMN {column}")
     db.execute("PRAGMA user_version = 1")

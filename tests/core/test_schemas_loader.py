@@ -389,7 +389,7 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_problem() -> None:
 def test_the_type_of_schemas_is_reserved_and_only_admins_write_it() -> None:
     schema = schema_type()
     assert schema.type == SCHEMA_TYPE == "_schema"
-    assert list(schema.fields) == ["source"]
+    assert list(schema.fields) == ["source", "writers", "deleters"]
     assert schema.required == ("source",)
     assert schema.write_roles == schema.delete.roles == {Role.ADMIN}
     assert schema.fields["source"].check(GOOD, "source") == GOOD

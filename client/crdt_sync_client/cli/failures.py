@@ -40,7 +40,7 @@ EXIT_CODES: Final = (
     (PERMISSION, "this device's role may not do that"),
     (PARTIAL, "an import left rows out; the others went in"),
     (CLOSED, "the conflict is resolved already"),
-    (UNSAFE, "a schema has a change that is unsafe beside the version before it"),
+    (UNSAFE, "a schema may not follow the version before it, or not safely"),
     (INTERRUPTED, "interrupted with Ctrl-C"),
 )
 
@@ -52,6 +52,7 @@ _BY_FAMILY: Final[tuple[tuple[type[errors.CrdtSyncError], int], ...]] = (
     (errors.UnknownType, NOT_FOUND),
     (errors.UnknownSpace, NOT_FOUND),
     (errors.PermissionDenied, PERMISSION),
+    (errors.SchemaRefused, UNSAFE),
     (errors.ConflictClosed, CLOSED),
     (errors.LocalError, INVALID),
     (errors.StoreError, STORE),
@@ -83,6 +84,10 @@ def report(error: BaseException, *, as_json: bool) -> int:
         body: dict[str, Any] = {"code": error.code, "message": message, "hint": hint}
         if isinstance(error, errors.ValidationError):
             body["field"] = error.field
+        if isinstance(error, errors.SchemaRefused):
+            body["unsafe"] = list(error.unsafe)
+        if isinstance(error, errors.RecordHasChildren):
+            body["children"] = [{"type": record_type, "id": id} for record_type, id in error.children]
         if isinstance(error, errors.SchemaError):
             body["problems"] = [
                 {"source": p.source, "line": p.line, "column": p.column, "message": p.message}

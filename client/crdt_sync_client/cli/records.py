@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from .output import Output, new_table, print_rich, show
 
 if TYPE_CHECKING:
     from crdt_sync.schemas.model import RecordSchema
-    from crdt_sync_client import Device, Record
+    from crdt_sync_client import Device, Record, WriteResult
     from crdt_sync_client.engine.queries import QueryState
 
 LS_COLUMNS: Final = 4
@@ -124,8 +125,9 @@ def command_set(
 def command_get(out: Output, target: Target, record_type: str, record_id: str, space: str | None) -> None:
     """Show one record.
 
-    With --json: its fields by name, its id and type, and under _sync its state, open conflicts and the fields
-    whose value is provisional until a conflict is resolved.
+    With --json: its fields by name, its id and type, and under _sync its state, open conflicts, the fields
+    whose value is provisional until a conflict is resolved, and whether it is orphaned: the record it belongs
+    to is deleted, or not on this device.
     """
     from . import opening
 
@@ -233,7 +235,7 @@ def command_ls(
         narrowed = conditions or states or deleted or token
         out.table(
             ("id", *columns, "state"),
-            [(r.id, *(r.values.get(name) for name in columns), r.sync_state) for r in records],
+            [(r.id, *(r.values.get(name) for name in columns), _state(r)) for r in records],
             none=f"No {record_type} matches."
             if narrowed
             else f"There is no {record_type} on this device yet.",
@@ -255,16 +257,18 @@ def command_ls(
 def command_rm(out: Output, target: Target, record_type: str, record_id: str, space: str | None) -> None:
     """Delete a record, for everyone in the space.
 
-    The schema says who may, and what happens when somebody else changed it at the same time.
+    The schema says who may, what happens when somebody else changed it at the same time, and whether the
+    records that belong to it go with it or are in the way.
     """
     from . import opening
 
     async def work(device: Device) -> None:
         written = await device.delete(record_type, record_id, space=space)
         if out.as_json:
-            out.result({"id": written.id, "deleted": True, "state": written.state})
+            below = [{"type": below, "id": id} for below, id in written.below]
+            out.result({"id": written.id, "deleted": True, "state": written.state, "below": below})
             return
-        out.say(f"{record_type} {written.id} is deleted.")
+        out.say(f"{record_type} {written.id} is deleted{_with_below(written)}.")
         out.note(f"{_NOT_SENT} crdt-sync restore brings it back.")
 
     opening.run(target, work)
@@ -278,21 +282,33 @@ def command_rm(out: Output, target: Target, record_type: str, record_id: str, sp
 @store_options
 @space_option
 def command_restore(out: Output, target: Target, record_type: str, record_id: str, space: str | None) -> None:
-    """Bring a deleted record back, with the fields it had."""
+    """Bring a deleted record back, and what was deleted with it."""
     from . import opening
 
     async def work(device: Device) -> None:
         written = await device.restore(record_type, record_id, space=space)
         if out.as_json:
-            out.result({"id": written.id, "deleted": False, "state": written.state})
+            below = [{"type": below, "id": id} for below, id in written.below]
+            out.result({"id": written.id, "deleted": False, "state": written.state, "below": below})
             return
         if not written.changed:
             out.say(f"{record_type} {written.id} was not deleted.")
             return
-        out.say(f"{record_type} {written.id} is back.")
+        out.say(f"{record_type} {written.id} is back{_with_below(written)}.")
         out.note(_NOT_SENT)
 
     opening.run(target, work)
+
+
+def _state(record: Record) -> str:
+    return f"{record.sync_state}, orphaned" if record.orphaned else record.sync_state
+
+
+def _with_below(written: WriteResult) -> str:
+    """` with 3 work_assignment and 1 time_record`, for what went or came back with a record."""
+    counts = Counter(record_type for record_type, _ in written.below)
+    told = " and ".join(f"{count} {record_type}" for record_type, count in sorted(counts.items()))
+    return f", with {told}" if told else ""
 
 
 def parse_assignments(
@@ -356,6 +372,10 @@ def _print_record(record: Record, schema: RecordSchema) -> None:
         table.add_row(Text(path), text)
     print_rich(Text(f"{record.type} {record.id}", style="bold"), Text(record.sync_state, style="dim"))
     print_rich(table)
+    if record.orphaned and schema.parent is not None:
+        parent = schema.parent
+        what = f"the {parent.type} named in {parent.field} is deleted, or not on this device"
+        print_rich(Text(f"orphaned: {what}", style="yellow"))
     for conflict in record.conflicts:
         print_rich(Text(f"in conflict: crdt-sync conflicts show {conflict[:8]}", style="yellow"))
 

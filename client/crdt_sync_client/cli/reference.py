@@ -36,8 +36,9 @@ are not.
   passphrase is never an argument.
 - Moments in JSON are ISO 8601 in UTC, byte values are base64 text.
 - A record is one object: its fields by name beside `id`, `type` and `_sync` (`state` is `synced`, `pending`,
-  `conflict` or `failed`; `conflicts` are ids, `provisional` the fields whose value waits for a decision).
-  Where a schema has a field called `type`, that field is shown, and `_sync.type` still is the record type.
+  `conflict` or `failed`; `conflicts` are ids, `provisional` the fields whose value waits for a decision,
+  `orphaned` says that the record it belongs to is deleted or not on this device). Where a schema has a field
+  called `type`, that field is shown, and `_sync.type` still is the record type.
 """
 
 

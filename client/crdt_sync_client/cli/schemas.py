@@ -1,4 +1,4 @@
-"""`crdt-sync schema`: check, list, show and compare record types."""
+"""`crdt-sync schema`: check, list, show, compare and add record types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import failures
-from .command import Group, Target, json_option, optional_store_options, space_option
+from .command import Group, Target, json_option, optional_store_options, space_option, store_options
 from .output import Output, new_table, print_rich, to_json
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group, name="schema")
 def command_schema() -> None:
-    """Check, list, show and compare record types."""
+    """Check, show, compare and add record types."""
 
 
 @command_schema.command(
@@ -127,6 +127,48 @@ def schema_diff(out: Output, old: str, new: str) -> int:
     else:
         _say_changes(out, changes)
     return failures.UNSAFE if verdict == "unsafe" else failures.OK
+
+
+@command_schema.command(
+    name="add",
+    examples=(
+        "crdt-sync schema add pump_check.yaml --store office.db",
+        "crdt-sync schema add work_order --store office.db --force",
+    ),
+)
+@click.argument("file", metavar="FILE_OR_TYPE")
+@store_options
+@space_option
+@click.option("--force", is_flag=True, help="Also with changes that are unsafe.")
+def schema_add(out: Output, target: Target, file: str, space: str | None, force: bool) -> None:
+    """Carry a record type in a space, or a newer version of one. Admins only.
+
+    Every device of the space gets it when it syncs; what was written under the version before stays, also
+    what has not been sent yet. A version that is not newer is refused, and without --force one with changes
+    that are unsafe: see crdt-sync schema diff.
+    """
+    from crdt_sync.schemas.compare import compare
+    from crdt_sync_client.shipped import find_schema
+
+    from . import opening
+
+    schema = find_schema(file)
+
+    async def work(device: Device) -> None:
+        known = {each.type: each for each in await device.schemas(space)}.get(schema.type)
+        changed = await device.add_schema(schema, space, force=force)
+        if out.as_json:
+            out.result({"type": schema.type, "version": schema.version, "changed": changed})
+            return
+        if not changed:
+            out.say(f"The space carries this version of {schema.type} already.")
+            return
+        if known is not None:
+            _say_changes(out, [change for change in compare(known, schema) if change.safety != "safe"])
+        out.say(f"The space carries {schema.type}, version {schema.version}.")
+        out.note("Saved on this device; crdt-sync sync sends it.")
+
+    opening.run(target, work)
 
 
 def _say_changes(out: Output, changes: list[SchemaChange]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from .command import Command, Group, Target, store_options
+from .command import Command, Group, Target, space_option, store_options
 from .output import Output, iso_time, local_time, printable, show
 from .progress import sync_progress
 
@@ -174,13 +174,65 @@ def command_status(out: Output, target: Target) -> None:
             out.note(f"{status.pending:,} {_plural('record', status.pending)} to send: crdt-sync sync")
         if status.conflicts:
             out.note(f"{status.conflicts} to decide: crdt-sync conflicts ls")
+        for space in status.spaces:
+            _note_types(out, space)
 
     opening.run(target, work)
 
 
+def _note_types(out: Output, space: SpaceStatus) -> None:
+    name = printable(space.name)
+    for record_type, version in sorted(space.unreadable.items()):
+        out.note(f"{name}: version {version} of {record_type} needs a newer crdt-sync; its records are kept")
+    if space.remaking:
+        out.note(f"{name}: up to {space.remaking:,} records still show what an earlier version made of them")
+    if space.quarantined:
+        out.note(f"{name}: {space.quarantined:,} received changes were put aside: crdt-sync queue aside")
+
+
 @click.group(cls=Group, name="queue")
 def command_queue() -> None:
-    """See what this device has not sent yet."""
+    """See what is not sent yet, and what was put aside."""
+
+
+@command_queue.command(
+    name="aside",
+    examples=("crdt-sync queue aside --store office.db", "crdt-sync queue aside --store office.db --json"),
+)
+@store_options
+@space_option
+def queue_aside(out: Output, target: Target, space: str | None) -> None:
+    """List received changes that were put aside, by whom they are and why.
+
+    They are kept. Those whose author's role may not write records of the type are merged once a version of
+    the type lets that role write.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        items = await device.quarantined(space)
+        if out.as_json:
+            out.result(
+                [
+                    {
+                        "device": item.device.hex(),
+                        "device_name": item.device_name,
+                        "type": item.type,
+                        "code": item.code,
+                        "reason": item.reason,
+                        "at": iso_time(item.at_ms),
+                    }
+                    for item in items
+                ]
+            )
+            return
+        out.table(
+            ("device", "when", "why"),
+            [(item.device_name, local_time(item.at_ms), item.reason) for item in items],
+            none="Nothing was put aside.",
+        )
+
+    opening.run(target, work)
 
 
 @command_queue.command(

@@ -54,7 +54,8 @@ decode_alternatives = msgspec.msgpack.Decoder(list[StoredAlternative]).decode
 
 _INSERT: Final = (
     "INSERT INTO conflicts (id, record, path, rule, kind, state, alternatives, winner, seen_at_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = kind,"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET rule = excluded.rule,"
+    " kind = excluded.kind, state = excluded.state, winner = excluded.winner,"
     " closed_at_ms = NULL, resolver = NULL, resolution = NULL, superseded_by = NULL"
 )
 _CLOSE: Final = (
@@ -92,9 +93,14 @@ class AuditRows:
         after: Sequence[Conflict],
         writes: DocWrites,
         now_ms: int,
+        *,
+        by_another_schema: bool,
     ) -> None:
-        """The difference between what stood in a record and what stands in it now."""
-        known = {standing.id for standing in before}
+        """The difference between what stood in a record and what stands in it now.
+
+        A schema that may be another than before may have another rule for what stood there already.
+        """
+        known = set() if by_another_schema else {standing.id for standing in before}
         for conflict in after:
             if conflict.id not in known:
                 self._open(conflict, record.no, now_ms)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import overload
 
+import msgspec
+
 from crdt_sync.errors import CrdtSyncError, RecordNotFound
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.roles import Role
@@ -23,15 +25,18 @@ from crdt_sync_client.engine import (
     joining,
     live_matching,
     preferences,
+    publishing,
     reading,
     sending,
     trail,
+    upkeep,
 )
 from crdt_sync_client.engine.explaining import Explanation
 from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.history import HistoryEntry
 from crdt_sync_client.engine.live_matching import LiveAnswer
 from crdt_sync_client.engine.local_writes import Draft, LocalWrites
+from crdt_sync_client.engine.materialising import Materialised
 from crdt_sync_client.engine.model import (
     ConflictEntry,
     ConflictFilter,
@@ -42,6 +47,7 @@ from crdt_sync_client.engine.model import (
     OutboxItem,
     Outcome,
     Preference,
+    Quarantined,
     Received,
     Record,
     RecordChange,
@@ -49,6 +55,7 @@ from crdt_sync_client.engine.model import (
     SpaceState,
     StatusCounts,
     Transaction,
+    Upkept,
     Welcomed,
     WriteResult,
     changes_of,
@@ -185,9 +192,12 @@ class Engine:
         found = self._replica.space(space)
         return {name: found.schemas[name] for name in found.types}
 
-    def add_schema(self, space: SpaceId, schema: RecordSchema) -> WriteResult:
-        """Carry a record type (or a new version of one) in the space. Admins only."""
-        return joining.add_schema(self._replica, self._replica.space(space), schema)
+    def add_schema(self, space: SpaceId, schema: RecordSchema, *, force: bool = False) -> WriteResult:
+        """Carry a record type, or a newer version of one, in the space. Admins only.
+
+        Raises SchemaRefused for a version that is not newer, and unless `force` for one with unsafe changes.
+        """
+        return publishing.add_schema(self._replica, self._replica.space(space), schema, force=force)
 
     # Records ----------------------------------------------------------------------------------------
 
@@ -337,6 +347,10 @@ class Engine:
         """Put failed work that can be sent again back in line; returns how many items."""
         return sending.retry_failed(self._replica, self._no(space))
 
+    def quarantined(self, space: SpaceId) -> list[Quarantined]:
+        """Updates that came and were not merged, oldest first; none of them is lost."""
+        return reading.quarantined(self._replica, self._replica.space(space))
+
     def status_counts(self, space: SpaceId | None = None) -> StatusCounts:
         return reading.status_counts(self._replica, self._no(space))
 
@@ -405,7 +419,28 @@ class Engine:
         found = self._replica.space(space)
         batch = ReceivedBatch(self._replica, found, caught_up=caught_up)
         with collector_paused(len(rows)), self._replica.transaction(durable=False):
-            return batch.run(rows, cursor)
+            received = batch.run(rows, cursor)
+            if not found.record_types.remaking or not received.schemas_changed:
+                return received
+            return _with_upkeep(received, upkeep.step(self._replica, found))
+
+    @property
+    def upkeep_due(self) -> bool:
+        """Whether `keep_up` has something to do."""
+        return any(space.record_types.remaking for space in self._replica.spaces.values())
+
+    def keep_up(self) -> Upkept | None:
+        """Do a bit of what changed record types ask for: some 25 ms of work, in one transaction.
+
+        Returns what became visible by it, None when there is nothing to do. Whoever owns the engine calls
+        it until then, whenever record types may have changed, and first when a store was opened.
+        """
+        for space in self._replica.spaces.values():
+            if space.record_types.remaking:
+                with self._replica.transaction(durable=False):
+                    done = upkeep.step(self._replica, space)
+                return Upkept(space.id, tuple(done.changes), tuple(done.opened), tuple(done.closed))
+        return None
 
     def session_over(self, space: SpaceId) -> bool:
         """Whether the session must be opened again before anything more can be sent."""
@@ -418,3 +453,12 @@ class Engine:
     def changes_of(self, outcomes: Iterable[Outcome]) -> list[RecordChange]:
         """The changes to publish after a `write`."""
         return changes_of(outcomes)
+
+
+def _with_upkeep(received: Received, more: Materialised) -> Received:
+    return msgspec.structs.replace(
+        received,
+        changes=(*received.changes, *more.changes),
+        conflicts_opened=(*received.conflicts_opened, *more.opened),
+        conflicts_closed=(*received.conflicts_closed, *more.closed),
+    )

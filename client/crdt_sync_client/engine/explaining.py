@@ -13,6 +13,7 @@ from crdt_sync.records.explaining import FieldExplanation, Part
 from crdt_sync.records.writes import DocWrites, Path
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine.presenting import Orphans
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -55,7 +56,7 @@ class ExplainedField:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A record explained. `parent` is the (type, id) it belongs to, `orphaned`: that one is deleted here."""
+    """A record explained. `parent` is the (type, id) it belongs to, `orphaned`: that is not there."""
 
     space: SpaceId
     type: str
@@ -85,7 +86,7 @@ def explain(
         deleted=found.deleted,
         fields=tuple(_named(replica, space, each) for each in found.fields),
         parent=parent,
-        orphaned=parent is not None and _is_deleted(replica, space, *parent),
+        orphaned=parent is not None and Orphans(replica, space).lacks(schema, parent[1]),
     )
 
 
@@ -94,12 +95,6 @@ def _parent(schema: RecordSchema, writes: DocWrites) -> tuple[str, str] | None:
         return None
     id = explaining.value_at(schema, writes, schema.parent.field)
     return (schema.parent.type, id) if isinstance(id, str) and id else None
-
-
-def _is_deleted(replica: Replica, space: Space, record_type: str, id: str) -> bool:
-    opaque = space.keys.opaque_id(record_type, RecordId(id))
-    sql = "SELECT deleted FROM records WHERE space = ? AND opaque = ?"
-    return bool(replica.db.value(sql, (space.no, opaque)))
 
 
 def _named(replica: Replica, space: Space, explained: FieldExplanation) -> ExplainedField:

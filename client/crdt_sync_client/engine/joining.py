@@ -11,18 +11,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from crdt_sync.crypto.space_keys import SpaceKeys
-from crdt_sync.errors import CrdtSyncError, PermissionDenied, UnknownSpace
-from crdt_sync.ids import SpaceId, keyed_record_id
+from crdt_sync.errors import PermissionDenied, UnknownSpace
+from crdt_sync.ids import SpaceId
 from crdt_sync.membership.authoring import make_genesis, make_invite, make_join
 from crdt_sync.membership.entries import Join, parse_entry
 from crdt_sync.membership.invites import InviteLink, open_invite
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
-from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync.schemas.loader import without_comments
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine.local_writes import LocalWrites
-from crdt_sync_client.engine.model import CreateOp, JoinStart, MemberInfo, SpaceState, WriteResult
+from crdt_sync_client.engine import publishing
+from crdt_sync_client.engine.model import JoinStart, MemberInfo, SpaceState
 from crdt_sync_client.engine.receiving import take_entry
 from crdt_sync_client.engine.space import Space, Stage
 
@@ -45,19 +43,8 @@ def begin_space(
     )
     _store(replica, id, name, relay_url, "creating", keys, genesis, [genesis])
     for schema in schemas:
-        add_schema(replica, replica.space(id), schema)
+        publishing.add_schema(replica, replica.space(id), schema)
     return id, genesis
-
-
-def add_schema(replica: Replica, space: Space, schema: RecordSchema) -> WriteResult:
-    """Carry a record type in the space. Raises PermissionDenied."""
-    values = {"source": without_comments(schema.text)}
-    op = CreateOp(SCHEMA_TYPE, values, keyed_record_id(space.id, SCHEMA_TYPE, schema.type), space.id)
-    result = LocalWrites(replica).run([op])[0]
-    if isinstance(result, CrdtSyncError):
-        raise result
-    assert isinstance(result, WriteResult)
-    return result
 
 
 def _store(
@@ -109,7 +96,16 @@ def abandon(replica: Replica, space: Space) -> None:
                 f"DELETE FROM {table} WHERE record IN (SELECT no FROM records WHERE space = ?)",
                 (space.no,),
             )
-        for table in ("membership", "records", "outbox", "sealed", "chains", "quarantine", "waiting"):
+        for table in (
+            "membership",
+            "records",
+            "outbox",
+            "sealed",
+            "chains",
+            "quarantine",
+            "waiting",
+            "types",
+        ):
             db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))
         db.execute("DELETE FROM spaces WHERE no = ?", (space.no,))
     replica.reload()
@@ -204,6 +200,7 @@ def state_of(replica: Replica, space: Space) -> SpaceState:
         role=space.role_of(replica.device_id),
         cursor=space.cursor,
         types=space.types,
+        unreadable=dict(space.record_types.unreadable),
         pending_entry=space.pending_entry,
     )
 

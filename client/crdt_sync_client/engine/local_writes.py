@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.errors import (
     ConflictClosed,
@@ -44,6 +44,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import deciding, preferences, trail
+from crdt_sync_client.engine.family import Family
 from crdt_sync_client.engine.materialising import Materialiser, sync_state
 from crdt_sync_client.engine.model import (
     ConflictEntry,
@@ -63,6 +64,7 @@ from crdt_sync_client.engine.model import (
 )
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.space import Space
+from crdt_sync_client.engine.write_plans import Done, Plan, Seen
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -82,69 +84,21 @@ INSERT_OUTBOX: Final = (
 )
 
 
-class _Plan(NamedTuple):
-    """What one operation is going to do. `deleted`: what it makes of the record, where it does."""
-
-    record: OpenRecord
-    schema: RecordSchema
-    edit: Edit
-    deleted: bool | None = None
-    remember: tuple[tuple[str, str], ...] = ()
-    """(field, side) of preferences to remember for the record's type."""
-
-
-class _Done(NamedTuple):
-    """What one operation did, before the record is viewed."""
-
-    record: OpenRecord
-    resolved: tuple[str, ...]
-    changed: bool
-
-
-class _Seen:
-    """What the operations so far have made of records that the store does not show yet."""
-
-    __slots__ = ("added_bytes", "deleted", "planned", "settled", "stale", "touched")
-
-    def __init__(self) -> None:
-        self.touched: dict[tuple[int, OpaqueId], OpenRecord] = {}
-        self.stale: set[int] = set()
-        """Numbers of records edited: `json` and `standing` are from before it."""
-        self.deleted: dict[int, bool] = {}
-        self.settled: set[str] = set()
-        self.planned: dict[int, DocWrites] = {}
-        """Of records whose document is not edited yet, the visible writes that it is going to have."""
-        self.added_bytes: dict[int, int] = {}
-
-    def copy(self) -> _Seen:
-        other = _Seen()
-        for name in self.__slots__:
-            setattr(other, name, getattr(self, name).copy())
-        return other
-
-    def note(self, plan: _Plan, resolved: Iterable[str]) -> None:
-        record = plan.record
-        self.touched[record.space.no, record.opaque] = record
-        self.stale.add(record.no)
-        self.settled.update(resolved)
-        if plan.deleted is not None:
-            self.deleted[record.no] = plan.deleted
-
-
 class LocalWrites:
     """One call of `Engine.write`. Use once."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._seen = _Seen()
+        self._seen = Seen()
         self._outbox: list[tuple[Any, ...]] = []
         self._tick: Tick = replica.tick
         self._now_ms = replica.now_ms()
+        self._family = Family(replica, self._seen_now, find=self._find)
 
     def run(self, ops: Sequence[Operation | Transaction]) -> list[Outcome]:
         """Do all of `ops`; results and errors in their order."""
         replica = self._replica
-        done: list[_Done | list[_Done] | CrdtSyncError] = []
+        done: list[Done | list[Done] | CrdtSyncError] = []
         with replica.transaction(durable=True):
             for op in ops:
                 try:
@@ -162,13 +116,14 @@ class LocalWrites:
     def _save(self) -> list[RecordChange]:
         replica = self._replica
         materialiser = Materialiser(replica, "local")
-        edited = [record for record in self._seen.touched.values() if record.no in self._seen.stale]
-        for record in edited:
-            materialiser.take(record)
+        edited = self._seen.edited()
         schemas = [record for record in edited if record.type == SCHEMA_TYPE]
-        for space in {record.space.id: record.space for record in schemas}.values():
-            materialiser.take_schemas(space, (record for record in schemas if record.space is space))
-            materialiser.view_waiting(space)
+        for record in schemas:
+            materialiser.take(record)
+            materialiser.take_schemas(record.space, [record])
+        for record in edited:
+            if record.type != SCHEMA_TYPE:
+                materialiser.take(record)
         changes = materialiser.save().changes
         replica.db.many(INSERT_OUTBOX, self._outbox)
         replica.save_clock()
@@ -177,7 +132,7 @@ class LocalWrites:
         return changes
 
     def _results(
-        self, done: list[_Done | list[_Done] | CrdtSyncError], changes: Iterable[RecordChange]
+        self, done: list[Done | list[Done] | CrdtSyncError], changes: Iterable[RecordChange]
     ) -> list[Outcome]:
         """Each result with its record's state now, and each change on the last result of its record."""
         pending = {(change.space, change.type, change.id): change for change in changes}
@@ -191,18 +146,18 @@ class LocalWrites:
             else:
                 results.append(self._result(each, pending))
         results.reverse()
-        return results
+        return _with_further(results, pending.values())
 
-    def _result(self, done: _Done, pending: dict[tuple[SpaceId, str, RecordId], RecordChange]) -> WriteResult:
-        record, resolved, changed = done
+    def _result(self, done: Done, pending: dict[tuple[SpaceId, str, RecordId], RecordChange]) -> WriteResult:
+        record, resolved, changed, below = done
         space = record.space.id
         state = sync_state(self._replica, record.no, record.standing)
         change = pending.pop((space, record.type, record.id), None)
-        return WriteResult(record.id, record.type, space, resolved, state, changed, change)
+        return WriteResult(record.id, record.type, space, resolved, state, changed, change, below)
 
     # Several operations together --------------------------------------------------------------------
 
-    def _do_together(self, ops: Sequence[Operation]) -> list[_Done]:
+    def _do_together(self, ops: Sequence[Operation]) -> list[Done]:
         """All of them or, when one fails, none. Nothing is edited before all are planned."""
         before, self._seen = self._seen, self._seen.copy()
         try:
@@ -212,20 +167,24 @@ class LocalWrites:
         tied = self._replica.tick()
         return [self._apply(plan, tied) for plan in plans]
 
-    def _plan_together(self, ops: Sequence[Operation]) -> list[_Plan]:
+    def _plan_together(self, ops: Sequence[Operation]) -> list[Plan]:
         """Each upon those before it. Raises the error of the first that cannot be done."""
         if not ops:
             raise TransactionError("a transaction without operations")
-        plans: list[_Plan] = []
+        plans: list[Plan] = []
+        size = 0
         for op in ops:
             plan = self._plan(op)
             plans.append(plan)
-            check_transaction(len(plans), plans[0].record.space, plan.record.space)
+            size += 1 + len(plan.below)
+            check_transaction(size, plans[0].record.space, plan.record.space)
             self._foresee(plan)
         return plans
 
-    def _foresee(self, plan: _Plan) -> tuple[str, ...]:
+    def _foresee(self, plan: Plan) -> tuple[str, ...]:
         """Take the plan as done, for those that follow; the conflicts that it resolves."""
+        for below in plan.below:
+            self._foresee(below)
         seen, record, edit = self._seen, plan.record, plan.edit
         resolved = self._resolved(record, edit.resolves)
         if not edit:
@@ -244,7 +203,13 @@ class LocalWrites:
 
     # One operation ----------------------------------------------------------------------------------
 
-    def _plan(self, op: Operation) -> _Plan:
+    def _plan(self, op: Operation) -> Plan:
+        plan = self._plan_alone(op)
+        if plan.deleted is None or isinstance(op, CreateOp):
+            return plan
+        return plan._replace(below=self._family.below(plan, self._tick))
+
+    def _plan_alone(self, op: Operation) -> Plan:
         match op:
             case CreateOp():
                 return self._create(op)
@@ -259,18 +224,18 @@ class LocalWrites:
                     **self._as(role),
                     typing_since=self._replica.opened,
                 )
-                return _Plan(record, schema, edit)
+                return Plan(record, schema, edit)
             case DeleteOp():
                 space, schema, role = self._ground(op.space, op.type)
                 record = self._existing(space, op.type, op.id)
                 self._refuse_deleted(record)
                 edit = plan_delete(schema, self._writes(record), **self._as(role))
-                return _Plan(record, schema, edit, deleted=True)
+                return Plan(record, schema, edit, deleted=True)
             case RestoreOp():
                 space, schema, role = self._ground(op.space, op.type)
                 record = self._existing(space, op.type, op.id)
                 edit = plan_restore(schema, self._writes(record), **self._as(role))
-                return _Plan(record, schema, edit, deleted=False)
+                return Plan(record, schema, edit, deleted=False)
             case ResolveOp():
                 return self._resolve(op)
             case ResolveRecordOp():
@@ -278,7 +243,7 @@ class LocalWrites:
             case RestoreVersionOp():
                 return self._restore_version(op)
 
-    def _create(self, op: CreateOp) -> _Plan:
+    def _create(self, op: CreateOp) -> Plan:
         space, schema, role = self._ground(op.space, op.type)
         id = op.id if op.id is not None else new_record_id(self._replica.entropy)
         if not is_record_id(id):
@@ -290,14 +255,14 @@ class LocalWrites:
             edit = plan_edit(
                 schema, self._writes(record), op.values, **self._as(role), typing_since=self._replica.opened
             )
-            return _Plan(record, schema, edit)
+            return Plan(record, schema, edit)
         writes = {} if record is None else self._writes(record)
         edit = plan_create(schema, writes, op.values, **self._as(role))
         if record is None:
             record = self._replica.records.new(space, op.type, id, opaque, self._replica.author, None)
-        return _Plan(record, schema, edit, deleted=False)
+        return Plan(record, schema, edit, deleted=False)
 
-    def _resolve(self, *ops: ResolveOp) -> _Plan:
+    def _resolve(self, *ops: ResolveOp) -> Plan:
         """Decide conflicts of one record, all in one edit."""
         decisions = [deciding.decided(self._replica, op) for op in ops]
         deciding.of_one_record(decisions)
@@ -315,9 +280,9 @@ class LocalWrites:
             for decision in decisions
             if decision.remember is not None
         )
-        return _Plan(record, schema, edit, self._deleted_by(record, edit), remember)
+        return Plan(record, schema, edit, self._deleted_by(record, edit), remember)
 
-    def _restore_version(self, op: RestoreVersionOp) -> _Plan:
+    def _restore_version(self, op: RestoreVersionOp) -> Plan:
         """While the conflict stands, this resolves it; else it is a write like any other."""
         entry = trail.entry(self._replica, op.conflict)
         chosen = deciding.alternative_of(entry, op.alternative)
@@ -327,16 +292,19 @@ class LocalWrites:
             return self._resolve(ResolveOp(entry.id, alternative=op.alternative))
         writes = self._writes(record)
         if entry.path == DELETED_PATH and chosen.deletes:
-            return _Plan(record, schema, plan_delete(schema, writes, **self._as(role)), deleted=True)
+            return Plan(record, schema, plan_delete(schema, writes, **self._as(role)), deleted=True)
         if entry.path == DELETED_PATH and self._is_deleted(record):
-            return _Plan(record, schema, plan_restore(schema, writes, **self._as(role)), deleted=False)
+            return Plan(record, schema, plan_restore(schema, writes, **self._as(role)), deleted=False)
         self._refuse_deleted(record)
         changes = deciding.written_again(schema, chosen.path, chosen.value)
-        return _Plan(
+        return Plan(
             record,
             schema,
             plan_edit(schema, writes, changes, **self._as(role), typing_since=self._replica.opened),
         )
+
+    def _seen_now(self) -> Seen:
+        return self._seen
 
     def _standing(self, record: OpenRecord) -> set[str]:
         return {conflict.id for conflict in record.standing.conflicts} - self._seen.settled
@@ -353,12 +321,24 @@ class LocalWrites:
             return None
         return any(write.path == DELETED_PATH for write in edit.add)
 
-    def _apply(self, plan: _Plan, tied: int | None) -> _Done:
-        """Edit the document and queue what that gives. Nothing before this has changed anything.
+    def _apply(self, plan: Plan, tied: int | None) -> Done:
+        """Edit the document, and those of records below. Nothing before this has changed anything.
 
         `tied`: the number of the transaction that it is a part of.
         """
-        record, schema, edit, _, remember = plan
+        if not plan.below:
+            return self._edit(plan, tied)
+        if tied is None:
+            tied = self._replica.tick()
+        done = self._edit(plan, tied)
+        for below in plan.below:
+            self._edit(below, tied)
+        named = tuple((below.record.type, below.record.id) for below in plan.below)
+        return done._replace(changed=True, below=named)
+
+    def _edit(self, plan: Plan, tied: int | None) -> Done:
+        """Edit one document and queue what that gives."""
+        record, schema, edit, _, remember, _ = plan
         space, replica = record.space, self._replica
         resolved = self._resolved(record, edit.resolves)
         changed = bool(edit)
@@ -375,7 +355,7 @@ class LocalWrites:
             self._seen.touched.setdefault((space.no, record.opaque), record)
         for field, side in remember:
             preferences.remember(replica, record.type, field, side)
-        return _Done(record, resolved, changed)
+        return Done(record, resolved, changed)
 
     # What operations need ---------------------------------------------------------------------------
 
@@ -405,12 +385,7 @@ class LocalWrites:
         return touched or self._replica.records.find(space, opaque, self._replica.author)
 
     def _writes(self, record: OpenRecord) -> DocWrites:
-        """The record's visible writes, those included that are only planned."""
-        if self._seen.planned:
-            planned = self._seen.planned.get(record.no)
-            if planned is not None:
-                return planned
-        return record.doc.writes()
+        return self._seen.writes(record)
 
     def _existing(self, space: Space, record_type: str, id: RecordId) -> OpenRecord:
         record = self._find(space, space.keys.opaque_id(record_type, id))
@@ -460,11 +435,27 @@ class Draft(LocalWrites):
             op = replace(op, id=new_record_id(self._replica.entropy))
         plan = self._plan(op)
         record, space = plan.record, plan.record.space
-        check_transaction(self._count + 1, self._space or space, space)
-        resolved, changed = self._foresee(plan), bool(plan.edit)
-        self._count, self._space = self._count + 1, space
+        check_transaction(self._count + 1 + len(plan.below), self._space or space, space)
+        resolved, changed = self._foresee(plan), bool(plan.edit or plan.below)
+        self._count, self._space = self._count + 1 + len(plan.below), space
         state = "pending" if changed else sync_state(self._replica, record.no, record.standing)
-        return op, WriteResult(record.id, record.type, space.id, resolved, state, changed)
+        below = tuple((each.record.type, each.record.id) for each in plan.below)
+        return op, WriteResult(record.id, record.type, space.id, resolved, state, changed, below=below)
+
+
+def _with_further(outcomes: list[Outcome], further: Iterable[RecordChange]) -> list[Outcome]:
+    """Changes of records that no operation named go with the last operation that was done."""
+    rest = tuple(further)
+    for at in reversed(range(len(outcomes)) if rest else ()):
+        outcome = outcomes[at]
+        if isinstance(outcome, WriteResult):
+            outcomes[at] = replace(outcome, further=rest)
+            break
+        if isinstance(outcome, TransactionResult):
+            *others, last = outcome.results
+            outcomes[at] = TransactionResult((*others, replace(last, further=rest)))
+            break
+    return outcomes
 
 
 def check_transaction(size: int, first: Space, space: Space) -> None:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from crdt_sync.ids import OpaqueId, RecordId
 from crdt_sync.records.view import RecordView, view
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.audit import AuditRows
 from crdt_sync_client.engine.history import HistoryRows
-from crdt_sync_client.engine.model import Origin, Record, RecordChange, SyncState
+from crdt_sync_client.engine.model import Origin, RecordChange
 from crdt_sync_client.engine.open_records import (
     NOTHING_STANDING,
     OpenRecord,
@@ -28,6 +27,8 @@ from crdt_sync_client.engine.open_records import (
     encode_heads,
     encode_standing,
 )
+from crdt_sync_client.engine.presenting import parent_of, snapshot_of, tell_of_orphans
+from crdt_sync_client.engine.presenting import sync_state as sync_state
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ _to_json = msgspec.json.Encoder().encode
 _raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _INSERT_RECORD: Final = (
-    "INSERT INTO records (no, space, opaque, type, id, json, deleted, standing)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO records (no, space, opaque, type, id, json, deleted, standing, parent)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _UPDATE_RECORD: Final = "UPDATE records SET json = ?, standing = ? WHERE no = ?"
 _UPDATE_DELETED: Final = "UPDATE records SET deleted = ? WHERE no = ?"
-"""Apart, because it is in an index: naming it would write a page of that with every change of a record."""
+_UPDATE_PARENT: Final = "UPDATE records SET parent = ? WHERE no = ?"
+"""Apart, because they are in an index: naming them would write a page of that with every change."""
 _INSERT_DOCUMENT: Final = "INSERT INTO documents (record, state, heads) VALUES (?, ?, ?)"
 _UPDATE_DOCUMENT: Final = "UPDATE documents SET state = ?, heads = ? WHERE record = ?"
 
@@ -56,6 +58,13 @@ class Materialised:
     closed: list[str] = field(default_factory=list)
     schemas_changed: list[str] = field(default_factory=list)
 
+    def add(self, other: Materialised) -> None:
+        """This, and then the other."""
+        self.changes += other.changes
+        self.opened += other.opened
+        self.closed += other.closed
+        self.schemas_changed += other.schemas_changed
+
 
 class Materialiser:
     """Collects the rows of one transaction. Use once: `take` records, then `save`."""
@@ -67,6 +76,9 @@ class Materialiser:
         self._records: list[tuple[Any, ...]] = []
         self._record_updates: list[tuple[Any, ...]] = []
         self._deleted_updates: list[tuple[Any, ...]] = []
+        self._parent_updates: list[tuple[Any, ...]] = []
+        self._came_or_went: list[OpenRecord] = []
+        """Records that others may belong to, and that were not there before or are not there now."""
         self._documents: list[tuple[Any, ...]] = []
         self._document_updates: list[tuple[Any, ...]] = []
         self._audit = AuditRows(replica)
@@ -98,30 +110,27 @@ class Materialiser:
                     record.json,
                     record.deleted,
                     standing,
+                    record.parent,
                 )
             )
 
     def take_schemas(self, space: Space, records: Iterable[OpenRecord]) -> None:
-        """Use the schemas that these (taken) `_schema` records hold, and view what waited for them."""
+        """Use the schemas that these (taken) `_schema` records hold. `upkeep` then sees to their records."""
         for record in records:
-            text = _source_of(record)
-            changed = None if text is None else space.take_schema(record.id, text)
-            if changed is not None:
-                self.result.schemas_changed.append(changed)
+            values = values_of_schema(record)
+            changed = None if values is None else space.record_types.take(record.id, values)
+            if changed is None:
+                continue
+            space.record_types.note(self._replica.db, changed)
+            if changed.schema:
+                self.result.schemas_changed.append(changed.type)
 
-    def view_waiting(self, space: Space) -> None:
-        """View stored records of types whose schema changed in this transaction. After all `take`s."""
-        for record_type in self.result.schemas_changed:
-            rows = self._replica.db.rows(
-                "SELECT no, opaque FROM records WHERE space = ? AND type = ?", (space.no, record_type)
-            )
-            for no, opaque in rows:
-                if no in self._seen:  # and not yet saved: the store has its past
-                    continue
-                record = self._replica.records.find(space, OpaqueId(opaque), self._replica.author)
-                if record is not None and self._look(record):
-                    standing = encode_standing(record.standing)
-                    self._record_updates.append((record.json, standing, record.no))
+    def remake(self, record: OpenRecord) -> None:
+        """View a stored record again, whose schema changed."""
+        if record.no not in self._seen and self._look(record, remade=True):
+            self._seen.add(record.no)
+            standing = encode_standing(record.standing)
+            self._record_updates.append((record.json, standing, record.no))
 
     def save(self) -> Materialised:
         """Write everything: one prepared statement per table."""
@@ -130,6 +139,7 @@ class Materialiser:
             (_INSERT_RECORD, self._records),
             (_UPDATE_RECORD, self._record_updates),
             (_UPDATE_DELETED, self._deleted_updates),
+            (_UPDATE_PARENT, self._parent_updates),
             (_INSERT_DOCUMENT, self._documents),
             (_UPDATE_DOCUMENT, self._document_updates),
         ):
@@ -139,10 +149,14 @@ class Materialiser:
             indexes.settle(self._replica)
         self._audit.save()
         self._history.save()
+        tell_of_orphans(self._replica, self.result.changes, self._came_or_went, self._origin)
         return self.result
 
-    def _look(self, record: OpenRecord) -> bool:
-        """View the record; whether anything that apps read is different now."""
+    def _look(self, record: OpenRecord, *, remade: bool = False) -> bool:
+        """View the record; whether anything that apps read is different now.
+
+        `remade`: because of its schema, and not because anything was written.
+        """
         schema = record.space.schemas.get(record.type)
         if schema is None:
             return False
@@ -153,20 +167,18 @@ class Materialiser:
         record.seen, record.schema = seen, schema
         json = _to_json(seen.values).decode() if seen.exists or seen.deleted else None
         standing = _standing(seen)
+        self._note_parent(record, parent_of(schema, seen.values))
         before = record.standing
         if json == record.json and seen.deleted == record.deleted and standing == before:
             return False
         opened: tuple[str, ...] = ()
         closed: tuple[str, ...] = ()
         if before.conflicts or seen.conflicts:
-            current = schema.current(writes)
-            self._audit.note(record, before.conflicts, seen.conflicts, current, self._now_ms)
-            now_standing = {conflict.id for conflict in standing.conflicts}
-            was_standing = {conflict.id for conflict in before.conflicts}
-            opened = tuple(sorted(now_standing - was_standing))
-            closed = tuple(sorted(was_standing - now_standing))
-            self.result.opened += opened
-            self.result.closed += closed
+            current, anew = schema.current(writes), past is None
+            self._audit.note(
+                record, before.conflicts, seen.conflicts, current, self._now_ms, by_another_schema=anew
+            )
+            opened, closed = self._note_conflicts(before, standing)
         if record.json is None:
             fields = () if json is None else tuple(seen.values)
         elif past is not None and touched is not None and json is not None:
@@ -174,7 +186,7 @@ class Materialiser:
             fields = _touched_fields(past.values, seen.values, names)
         else:
             fields = _changed_fields(record.json, json)
-        if schema.history:
+        if schema.history and not remade:
             self._history.note(
                 record,
                 json,
@@ -186,6 +198,9 @@ class Materialiser:
                 closed=closed,
                 now_ms=self._now_ms,
             )
+        was_there, is_there = _is_there(record.json, record.deleted), _is_there(json, seen.deleted)
+        if was_there != is_there and record.space.record_types.children_of(record.type):
+            self._came_or_went.append(record)
         if seen.deleted != record.deleted:
             self._deleted_updates.append((seen.deleted, record.no))
         record.json, record.deleted, record.standing = json, seen.deleted, standing
@@ -203,6 +218,28 @@ class Materialiser:
         )
         return True
 
+    def _note_parent(self, record: OpenRecord, parent: str | None) -> None:
+        if parent != record.parent:
+            record.parent = parent
+            if record.stored:
+                self._parent_updates.append((parent, record.no))
+
+    def _note_conflicts(
+        self, before: StandingState, now: StandingState
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The conflicts that stand now and did not, and those that did and do not."""
+        now_standing = {conflict.id for conflict in now.conflicts}
+        was_standing = {conflict.id for conflict in before.conflicts}
+        opened = tuple(sorted(now_standing - was_standing))
+        closed = tuple(sorted(was_standing - now_standing))
+        self.result.opened += opened
+        self.result.closed += closed
+        return opened, closed
+
+
+def _is_there(json: str | None, deleted: bool) -> bool:
+    return json is not None and not deleted
+
 
 def _standing(seen: RecordView) -> StandingState:
     if not seen.conflicts and not seen.provisional:
@@ -213,11 +250,12 @@ def _standing(seen: RecordView) -> StandingState:
     )
 
 
-def _source_of(record: OpenRecord) -> str | None:
+def values_of_schema(record: OpenRecord) -> dict[str, Any] | None:
+    """What a `_schema` record says; None for any other, and for one that is deleted."""
     if record.type != SCHEMA_TYPE or record.json is None or record.deleted:
         return None
-    source = msgspec.json.decode(record.json).get("source")
-    return source if isinstance(source, str) else None
+    values: dict[str, Any] = msgspec.json.decode(record.json)
+    return values
 
 
 def _changed_fields(before: str | None, after: str | None) -> tuple[str, ...]:
@@ -242,42 +280,3 @@ def _touched_fields(
     if len(changed) < 2:
         return tuple(changed)
     return tuple(name for name in {**before, **after} if name in changed)
-
-
-def sync_state(replica: Replica, no: int, standing: StandingState) -> SyncState:
-    """The most telling of a record's states."""
-    if any(conflict.kind == "open" for conflict in standing.conflicts):
-        return "conflict"
-    if no in replica.failed:
-        return "failed"
-    return "pending" if no in replica.unsent else "synced"
-
-
-def snapshot_of(replica: Replica, record: OpenRecord, values: dict[str, Any]) -> Record:
-    """The record as it is now. `values` is shared with the engine's next view: not to be changed."""
-    return make_record(
-        replica, record.space, record.type, record.id, record.no, values, record.deleted, record.standing
-    )
-
-
-def make_record(
-    replica: Replica,
-    space: Space,
-    record_type: str,
-    id: RecordId,
-    no: int,
-    values: dict[str, Any],
-    deleted: bool,
-    standing: StandingState,
-) -> Record:
-    """A record from its parts."""
-    return Record(
-        id=id,
-        type=record_type,
-        space=space.id,
-        values=values,
-        sync_state=sync_state(replica, no, standing),
-        conflicts=tuple([c.id for c in standing.conflicts if c.kind == "open"]),
-        provisional=tuple([".".join(path) for path in standing.provisional]),
-        deleted=deleted,
-    )

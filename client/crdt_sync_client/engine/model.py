@@ -134,6 +134,7 @@ class Record(msgspec.Struct, frozen=True):
 
     `conflicts` are the ids of its open conflicts, `provisional` the dotted paths whose value is shown until
     one is resolved. `sync_state`: "conflict" while one is open, else "failed", "pending" or "synced".
+    `orphaned`: it names a parent that is deleted, or that this device does not have.
     """
 
     id: RecordId
@@ -144,6 +145,7 @@ class Record(msgspec.Struct, frozen=True):
     conflicts: tuple[str, ...] = ()
     provisional: tuple[str, ...] = ()
     deleted: bool = False
+    orphaned: bool = False
 
 
 class RecordChange(msgspec.Struct, frozen=True):
@@ -167,6 +169,9 @@ class RecordChange(msgspec.Struct, frozen=True):
 class WriteResult:
     """What one operation did. `resolved` are the ids of conflicts that this write settled.
 
+    `below` are the types and ids of the records that were deleted or restored together with this one, as
+    belonging to it. `further` are the changes of other records that came with it.
+
     Several operations of one call on one record make one change: the last of them carries it, the
     others have None, so publishing every `change` that is not None tells each change once.
     """
@@ -178,6 +183,8 @@ class WriteResult:
     state: SyncState = "pending"
     changed: bool = True
     change: RecordChange | None = None
+    below: tuple[tuple[str, RecordId], ...] = ()
+    further: tuple[RecordChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +208,13 @@ Outcome = WriteResult | TransactionResult | CrdtSyncError
 
 def changes_of(outcomes: Iterable[Outcome]) -> list[RecordChange]:
     """The changes to tell apps of, each once."""
-    changes = []
+    changes: list[RecordChange] = []
     for outcome in outcomes:
         if isinstance(outcome, CrdtSyncError):
             continue
         results = outcome.results if isinstance(outcome, TransactionResult) else (outcome,)
-        changes += [result.change for result in results if result.change is not None]
+        for result in results:
+            changes += result.further if result.change is None else (result.change, *result.further)
     return changes
 
 
@@ -344,6 +352,8 @@ class SpaceState:
     role: Role | None
     cursor: int
     types: tuple[str, ...]
+    unreadable: Mapping[str, int] = field(default_factory=dict)
+    """Types whose newest version this program cannot read, and that version."""
     pending_entry: bytes | None = field(default=None, repr=False)
 
 
@@ -412,6 +422,22 @@ class QuarantinedEnvelope:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An update that is kept and was not merged: by whom, why, and when it came here (Unix ms).
+
+    `code` is that of the error, `type` the record type where that is what is in the way.
+    """
+
+    space: SpaceId
+    device: DeviceId
+    device_name: str
+    code: str
+    reason: str
+    at_ms: int
+    type: str | None = None
+
+
 class Received(msgspec.Struct, frozen=True):
     """What one received batch did, all of it in one transaction with its cursor.
 
@@ -431,6 +457,15 @@ class Received(msgspec.Struct, frozen=True):
     reconnect: bool = False
 
 
+class Upkept(msgspec.Struct, frozen=True):
+    """What became visible in a space because a record type changed, see `Engine.keep_up`."""
+
+    space: SpaceId
+    changes: tuple[RecordChange, ...] = ()
+    conflicts_opened: tuple[str, ...] = ()
+    conflicts_closed: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
     """Local work the relay has not acknowledged. `sending` is sealed, `pending` is not yet."""
@@ -448,10 +483,14 @@ class OutboxItem:
 
 @dataclass(frozen=True, slots=True)
 class StatusCounts:
-    """`pending`, `failed`: records with such work. `conflicts`: open ones. `quarantined`: envelopes."""
+    """`pending`, `failed`: records with such work. `conflicts`: open ones. `quarantined`: envelopes.
+
+    `remaking`: at most so many records still show what an earlier version of their schema made of them.
+    """
 
     pending: int
     failed: int
     conflicts: int
     quarantined: int
     records: int
+    remaking: int = 0

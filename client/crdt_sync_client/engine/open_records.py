@@ -78,6 +78,8 @@ def decode_heads(raw: bytes) -> Heads:
 class OpenRecord:
     """One record in memory. `json` is None until it is materialised, `stored` once it has its rows.
 
+    `parent` is the id of the record that it names as its parent.
+
     `heads` names the newest envelope of each author that is merged and that the relay has: the cover
     vector of a snapshot made now. `group_ends` names per author the last sequence number of the newest group
     that the document holds a part of.
@@ -92,6 +94,7 @@ class OpenRecord:
         "json",
         "no",
         "opaque",
+        "parent",
         "schema",
         "seen",
         "space",
@@ -111,6 +114,7 @@ class OpenRecord:
         self.group_ends: dict[Author, int] = {}
         self.json: str | None = None
         self.deleted = False
+        self.parent: str | None = None
         self.standing = NOTHING_STANDING
         self.stored = False
         self.seen: RecordView | None = None
@@ -135,17 +139,18 @@ class OpenRecords:
             self._open.move_to_end(key)
             return record
         row = self._db.execute(
-            "SELECT no, type, id, json, deleted, standing, state, heads, group_ends"
+            "SELECT no, type, id, json, deleted, standing, parent, state, heads, group_ends"
             " FROM records JOIN documents ON record = no WHERE space = ? AND opaque = ?",
             key,
         ).fetchone()
         if row is None:
             return None
-        no, record_type, id, json, deleted, standing, state, heads, ends = row
+        no, record_type, id, json, deleted, standing, parent, state, heads, ends = row
         record = OpenRecord(space, record_type, RecordId(id), opaque, no)
         record.json = json
         record.deleted = bool(deleted)
         record.standing = decode_standing(standing)
+        record.parent = parent
         record.heads = decode_heads(heads)
         record.group_ends = decode_ends(ends)
         record.doc = RecordDocument(state, author=author)

@@ -73,8 +73,8 @@ class Query:
     `where` is a condition (see `field`) or a mapping of fields to the values they equal; `order` fields,
     "-field" for descending, "field nulls last"; ties go by id. Without an order, records come in the order
     in which they came to this device. `state`: only records that have unsent work ("pending"), work that
-    failed, an open conflict, none of these ("synced"), or a parent that was deleted ("orphaned"); of several,
-    any. `deleted`: also deleted ones, or "only" those. `fields`: only these in the records' values.
+    failed, an open conflict, none of these ("synced"), or a parent that is not there ("orphaned"); of
+    several, any. `deleted`: also deleted ones, or "only" those. `fields`: only these in the records' values.
     """
 
     type: str
@@ -206,10 +206,10 @@ class Prepared:
         parent = self.schema.parent
         if parent is None:
             raise ValidationError("state", f"a {self.schema.type} has no parent, so it cannot be orphaned")
-        key = key_of_field(self.schema, (parent.field,))
         return Sql(
-            f"{key.text} IN (SELECT p.id FROM records p WHERE p.space = ? AND p.type = ? AND p.deleted = 1)",
-            (*key.params, space_no, parent.type),
+            "deleted = 0 AND parent IS NOT NULL AND parent NOT IN (SELECT p.id FROM records p"
+            " WHERE p.space = ? AND p.type = ? AND p.deleted = 0 AND p.json IS NOT NULL)",
+            (space_no, parent.type),
         )
 
     # Pages ------------------------------------------------------------------------------------------

@@ -6,43 +6,37 @@ only parts have arrived, are not shown.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from crdt_sync.ids import RecordId, SpaceId
-from crdt_sync.schemas.model import FieldSpec, RecordSchema
-from crdt_sync_client.engine.materialising import make_record
-from crdt_sync_client.engine.model import OutboxItem, Record, StatusCounts
-from crdt_sync_client.engine.open_records import decode_standing
+from crdt_sync.errors import TypeNotKnown
+from crdt_sync.ids import DeviceId, RecordId, SpaceId
+from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine.model import OutboxItem, Quarantined, Record, StatusCounts
+from crdt_sync_client.engine.presenting import COLUMNS, Orphans, record_of_row
 from crdt_sync_client.engine.queries import Prepared, Query
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-_COLUMNS: Final = "no, id, json, deleted, standing"
-
 
 def get(replica: Replica, space: Space, record_type: str, id: str, *, deleted: bool) -> Record | None:
     """One record by id, or None."""
     schema = space.schema(record_type)
     row = replica.db.execute(
-        f"SELECT {_COLUMNS} FROM records WHERE space = ? AND opaque = ? AND json IS NOT NULL",
+        f"SELECT {COLUMNS} FROM records WHERE space = ? AND opaque = ? AND json IS NOT NULL",
         (space.no, space.keys.opaque_id(record_type, id)),
     ).fetchone()
     if row is None or (row[3] and not deleted):
         return None
-    return _record(replica, space, schema, row)
+    return record_of_row(replica, space, schema, row, _orphans(replica, space, schema))
 
 
 def find(replica: Replica, space: Space, query: Query, *, offset: int = 0) -> list[Record]:
     """The records in the order asked for, else in the order they came to this device."""
     prepared = Prepared(space.schema(query.type), query)
-    sql = prepared.select(_COLUMNS, space.no, limit=query.limit, offset=offset)
+    sql = prepared.select(COLUMNS, space.no, limit=query.limit, offset=offset)
     return _records(replica, space, prepared, replica.db.execute(*sql))
 
 
@@ -55,7 +49,7 @@ def page(replica: Replica, space: Space, query: Query, after: str | None) -> tup
     for nulls in prepared.parts(after):
         if one_more is None or len(rows) < one_more:
             left = None if one_more is None else one_more - len(rows)
-            sql = prepared.select(_COLUMNS, space.no, limit=left, after=after, nulls=nulls)
+            sql = prepared.select(COLUMNS, space.no, limit=left, after=after, nulls=nulls)
             rows += replica.db.rows(*sql)
     if limit is None or len(rows) <= limit or limit == 0:
         return _records(replica, space, prepared, rows[:limit]), None
@@ -68,35 +62,13 @@ def count(replica: Replica, space: Space, query: Query) -> int:
 
 
 def _records(replica: Replica, space: Space, prepared: Prepared, rows: Iterable[Any]) -> list[Record]:
-    return [_record(replica, space, prepared.schema, row, prepared.fields) for row in rows]
+    schema = prepared.schema
+    orphans = _orphans(replica, space, schema)
+    return [record_of_row(replica, space, schema, row, orphans, prepared.fields) for row in rows]
 
 
-def _record(
-    replica: Replica, space: Space, schema: RecordSchema, row: Any, fields: Collection[str] | None = None
-) -> Record:
-    no, id, json, deleted, standing = row[:5]
-    values = _decode(json)
-    if fields is not None:
-        values = {name: value for name, value in values.items() if name in fields}
-    for name, spec in schema.fields.items():
-        if spec.is_bytes or spec.row is not None:
-            _restore_bytes(values, name, spec)
-    return make_record(
-        replica, space, schema.type, RecordId(id), no, values, bool(deleted), decode_standing(standing)
-    )
-
-
-def _restore_bytes(values: dict[str, Any], name: str, spec: FieldSpec) -> None:
-    """JSON has no bytes: they stand in it as base64 text, and become bytes again by their schema."""
-    value = values.get(name)
-    if spec.is_bytes and isinstance(value, str):
-        values[name] = base64.b64decode(value)
-    elif spec.row is not None and isinstance(value, dict):
-        subfields = [(sub, subspec) for sub, subspec in spec.row.items() if subspec.is_bytes or subspec.row]
-        for row in value.values() if subfields else ():
-            if isinstance(row, dict):
-                for sub, subspec in subfields:
-                    _restore_bytes(row, sub, subspec)
+def _orphans(replica: Replica, space: Space, schema: RecordSchema) -> Orphans | None:
+    return None if schema.parent is None else Orphans(replica, space)
 
 
 def outbox(replica: Replica, space_no: int | None) -> list[OutboxItem]:
@@ -144,7 +116,8 @@ def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
         (space_no,),
     )
     quarantined = replica.db.value(
-        "SELECT count(*) FROM quarantine WHERE ?1 IS NULL OR space = ?1", (space_no,)
+        "SELECT count(*) FROM quarantine WHERE code != ?2 AND (?1 IS NULL OR space = ?1)",
+        (space_no, TypeNotKnown.code),
     )
     records = replica.db.value(
         "SELECT count(*) FROM records WHERE json IS NOT NULL AND deleted = 0 AND type NOT LIKE '\\_%'"
@@ -152,5 +125,29 @@ def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
         (space_no,),
     )
     return StatusCounts(
-        pending=pending, failed=failed, conflicts=conflicts, quarantined=quarantined, records=records
+        pending=pending,
+        failed=failed,
+        conflicts=conflicts,
+        quarantined=quarantined,
+        records=records,
+        remaking=sum(
+            progress.until - progress.after
+            for space in replica.spaces.values()
+            if space_no in (None, space.no)
+            for progress in space.record_types.remaking.values()
+        ),
     )
+
+
+def quarantined(replica: Replica, space: Space) -> list[Quarantined]:
+    """What was put aside and kept, oldest first; not what only waits for its record type."""
+    rows = replica.db.rows(
+        "SELECT device, code, reason, at_ms, type FROM quarantine WHERE space = ? AND code != ? ORDER BY no",
+        (space.no, TypeNotKnown.code),
+    )
+    return [
+        Quarantined(
+            space.id, DeviceId(device), space.device_name(DeviceId(device)), code, reason, at_ms, kind
+        )
+        for device, code, reason, at_ms, kind in rows
+    ]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -37,7 +37,9 @@ from crdt_sync.errors import (
     Equivocation,
     InviteError,
     MalformedEnvelope,
+    NotAllowed,
     RemoteError,
+    TypeNotKnown,
 )
 from crdt_sync.hlc import Hlc
 from crdt_sync.ids import Author, OpaqueId, RecordId
@@ -47,7 +49,7 @@ from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync_client.engine import older_copy, sending
+from crdt_sync_client.engine import admission, older_copy, sending
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.gathering import Gathering
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
@@ -63,8 +65,8 @@ if TYPE_CHECKING:
 _LARGE_BATCH: Final = 100
 _QUARANTINE: Final = (
     "INSERT OR IGNORE INTO quarantine"
-    " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms, type)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -237,9 +239,12 @@ class ReceivedBatch:
             self._follow_clock(opened.checked.latest)
         return opened
 
-    def _put_aside(self, arrival: Arrival, error: CrdtSyncError) -> None:
+    def _put_aside(self, arrival: Arrival, error: CrdtSyncError, record_type: str | None = None) -> None:
+        """`record_type` where it is the rights to that which are in the way."""
         header = arrival.envelope.header
-        self._quarantined.append(QuarantinedEnvelope(arrival.seq, header.device, error.code, error.message))
+        if not isinstance(error, TypeNotKnown):  # in which nothing is wrong
+            put = QuarantinedEnvelope(arrival.seq, header.device, error.code, error.message)
+            self._quarantined.append(put)
         self._replica.db.execute(
             _QUARANTINE,
             (
@@ -254,6 +259,7 @@ class ReceivedBatch:
                 error.message,
                 arrival.envelope.raw,
                 self._now_ms,
+                record_type,
             ),
         )
         if header.sequence:
@@ -277,7 +283,7 @@ class ReceivedBatch:
                     merged.append(record)
             if schemas:
                 materialiser.take_schemas(space, merged)
-        materialiser.view_waiting(space)
+                self._sift(incoming)
         result = materialiser.save()
         if self._group_ends:
             replica.db.many(
@@ -287,6 +293,26 @@ class ReceivedBatch:
         for record in merged[-256:]:
             replica.records.keep(record)
         return result
+
+    def merge_again(self, opened: Iterable[Opened]) -> Materialised:
+        """Merge what was put aside, and may be merged by now."""
+        incoming: dict[OpaqueId, _Incoming] = {}
+        for each in opened:
+            _bring(incoming, each)
+        result = self._merge(incoming)
+        result.add(self._rescues.save())
+        return result
+
+    def _sift(self, incoming: dict[OpaqueId, _Incoming]) -> None:
+        """Put aside what its author had no right to write, or nobody can say yet whether he had."""
+        arrived = [opened for coming in incoming.values() for opened in coming.opened]
+        refused = admission.sift(self._space.record_types, arrived)
+        if not refused:
+            return
+        for opened, error in refused:
+            self._put_aside(opened.arrival, error, opened.payload.record_type)
+        for coming in incoming.values():
+            coming.opened = admission.without(coming.opened, refused)
 
     def _merge_record(self, opaque: OpaqueId, coming: _Incoming) -> tuple[OpenRecord, bytes | None] | None:
         """Merge all that came for a record at once; None when nothing of it is new."""
@@ -374,8 +400,12 @@ class ReceivedBatch:
 
         try:
             checked = check_snapshot(payload.update, role_of)
+            admission.check_held(space.record_types, payload.record_type, checked)
         except BadUpdate as error:
             self._put_aside(arrival, error)
+            return None
+        except NotAllowed as error:
+            self._put_aside(arrival, error, payload.record_type)
             return None
         self._follow_clock(checked.latest)
         for author, sequence in cover.unmerged - aside:
@@ -393,7 +423,7 @@ class ReceivedBatch:
         reason = "named as not merged by a snapshot; not received"
         values = (
             self._space.no, 0, opaque, author.device, author.incarnation, sequence, stand_in.digest(),
-            "unmerged", reason, b"", self._now_ms,
+            "unmerged", reason, b"", self._now_ms, None,
         )  # fmt: skip
         self._replica.db.execute(_QUARANTINE, values)
 

@@ -14,7 +14,6 @@ from crdt_sync.crypto.device_keys import DeviceKeys
 from crdt_sync.errors import UnknownSpace
 from crdt_sync.hlc import Hlc, HybridClock
 from crdt_sync.ids import Author, Entropy, Incarnation, SpaceId, new_incarnation
-from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.model import StatusCounts
 from crdt_sync_client.engine.open_records import OpenRecords
@@ -71,6 +70,16 @@ class Replica:
         if not indexes.settled(self):  # a program of another version made them
             with db.transaction(durable=False):
                 indexes.settle(self)
+        self._read_schemas_anew()
+
+    def _read_schemas_anew(self) -> None:
+        """Records that an earlier program showed by another version of their schema are made anew."""
+        for space in self.spaces.values():
+            changes = space.record_types.read_anew
+            if changes:
+                with self.db.transaction(durable=False):
+                    for change in changes:
+                        space.record_types.note(self.db, change)
 
     @staticmethod
     def initialise(db: Database, *, name: str, entropy: Entropy) -> None:
@@ -125,13 +134,6 @@ class Replica:
         for row in db.rows(f"SELECT {_SPACE_COLUMNS} FROM spaces ORDER BY no"):
             space = Space.load(db, row, self.device_id)
             space.session = sessions.get(space.id, space.session)
-            for id, text in db.rows(
-                "SELECT id, json_extract(json, '$.source') FROM records"
-                " WHERE space = ? AND type = ? AND deleted = 0",
-                (space.no, SCHEMA_TYPE),
-            ):
-                if text is not None:
-                    space.take_schema(id, text)
             self.spaces[space.id] = space
         self.unsent = Counter()
         self.failed = Counter()

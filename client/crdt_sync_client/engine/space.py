@@ -7,34 +7,23 @@ and read again from them when a transaction fails.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from crdt_sync.crypto.chain import ChainHead, frontier_hash
 from crdt_sync.crypto.space_keys import SpaceKeys
-from crdt_sync.errors import CrdtSyncError, SchemaError, UnknownType
-from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RelayId, SpaceId, keyed_record_id
+from crdt_sync.errors import CrdtSyncError, UnknownType
+from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
 from crdt_sync.membership.authoring import open_names
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
-from crdt_sync.schemas.builtin import SCHEMA_TYPE, schema_type
-from crdt_sync.schemas.loader import load_schema
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine.record_types import RecordTypes
 from crdt_sync_client.engine.waiting import BEHIND, FIRST, Waiting
 
 if TYPE_CHECKING:
     from crdt_sync_client.store.connection import Database
 
 Stage = Literal["creating", "joining", "active"]
-
-_SCHEMAS_KEPT: Final = 64
-"""Compiling a schema of 30 fields takes 1.3 ms and gives the same immutable object every time."""
-
-
-@lru_cache(maxsize=_SCHEMAS_KEPT)
-def _compiled(text: str) -> RecordSchema:
-    """The schema of that text. Raises SchemaError."""
-    return load_schema(text, source="schema")
 
 
 class SessionMemory:
@@ -89,7 +78,7 @@ class Space:
         self.chains: dict[Author, ChainHead] = {}
         self.acked: dict[Author, int] = {}
         self.unmerged: dict[OpaqueId, set[tuple[Author, int]]] = {}
-        self.schemas: dict[str, RecordSchema] = {SCHEMA_TYPE: schema_type()}
+        self.record_types = RecordTypes(id, no)
         self.waiting = Waiting()
         """What has arrived and shows only together with something that has not."""
         self.catching_up = FIRST
@@ -104,7 +93,7 @@ class Space:
 
     @classmethod
     def load(cls, db: Database, row: tuple[object, ...], device_id: DeviceId) -> Space:
-        """The space of a row of `spaces`, with all that belongs to it but the record types."""
+        """The space of a row of `spaces`, with all that belongs to it."""
         no, id, name, relay_url, stage, keys, pending, cursor, relay_seen, catching_up = row
         space = cls(
             no=cast(int, no),
@@ -143,6 +132,7 @@ class Space:
             (no,),
         ):
             space.held.setdefault(OpaqueId(opaque), {})[Author(device_id, Incarnation(incarnation))] = arrived
+        space.record_types.load(db)
         return space
 
     # Members ----------------------------------------------------------------------------------------
@@ -186,36 +176,30 @@ class Space:
 
     # Record types -----------------------------------------------------------------------------------
 
-    def schema(self, record_type: str) -> RecordSchema:
-        """The type's schema. Raises UnknownType naming the types there are."""
-        found = self.schemas.get(record_type)
-        if found is None:
-            names = ", ".join(self.types) or "none yet"
-            raise UnknownType(
-                f"space {self.name} has no record type {record_type!r}",
-                hint=f"its types are: {names}; sync, or ask an admin to add it",
-            )
-        return found
+    @property
+    def schemas(self) -> dict[str, RecordSchema]:
+        """By type, `_schema` among them."""
+        return self.record_types.schemas
 
     @property
     def types(self) -> tuple[str, ...]:
         """The types apps use, without the one that carries schemas."""
-        return tuple(sorted(name for name in self.schemas if name != SCHEMA_TYPE))
+        return self.record_types.names
 
-    def take_schema(self, record_id: str, text: str) -> str | None:
-        """Use what a `_schema` record holds; the name of the type when it is new or changed, else None.
-
-        A text that this version cannot read, or that stands under another type's id, is left aside: the
-        schema in use stays in use.
-        """
-        try:
-            schema = _compiled(text)
-        except SchemaError:
-            return None
-        if keyed_record_id(self.id, SCHEMA_TYPE, schema.type) != record_id:
-            return None
-        known = self.schemas.get(schema.type)
-        if known is not None and known.text == text:
-            return None
-        self.schemas[schema.type] = schema
-        return schema.type
+    def schema(self, record_type: str) -> RecordSchema:
+        """The type's schema. Raises UnknownType naming the types there are."""
+        found = self.schemas.get(record_type)
+        if found is not None:
+            return found
+        unreadable = self.record_types.unreadable.get(record_type)
+        if unreadable is not None:
+            raise UnknownType(
+                f"record type {record_type!r} of space {self.name} needs a newer program:"
+                f" this one cannot read version {unreadable} of its schema",
+                hint="update crdt-sync on this device; its records are kept until then",
+            )
+        names = ", ".join(self.types) or "none yet"
+        raise UnknownType(
+            f"space {self.name} has no record type {record_type!r}",
+            hint=f"its types are: {names}; sync, or ask an admin to add it",
+        )

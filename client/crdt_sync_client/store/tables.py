@@ -7,7 +7,8 @@ opaque ids, device ids) are looked up once per batch.
     meta         one value per name: identity, incarnation, clock, whether the last close was clean
     spaces       one row per space: keys, cursor, relay
     membership   the space's log, as received
-    records      what apps read: materialised JSON (NULL until the type's schema is there), standing conflicts
+    records      what apps read: materialised JSON (NULL until the type's schema is there), standing
+                 conflicts; `parent` is the id of the record that it names as its parent
     documents    the CRDT document of a record, and its heads: the newest merged envelope of each author;
                  `group_ends` names per author the end of the newest group it holds a part of
     outbox       local updates not sealed yet, in the order they were made; `tied` is equal for those of
@@ -17,7 +18,10 @@ opaque ids, device ids) are looked up once per batch.
     held         records with unsent work of an author that another life of this store continued
     conflicts    the audit trail
     chains       the newest envelope seen of every author, and the newest sealed of our own
-    quarantine   authentic envelopes that could not be merged
+    quarantine   authentic envelopes that could not be merged; `type` of those that wait for their type's
+                 schema, or for the right to write
+    types        the schema in use of each record type; records numbered from `after` to `until` still show
+                 what an earlier one made of them; rows of `quarantine` from `judging` on are judged anew
     waiting      envelopes of which a part that shows together with them has not come yet
     preferences  which side people keep in conflicts about a field, remembered on this device
     history      what each transaction changed in a record, for types whose schema keeps a history
@@ -49,7 +53,7 @@ CREATE TABLE membership (
 ) WITHOUT ROWID;
 CREATE TABLE records (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, opaque BLOB NOT NULL, type TEXT NOT NULL, id TEXT NOT NULL,
-  json TEXT, deleted INTEGER NOT NULL DEFAULT 0, standing BLOB, UNIQUE (space, opaque)
+  json TEXT, deleted INTEGER NOT NULL DEFAULT 0, standing BLOB, parent TEXT, UNIQUE (space, opaque)
 );
 CREATE INDEX records_by_type ON records (space, type, deleted);
 CREATE TABLE documents (
@@ -92,6 +96,12 @@ CREATE TABLE quarantine (
 """
 
 _NEW_IN_2: Final = """
+ALTER TABLE quarantine ADD COLUMN type TEXT;
+CREATE TABLE types (
+  space INTEGER NOT NULL, type TEXT NOT NULL, source TEXT, after INTEGER NOT NULL DEFAULT 0,
+  until INTEGER NOT NULL DEFAULT 0, judging INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (space, type)
+) WITHOUT ROWID;
+CREATE INDEX records_by_parent ON records (space, parent) WHERE parent IS NOT NULL;
 CREATE TABLE waiting (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, seq INTEGER NOT NULL, opaque BLOB NOT NULL,
   device BLOB NOT NULL, incarnation INTEGER NOT NULL, sequence INTEGER NOT NULL, hash BLOB NOT NULL,
@@ -110,6 +120,7 @@ CREATE TABLE history (
 
 _UPGRADES: Final[Mapping[int, str]] = {
     2: """
+ALTER TABLE records ADD COLUMN parent TEXT;
 ALTER TABLE spaces ADD COLUMN catching_up INTEGER NOT NULL DEFAULT 2;
 ALTER TABLE documents ADD COLUMN group_ends BLOB;
 ALTER TABLE outbox ADD COLUMN tied INTEGER;
