@@ -60,7 +60,7 @@ def _version(old: RecordSchema, new: RecordSchema, *, changed: bool) -> Iterator
     if old.type != new.type:
         return
     if new.version < old.version:
-        why = f"it goes from {old.version} back to {new.version}: devices keep the higher version they know"
+        why = f"it goes from {old.version} back to {new.version}: no space carries it after the higher one"
         yield SchemaChange("version", "", "unsafe", why)
     elif new.version == old.version and changed:
         why = f"both are version {old.version}, so devices cannot tell which is newer: raise x-version"
@@ -76,8 +76,8 @@ def _record_type(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]
         yield SchemaChange("type", "", "unsafe", why)
     gone, come = _roles(old.write_roles - new.write_roles), _roles(new.write_roles - old.write_roles)
     if gone:
-        why = f"{gone} may not write any more: what they wrote apart before they knew is set aside on arrival"
-        yield SchemaChange("write", "", "unsafe", why)
+        why = f"{gone} may not write any more once they have this version; what they wrote before is taken"
+        yield SchemaChange("write", "", "note", why)
     if come:
         why = f"{come} may write now: devices with the old version set that aside until they have this one"
         yield SchemaChange("write", "", "note", why)
@@ -91,11 +91,12 @@ def _record_type(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]
         )
     gone = _roles(old.delete.roles - new.delete.roles)
     if gone and old.delete.roles - new.delete.roles != old.write_roles - new.write_roles:
-        why = f"{gone} may not delete any more: devices with the old version still let them"
+        why = f"{gone} may not delete any more once they have this version"
         yield SchemaChange("delete", "", "note", why)
     come = _roles(new.delete.roles - old.delete.roles)
     if come and new.delete.roles - old.delete.roles != new.write_roles - old.write_roles:
-        yield SchemaChange("delete", "", "safe", f"{come} may delete now")
+        why = f"{come} may delete now: devices with the old version set that aside until they have this one"
+        yield SchemaChange("delete", "", "note", why)
     yield from _parent(old, new)
     if old.history != new.history:
         why = f"devices kept {old.history} entries of each record's history and keep {new.history}"

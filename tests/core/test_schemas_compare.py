@@ -154,18 +154,18 @@ def test_fields_in_rows() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "kind", "safety", "why"),
     [
-        ("", "x-write: {roles: [office]}", "write", "unsafe",
-         "field, supervisor and admin may not write any more: "
-         "what they wrote apart before they knew is set aside on arrival"),
+        ("", "x-write: {roles: [office]}", "write", "note",
+         "field, supervisor and admin may not write any more once they have this version; what they wrote "
+         "before is taken"),
         ("x-write: {roles: [office]}", "x-write: {roles: [office, admin]}", "write", "note",
          "admin may write now: devices with the old version set that aside until they have this one"),
         ("", "x-delete: manual", "delete", "note",
          "the delete rule was edit_wins and is manual: records deleted against an edit may be there on some "
          "devices and not on others until all have this version"),
         ("", "x-delete: {roles: [admin]}", "delete", "note",
-         "field, office and supervisor may not delete any more: devices with the old version still let them"),
-        ("x-delete: {roles: [admin]}", "x-delete: {roles: [office, admin]}", "delete", "safe",
-         "office may delete now"),
+         "field, office and supervisor may not delete any more once they have this version"),
+        ("x-delete: {roles: [admin]}", "x-delete: {roles: [office, admin]}", "delete", "note",
+         "office may delete now: devices with the old version set that aside until they have this one"),
         ("", "x-parent: {type: site, field: keep}", "parent", "note",
          "records belong to a site now; those that name none in keep belong to nothing"),
         ("x-parent: {type: site, field: keep}", "", "parent", "note",
@@ -187,7 +187,7 @@ def test_a_change_needs_a_higher_version() -> None:
         "both are version 1, so devices cannot tell which is newer: raise x-version",
     )  # fmt: skip
     (change,) = compare(load(A, version=3), load(A, version=2))
-    assert change.why == "it goes from 3 back to 2: devices keep the higher version they know"
+    assert change.why == "it goes from 3 back to 2: no space carries it after the higher one"
     assert compare(load(A), load(A, version=2)) == []
 
 
