@@ -162,6 +162,9 @@ class Site:
 
     def push_and_die(self, peer: Peer) -> None:
         """The relay has it, and the device does not know."""
+        incarnation = int(peer.engine.author.incarnation)
+        if any(op.who[1] != incarnation for op in self.seen[peer.name] - self.at_relay):
+            self.sync(peer)  # work of an earlier life goes in a session of its own
         self.only_pull(peer)
         peer.connect()
         peer.push(acknowledge=False)
