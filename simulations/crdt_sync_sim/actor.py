@@ -17,8 +17,8 @@ from crdt_sync_sim.expecting import check_now
 from crdt_sync_sim.network import Mischief, between
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.relay_node import RelayNode
-from crdt_sync_sim.scenario import RELAY, Scheduled
-from crdt_sync_sim.work import DEFAULT_MIX, draw_operation
+from crdt_sync_sim.scenario import DEFAULT_MIX, RELAY, Scheduled
+from crdt_sync_sim.work import draw_operation
 from crdt_sync_sim.world import Streams, seconds
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Actor:
             return
         chance = Streams(self._sim.seed)[f"work/{arguments['draw']}"]
         workload = self._sim.scenario.workload
-        mix, fields = DEFAULT_MIX, None
+        mix, fields = dict(DEFAULT_MIX), None
         if workload is not None:
             mix, fields = dict(workload.mix), workload.fields
         operation = draw_operation(device, chance, mix, fields)

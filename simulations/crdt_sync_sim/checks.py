@@ -43,6 +43,7 @@ INVARIANTS: Final = {
     5: "replaying changes nothing",
     6: "queues and logs are bounded",
     7: "everything is sent and converges in time",
+    8: "what is written together shows together",
 }
 
 
@@ -92,9 +93,12 @@ class Invariant:
 def check_all(sim: Simulation) -> list[Violation]:
     """Every check, in order. Assumes that the network is whole and that all nodes run."""
     found = [
-        *same_content(sim), *nothing_lost(sim), *nothing_readable(sim), *bounded(sim), *nothing_stuck(sim)
+        *same_content(sim), *nothing_lost(sim), *nothing_readable(sim), *bounded(sim), *nothing_stuck(sim),
+        *whole(sim),
     ]  # fmt: skip
     sim.asked |= {1, 2, 3, 6, 7}
+    if sim.oracle.groups.count:
+        sim.asked.add(8)
     if not found:
         found += replay_changes_nothing(sim)
         sim.asked.add(5)
@@ -102,7 +106,7 @@ def check_all(sim: Simulation) -> list[Violation]:
 
 
 def invariants(asked: set[int], violations: Sequence[Violation]) -> tuple[Invariant, ...]:
-    """All seven, by number."""
+    """All of them, by number."""
     broken = {violation.rule for violation in violations}
     return tuple(
         Invariant(number, name, "broken")
@@ -117,6 +121,8 @@ def invariants(asked: set[int], violations: Sequence[Violation]) -> tuple[Invari
 def _why_not_asked(number: int, asked: set[int]) -> str:
     if number == 4:
         return "the product has no checkouts yet"
+    if number == 8:
+        return "nothing was written together"
     if 1 in asked:
         return "it is asked last, where nothing else is broken"
     return "it is asked of devices that have converged"
@@ -346,3 +352,18 @@ def nothing_stuck(sim: Simulation) -> Iterator[Violation]:
         if failed:
             details = tuple(f"{item.type} {item.id}: {item.error}" for item in failed[:10])
             yield Violation(7, f"{device.name} gave up sending work on {len(failed)} records", details)
+
+
+# 8
+
+
+def whole(sim: Simulation) -> Iterator[Violation]:
+    """Whoever showed something of a transaction showed all of it, after every batch of every device."""
+    parts = sim.oracle.groups.parts
+    if parts:
+        details = tuple(part.told(sim.story_us) for part in parts[:MAX_DETAILS])
+        first = parts[0]
+        yield Violation(
+            8, f"{first.device} showed a part of what was written together", details,
+            record=first.lacking[0], devices=(first.device,),
+        )  # fmt: skip

@@ -125,6 +125,7 @@ class DeviceNode(Node):
         self.world.note("start", self.name, f"{self.engine.author.incarnation}")
         self.sync = DeviceSync(self)
         if self.member:
+            self.oracle.groups.look(self)
             self.sync.connect()
 
     def _open(self) -> None:
@@ -213,8 +214,13 @@ class DeviceNode(Node):
                 names.append((result.type, result.id))
         assert self._database is not None
         self.tally.peak_outbox = max(self.tally.peak_outbox, self._database.value(_WAITING))
+        added: dict[RecordName, frozenset[WriteId]] = {}
         for name in dict.fromkeys(names):
-            self.oracle.wrote(self, name, before.get(name, frozenset()), self.visible(name))
+            was, now = before.get(name, frozenset()), self.visible(name)
+            self.oracle.wrote(self, name, was, now)
+            added[name] = frozenset(write_id(write) for write in now - was)
+        if any(isinstance(outcome, TransactionResult) for outcome in outcomes):
+            self.oracle.groups.wrote(self, added)
         if pushes:
             self.sync.pushed(sealed.get(self.space))
         if not sealed and any(isinstance(result, WriteResult) and result.changed for _, result in results):
@@ -297,6 +303,8 @@ class DeviceNode(Node):
     def took(self, frames: Sequence[FromRelay], batch: IncomingBatch) -> None:
         """A batch was given to the store; `batch.error` says whether all of it was taken."""
         self.changes += 1
+        changed = {(change.type, change.id) for received in batch.received for change in received.changes}
+        self.oracle.groups.look(self, sorted(changed))
         for received in batch.received:
             self.tally.conflicts_opened.update(received.conflicts_opened)
             self.tally.quarantined += len(received.quarantined)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from crdt_sync.hlc import Hlc
 from crdt_sync.ids import DeviceId, RecordId
 from crdt_sync.records.writes import Write
+from crdt_sync_sim.together import Groups
 
 if TYPE_CHECKING:
     from crdt_sync_sim.device_node import DeviceNode
@@ -66,6 +67,8 @@ class Oracle:
     """Not acknowledged by any relay when their device crashed, lost power or got an old copy of its store."""
     lost: dict[WriteId, Promise] = field(default_factory=dict)
     """Missing at the end on at least one device."""
+    groups: Groups = field(default_factory=Groups)
+    """What was written together."""
 
     def begin_from(self, other: Oracle) -> None:
         """Know what another oracle was told, and go on by itself."""

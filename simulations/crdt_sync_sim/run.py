@@ -19,7 +19,7 @@ from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.rare import decided_by
 from crdt_sync.records.writes import Write
 from crdt_sync_sim.actor import Actor
-from crdt_sync_sim.checks import Invariant, Violation, check_all, invariants, nothing_readable
+from crdt_sync_sim.checks import Invariant, Violation, check_all, invariants, nothing_readable, whole
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.difference import Difference, differences
 from crdt_sync_sim.expecting import check_expectations
@@ -246,8 +246,8 @@ def _run(sim: Simulation) -> tuple[Verdict, list[Violation]]:
     sim.story()
     sim.heal()
     if not sim.settle():
-        sim.asked |= {3, 7}
-        violations = [sim.liveness(), *nothing_readable(sim)]
+        sim.asked |= {3, 7, 8} if sim.oracle.groups.count else {3, 7}
+        violations = [sim.liveness(), *nothing_readable(sim), *whole(sim)]
         return _judge(sim, violations), violations
     violations = [*check_all(sim), *check_expectations(sim)]
     return _judge(sim, violations), violations

@@ -13,6 +13,10 @@ from typing import Any, Final, Literal
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 
+DEFAULT_MIX: Final[Mapping[str, int]] = {
+    "create": 2, "update": 14, "delete": 1, "restore": 1, "resolve": 2, "group": 2,
+}  # fmt: skip
+"""What people do, and how often. A group is several records written in one transaction."""
 RELAY: Final = "relay"
 """The relay's name as a node; devices may not have it."""
 
@@ -91,15 +95,13 @@ class RecordSpec:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Random but valid work, spread over the duration. `mix` weighs create, update, delete and so on."""
+    """Random but valid work, spread over the duration. `mix` weighs the kinds of `DEFAULT_MIX`."""
 
     operations: int
     """Saves, deletions and so on. Each assigns one field or several: that many writes."""
     devices: tuple[str, ...] = ()
     """Empty: all that may write."""
-    mix: Mapping[str, int] = field(
-        default_factory=lambda: {"create": 2, "update": 14, "delete": 1, "restore": 1, "resolve": 2}
-    )
+    mix: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_MIX))
     fields: tuple[int, int] | None = None
     """How many fields one save touches, from and to. None: mostly one, at times two or four."""
 

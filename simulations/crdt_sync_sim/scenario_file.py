@@ -14,7 +14,16 @@ from typing import Any, Final, get_args
 from crdt_sync.errors import CrdtSyncError, SchemaError
 from crdt_sync.roles import Role
 from crdt_sync_client.shipped import find_schema
-from crdt_sync_sim.scenario import FAULTS, NOT_SURVIVED, RELAY, Fault, RecordSpec, Scenario, Workload
+from crdt_sync_sim.scenario import (
+    DEFAULT_MIX,
+    FAULTS,
+    NOT_SURVIVED,
+    RELAY,
+    Fault,
+    RecordSpec,
+    Scenario,
+    Workload,
+)
 from crdt_sync_sim.scenario_events import EventReader
 from crdt_sync_sim.scenario_expectations import read_expectations
 from crdt_sync_sim.scenario_names import Names
@@ -29,7 +38,6 @@ _TOP: Final = {
 }  # fmt: skip
 _NETWORK: Final = {"delay_ms", "jitter_ms", "loss", "kbit_per_s"}
 _WORKLOAD: Final = {"operations", "fields", "devices", "mix"}
-_MIX: Final = {"create", "update", "delete", "restore", "resolve"}
 _RECORD: Final = {"type", "by", "values"}
 _MAX_DEVICES: Final = 500
 """More than anyone has on one site; each costs a store."""
@@ -163,7 +171,7 @@ class _Reader:
         for name in devices:
             self._names.check_device(name, (*at, "devices"))
         mix = self._tables.get(table, "mix", dict, {}, at)
-        self._tables.known(mix, _MIX, (*at, "mix"), "the mix")
+        self._tables.known(mix, set(DEFAULT_MIX), (*at, "mix"), "the mix")
         for kind, weight in mix.items():
             if not isinstance(weight, int) or weight < 0:
                 self._tables.bad((*at, "mix", kind), "a weight is a whole number, 0 or more")

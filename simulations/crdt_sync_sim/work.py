@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
+from uuid import UUID
 
 from crdt_sync.ids import RecordId
 from crdt_sync.records.changes import AddElement, Increment, RemoveElement
@@ -23,6 +24,7 @@ from crdt_sync_client.engine.model import (
     ResolveRecordOp,
     RestoreOp,
     RestoreVersionOp,
+    Transaction,
     UpdateOp,
 )
 from crdt_sync_sim.device_node import DeviceNode
@@ -30,7 +32,6 @@ from crdt_sync_sim.device_node import DeviceNode
 CANARY: Final = "Zq7kCanary"
 _ROW_KEYS: Final = ("A", "B", "C")
 _ELEMENTS: Final = ("red", "green", "blue", "urgent")
-DEFAULT_MIX: Final = {"create": 2, "update": 14, "delete": 1, "restore": 1, "resolve": 2}
 
 
 Span = tuple[int, int]
@@ -39,8 +40,10 @@ Span = tuple[int, int]
 
 def draw_operation(
     device: DeviceNode, chance: Random, mix: dict[str, int], fields: Span | None = None
-) -> Operation | None:
+) -> Operation | Transaction | None:
     """One operation that fits what the device shows now; None when there is nothing to do of that kind.
+
+    A group is a transaction that writes the same text to several records, some of them new.
 
     A save touches as many fields as drawn from `fields`; without it mostly one.
     """
@@ -48,6 +51,8 @@ def draw_operation(
     kind = chance.choices(kinds, [mix[kind] for kind in kinds])[0]
     if kind == "resolve":
         return _resolve(device, chance)
+    if kind == "group":
+        return _group(device, chance, fields)
     schema = _schema(device, chance)
     if schema is None:
         return None
@@ -63,6 +68,39 @@ def draw_operation(
             return RestoreOp(schema.type, record.id)
         case _:
             return UpdateOp(schema.type, record.id, _changes(schema, record, chance, fields))
+
+
+def _group(device: DeviceNode, chance: Random, fields: Span | None) -> Transaction | None:
+    mark = f"{CANARY} together {chance.randrange(10**6)}"
+    ops: dict[RecordId, Operation] = {}
+    for _ in range(chance.choice([2, 2, 3, 3, 4, 8])):
+        schema = _schema(device, chance)
+        if schema is None:
+            return None
+        record = _record(device, schema, chance, deleted=False)
+        if record is None or chance.random() < 0.2:
+            id = RecordId(str(UUID(int=chance.getrandbits(128), version=4)))
+            ops[id] = CreateOp(schema.type, _values(schema, chance, fields) | _marked(schema, mark), id)
+        elif record.id not in ops:
+            changes = _marked(schema, mark) or _changes(schema, record, chance, fields)
+            ops[record.id] = UpdateOp(schema.type, record.id, changes)
+    return Transaction(tuple(ops.values()))
+
+
+def _marked(schema: RecordSchema, mark: str) -> dict[str, Any]:
+    """The text in a field that takes any."""
+    for name, spec in schema.fields.items():
+        plain = spec.shape == "value" and spec.rule.name != "once" and not spec.transitions
+        if plain and _takes(spec, mark):
+            return {name: mark}
+    return {}
+
+
+def _takes(spec: FieldSpec, value: Any) -> bool:
+    try:
+        return bool(spec.check(value, spec.name) == value)
+    except Exception:
+        return False
 
 
 def _record(device: DeviceNode, schema: RecordSchema, chance: Random, *, deleted: bool) -> Record | None:
