@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from crdt_sync.errors import CrdtSyncError, SchemaRefused
+from crdt_sync.errors import CrdtSyncError, PermissionDenied, SchemaRefused
 from crdt_sync.ids import keyed_record_id
+from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.compare import compare
 from crdt_sync.schemas.loader import without_comments
@@ -27,6 +28,12 @@ def add_schema(replica: Replica, space: Space, schema: RecordSchema, *, force: b
 
     What the change asks for is begun in the same transaction; see `upkeep` for the rest.
     """
+    role = space.role_of(replica.device_id)
+    if role is not None and role is not Role.ADMIN:
+        raise PermissionDenied(
+            f"a device with role {role.text} may not add record types to space {space.name}",
+            hint="ask one of its admins",
+        )
     source = without_comments(schema.text)
     _check_follows(space.record_types, schema, source, force=force)
     granted = space.record_types.rights.get(schema.type, Rights(frozenset(), frozenset()))
