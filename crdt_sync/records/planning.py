@@ -73,6 +73,8 @@ class Planner:
         self._new_rows: set[Path] = set()
         self._asked_rows: set[Path] = set()
         """Rows to make even when nothing is written in them."""
+        self._removals: dict[Path, Value] = {}
+        """Of rows that an earlier wish removed and a later one began anew: the removal."""
         self._alive: dict[Path, tuple[Write, ...]] = {}
         """Rows (and the record) that are written under and stand, with the deletion marks they outlived."""
 
@@ -307,8 +309,7 @@ class Planner:
             return
         self._new_rows.add(row)
         if removed_here:
-            self._asked_rows.add(row)
-        self._values.pop((*row, DELETED), None)
+            self._removals[row] = self._values.pop((*row, DELETED))
         if under or marks:
             self._fresh.append(row)
 
@@ -414,6 +415,8 @@ class Planner:
                 del self._values[path]
             self._cut = {path for path in self._cut if path[:depth] != row}
             self._fresh = [each for each in self._fresh if each != row]
+            if row in self._removals:
+                self.write((*row, DELETED), self._removals[row])
         self._new_rows &= self._asked_rows
 
     def _mark_rows(self) -> None:

@@ -228,6 +228,8 @@ def filled(value: Any) -> Any:
 
 @settings(max_examples=300, deadline=None)
 @example(first=[], wishes=[(("boxes", "A", "label"), "x"), (("boxes", "A"), None)])
+@example(first=[(("boxes", "A"), {})], wishes=[(("boxes", "A"), None), (("boxes", "A", "pieces"), None)])
+@example(first=[], wishes=[(("boxes", "A", "pieces", "P"), {}), (("boxes", "A", "pieces"), None)])
 @example(first=[(("boxes", "A", "label"), "x")], wishes=[(("boxes", "A"), None), (("boxes", "A"), {})])
 @given(first=st.lists(WISHES, max_size=4), wishes=st.lists(WISHES, max_size=6))
 def test_wishes_of_one_edit_come_to_what_they_would_one_after_the_other(
