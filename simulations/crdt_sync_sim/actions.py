@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 Kind = Literal[
     "device", "node", "nodes", "groups", "record", "number", "seconds", "text", "values", "value",
-    "elements", "counts", "fields", "share", "point", "newcomer", "role",
+    "elements", "counts", "fields", "share", "point", "newcomer", "role", "records",
 ]  # fmt: skip
 
 
@@ -52,6 +52,10 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "count": Argument("counts", required=False),
             "clear": Argument("fields", required=False),
         },
+    ),
+    "together": ActionSpec(
+        "write the same fields of several records in one transaction",
+        {"device": _DEVICE, "records": Argument("records"), "set": Argument("values")},
     ),
     "create": ActionSpec(
         "make a record; `record` names it for later events",

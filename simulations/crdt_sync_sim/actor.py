@@ -10,7 +10,15 @@ from crdt_sync.ids import RecordId
 from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 from crdt_sync.roles import Role
-from crdt_sync_client.engine.model import CreateOp, DeleteOp, Operation, ResolveOp, RestoreOp, UpdateOp
+from crdt_sync_client.engine.model import (
+    CreateOp,
+    DeleteOp,
+    Operation,
+    ResolveOp,
+    RestoreOp,
+    Transaction,
+    UpdateOp,
+)
 from crdt_sync_sim.checks import Violation
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.expecting import check_now
@@ -33,6 +41,7 @@ _PEOPLE: Final = {
     "delete",
     "restore",
     "resolve",
+    "together",
     "check",
     "sync",
     "join",
@@ -94,6 +103,11 @@ class Actor:
         changes |= dict.fromkeys(arguments.get("clear", ()))
         self._write(event, arguments, UpdateOp(record_type, id, changes))
 
+    def _together(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        names = [self._sim.records[record] for record in arguments["records"]]
+        ops = tuple(UpdateOp(record_type, id, arguments["set"]) for record_type, id in names)
+        self._write(event, arguments, Transaction(ops))
+
     def _create(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         record_type, id = self._sim.name_record(arguments["record"], arguments["type"])
         self._write(event, arguments, CreateOp(record_type, arguments["set"], id))
@@ -130,7 +144,9 @@ class Actor:
         device = self._device(arguments)
         self.mismatches += check_now(self._sim, device, event)
 
-    def _write(self, event: Scheduled, arguments: Mapping[str, Any], operation: Operation) -> None:
+    def _write(
+        self, event: Scheduled, arguments: Mapping[str, Any], operation: Operation | Transaction
+    ) -> None:
         results = self._device(arguments).write([operation])
         if results is not None and isinstance(results[0], CrdtSyncError):
             self.refusals.append((event, results[0]))

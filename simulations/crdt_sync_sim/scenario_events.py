@@ -71,6 +71,11 @@ class EventReader:
                 self._check_groups(value, nodes, at)
             case "record":
                 self._names.check_record(value, at)
+            case "records" if not isinstance(value, list) or len(value) < 2:
+                self._tables.bad(at, f'{name} are two or more records, as in ["order", "asset"]')
+            case "records":
+                for record in value:
+                    self._names.check_record(record, at)
             case "seconds" | "number" if isinstance(value, bool) or not isinstance(value, int | float):
                 self._tables.bad(at, f"{name} is a number")
             case "seconds" if value < 0:
@@ -87,6 +92,9 @@ class EventReader:
                 self._tables.bad(at, self._tables.no_such("role", str(value), _ROLES))
             case "text" if not isinstance(value, str):
                 self._tables.bad(at, f"{name} is text")
+            case "values" if isinstance(arguments.get("records"), list):
+                for type_name in sorted({self._names.types.get(str(r), "") for r in arguments["records"]}):
+                    self._names.check_values(type_name, value, at, whole=False)
             case "values":
                 type_name = arguments.get("type") or self._names.types.get(str(arguments.get("record")), "")
                 self._names.check_values(str(type_name), value, at, whole="type" in arguments)

@@ -1,0 +1,103 @@
+"""What is written together shows together: the rule bites, and what people see around it."""
+
+from __future__ import annotations
+
+import pytest
+
+from crdt_sync_client.engine.arrivals import Opened
+from crdt_sync_client.engine.gathering import Gathering
+from crdt_sync_client.engine.model import Transaction
+from crdt_sync_client.engine.sealing import _Choice, _Row
+from crdt_sync_sim.commands import scenario_folder
+from crdt_sync_sim.run import Simulation, run_out, simulate
+from crdt_sync_sim.scenario import Scenario
+from crdt_sync_sim.scenario_file import ScenarioError, load_scenario, read_scenario
+
+Patch = pytest.MonkeyPatch
+
+
+def named(name: str) -> Scenario:
+    return load_scenario(scenario_folder() / f"{name}.toml")
+
+
+@pytest.fixture
+def merged_at_once(monkeypatch: Patch) -> None:
+    """Devices do not wait for the rest of a group."""
+
+    def at_once(gathering: Gathering, opened: Opened) -> tuple[Opened, ...]:
+        return (opened,)
+
+    monkeypatch.setattr(Gathering, "take", at_once)
+
+
+@pytest.mark.parametrize("name", ["group_relay_killed", "group_tablet_dies"])
+@pytest.mark.usefixtures("merged_at_once")
+def test_a_device_that_does_not_wait_for_the_rest_is_found(name: str) -> None:
+    outcome = simulate(named(name), 1)
+    assert outcome.verdict == "safety"
+    broken = [violation for violation in outcome.violations if violation.rule == 8]
+    assert broken
+    assert "showed it in work_order" in str(broken[0])
+
+
+@pytest.mark.usefixtures("merged_at_once")
+def test_random_work_finds_it_too() -> None:
+    found = 0
+    for seed in range(1, 12):
+        outcome = simulate(named("rare_timing"), seed)
+        found += any(violation.rule == 8 for violation in outcome.violations)
+    assert found
+
+
+def test_a_device_that_does_not_say_what_belongs_together_is_found(monkeypatch: Patch) -> None:
+    together = _Choice._take_together
+
+    def apart(choice: _Choice, rows: list[_Row]) -> bool:
+        return all(together(choice, [row]) for row in rows)
+
+    monkeypatch.setattr(_Choice, "_take_together", apart)
+    outcome = simulate(named("group_relay_killed"), 1)
+    assert 8 in {violation.rule for violation in outcome.violations}
+
+
+def test_random_work_writes_together() -> None:
+    sim = Simulation(named("small"), 1)
+    wrote: list[int] = []
+    for device in sim.devices.values():
+        write = device.write
+
+        def counted(work: list[object], write: object = write) -> object:
+            wrote.extend(len(each.ops) for each in work if isinstance(each, Transaction))
+            return write(work)  # type: ignore[operator]
+
+        device.write = counted  # type: ignore[assignment,method-assign]
+    outcome = run_out(sim)
+    assert not outcome.failed
+    assert max(wrote) > 2
+    assert sim.oracle.groups.count
+
+
+@pytest.mark.parametrize(("records", "message"), [
+    ('["a"]', "records are two or more records"),
+    ('"a"', "records are two or more records"),
+    ('["a", "x"]', "there is no record 'x'"),
+])  # fmt: skip
+def test_what_is_wrong_with_records_written_together_is_said_with_its_line(
+    records: str, message: str
+) -> None:
+    text = f"""\
+schemas = ["work_order"]
+[devices]
+office = "admin"
+[records.a]
+type = "work_order"
+values = {{title = "Pump"}}
+[[at]]
+s = 1
+do = "together"
+device = "office"
+records = {records}
+set = {{title = "Motor"}}
+"""
+    with pytest.raises(ScenarioError, match=message):
+        read_scenario(text, source="test.toml")
