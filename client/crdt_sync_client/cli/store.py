@@ -156,7 +156,7 @@ def store_vacuum(out: Output, target: Target) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command_logout(out: Output, target: Target, force: bool, export_to: Path | None, yes: bool) -> None:
-    """Remove this device from this machine: the store, its keys and everything in it.
+    """Remove the store, its keys and all that is in it from here.
 
     Refused while there is work that no relay has, unless it is exported or given up with --force. What the
     relay has, the other devices keep. Coming back takes a new invite. An admin removes the device from its
