@@ -40,6 +40,7 @@ Point = Literal[
     "ring_dropped",
     "row_per_transaction",
     "session_over",
+    "upkeep_of_one",
 ]
 
 POINTS: Final[Mapping[Point, str]] = {
@@ -63,6 +64,7 @@ POINTS: Final[Mapping[Point, str]] = {
     "ring_dropped": "the live end of a log is dropped from memory, so that its readers go to the storage",
     "row_per_transaction": "rows that a device received are stored one by one",
     "session_over": "a device connects again after a batch, as if another session had to send what is left",
+    "upkeep_of_one": "a new version of a schema is taken up record by record, as if there were many",
 }
 """Every point there is, and what happens at it."""
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 Kind = Literal[
     "device", "node", "nodes", "groups", "record", "number", "seconds", "text", "values", "value",
     "elements", "counts", "fields", "share", "point", "newcomer", "role", "records",
+    "truth",
 ]  # fmt: skip
 
 
@@ -58,8 +59,14 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
         {"device": _DEVICE, "records": Argument("records"), "set": Argument("values")},
     ),
     "create": ActionSpec(
-        "make a record; `record` names it for later events",
-        {"device": _DEVICE, "record": Argument("text"), "type": Argument("text"), "set": Argument("values")},
+        "make a record; `record` names it for later events, `under` the one it belongs to",
+        {
+            "device": _DEVICE,
+            "record": Argument("text"),
+            "type": Argument("text"),
+            "set": Argument("values"),
+            "under": Argument("record", required=False),
+        },
     ),
     "delete": ActionSpec("delete a record", {"device": _DEVICE, "record": _RECORD}),
     "restore": ActionSpec("undo a delete", {"device": _DEVICE, "record": _RECORD}),
@@ -74,12 +81,13 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
         },
     ),
     "check": ActionSpec(
-        "see what a device shows at this time, how many of its records wait to be sent, and the code of the"
-        " `problem` that keeps it from syncing, or none",
+        "see what a device shows at this time, whether the record is an orphan, how many of its records wait"
+        " to be sent, and the code of the `problem` that keeps it from syncing, or none",
         {
             "device": _DEVICE,
             "record": Argument("record", required=False),
             "shows": Argument("values", required=False),
+            "orphaned": Argument("truth", required=False),
             "pending": Argument("number", required=False),
             "problem": Argument("text", required=False),
         },
@@ -87,6 +95,10 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     "join": ActionSpec(
         "an admin invites a device, new or wiped, and its owner lets it join until it has; `role`: as before",
         {"device": Argument("newcomer"), "role": Argument("role", required=False)},
+    ),
+    "schema": ActionSpec(
+        "an admin publishes a version of a record type, one of the scenario's `versions`",
+        {"device": _DEVICE, "type": Argument("text"), "version": Argument("number")},
     ),
     "sync": ActionSpec(
         "someone asks the app to connect now, not when its backoff is over", {"device": _DEVICE}

@@ -44,6 +44,7 @@ _PEOPLE: Final = {
     "together",
     "check",
     "sync",
+    "schema",
     "join",
     "upgrade",
 }
@@ -110,7 +111,12 @@ class Actor:
 
     def _create(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         record_type, id = self._sim.name_record(arguments["record"], arguments["type"])
-        self._write(event, arguments, CreateOp(record_type, arguments["set"], id))
+        values = dict(arguments["set"])
+        if "under" in arguments:
+            parent = self._device(arguments).engine.schemas()[record_type].parent
+            if parent is not None:
+                values[parent.field] = self._sim.records[arguments["under"]][1]
+        self._write(event, arguments, CreateOp(record_type, values, id))
 
     def _delete(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         self._write(event, arguments, DeleteOp(*self._name(arguments)))
@@ -127,6 +133,12 @@ class Actor:
                     {"value": arguments["value"]} if "value" in arguments else {"keep": arguments["keep"]}
                 )
                 self._write(event, arguments, ResolveOp(conflict.id, **choice))
+
+    def _schema(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        wanted = (arguments["type"], arguments["version"])
+        for schema in self._sim.scenario.versions:
+            if (schema.type, schema.version) == wanted:
+                self._device(arguments).publish(schema)
 
     def _sync(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         device = self._device(arguments)

@@ -178,7 +178,9 @@ def _who_lacks(oracle: Oracle, one: DeviceNode, other: DeviceNode, name: RecordN
     mine, theirs = one.visible(name), other.visible(name)
     known = oracle.promises.get(name, {})
     # Of a write that somebody removed, the removal is what one of them lacks: others are tried first.
-    for write in sorted(mine ^ theirs, key=lambda write: (write_id(write) in oracle.removed, write.hlc)):
+    for write in sorted(
+        mine ^ theirs, key=lambda write: ((name, write_id(write)) in oracle.removed, write.hlc)
+    ):
         promise = known.get(write_id(write))
         if promise is not None:
             lacks, has = (other, one) if write in mine else (one, other)
@@ -198,11 +200,13 @@ def shown(device: DeviceNode, name: RecordName) -> dict[str, Any]:
     record = device.engine.get(*name, deleted=True)
     if record is None:
         return {"(record)": "not shown"}
+    orphaned = {"(orphaned)": True} if record.orphaned else {}
     return {
         **record.values,
         "(deleted)": record.deleted,
         "(conflicts)": sorted(record.conflicts),
         "(provisional)": sorted(record.provisional),
+        **orphaned,
     }
 
 
@@ -260,7 +264,7 @@ def nothing_readable(sim: Simulation) -> Iterator[Violation]:
 def secrets_of(sim: Simulation) -> Iterator[tuple[str, bytes]]:
     """(what it is, its bytes) of everything that the relay must not see."""
     yield "text of a record", CANARY.encode()
-    for schema in sim.scenario.schemas.values():
+    for schema in sim.scenario.all_schemas:
         for name in schema.fields:
             if len(name) >= MIN_NAME_CHARS:
                 yield f"field name {name}", name.encode()

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.ids import Author, Incarnation, RecordId, SpaceId
+from crdt_sync.ids import Author, Incarnation, RecordId, SpaceId, keyed_record_id
 from crdt_sync.protocol.frames import Deliver, FromRelay
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, PROTOCOL_VERSION
 from crdt_sync.records.update_format import parse_update
 from crdt_sync.records.writes import Write, check_write
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import Engine
 from crdt_sync_client.engine.model import (
     Operation,
@@ -41,6 +43,8 @@ from crdt_sync_sim.verifying import Verifier
 from crdt_sync_sim.world import World, seconds
 
 RETRY_START_US = seconds(5)
+UPKEEP_US = seconds(0.025)
+"""What one step takes on a phone."""
 KEPT_BATCHES = 40
 """Received batches kept per device, to be replayed at the end."""
 _UNSENT = (
@@ -92,6 +96,7 @@ class DeviceNode(Node):
         """Grows with everything that may change what the store holds."""
         self.sync = DeviceSync(self)
         self._database: Database | None = None
+        self._keeping_up = False
         self._created = False
         self._entropy = world.streams.entropy(f"crypto/{name}")
 
@@ -124,6 +129,7 @@ class DeviceNode(Node):
             return
         self.world.note("start", self.name, f"{self.engine.author.incarnation}")
         self.sync = DeviceSync(self)
+        self._keep_up_soon()
         if self.member:
             self.oracle.groups.look(self)
             self.sync.connect()
@@ -140,6 +146,7 @@ class DeviceNode(Node):
         self.engine._replica.verify_many = self.world.memory.setdefault("verify", Verifier())
 
     def on_stop(self) -> None:
+        self._keeping_up = False
         if self._database is not None and self.member:
             self.oracle.died(self.name, self._unsent_since(self._database))
         # The connection belongs to a dead process; its storage lets go of it.
@@ -195,6 +202,7 @@ class DeviceNode(Node):
         self.changes += 1
         operations = [op for each in work for op in (each.ops if isinstance(each, Transaction) else (each,))]
         names = [name for name in map(self._record_of, operations) if name is not None]
+        names += self._below(names)
         before = {name: self.visible(name) for name in names}
         pushes = self.sync.ready_to_push()
         try:
@@ -219,13 +227,76 @@ class DeviceNode(Node):
             was, now = before.get(name, frozenset()), self.visible(name)
             self.oracle.wrote(self, name, was, now)
             added[name] = frozenset(write_id(write) for write in now - was)
-        if any(isinstance(outcome, TransactionResult) for outcome in outcomes):
+        if any(isinstance(each, TransactionResult) for each in outcomes) or any(
+            isinstance(result, WriteResult) and result.below for _, result in results
+        ):
             self.oracle.groups.wrote(self, added)
         if pushes:
             self.sync.pushed(sealed.get(self.space))
         if not sealed and any(isinstance(result, WriteResult) and result.changed for _, result in results):
             self.sync.push_soon()
         return outcomes
+
+    def publish(self, schema: RecordSchema) -> WriteResult | CrdtSyncError | None:
+        """As an admin, carry a version of a record type in the space; None as with `write`."""
+        if not self.ready:
+            return None
+        self.changes += 1
+        name = (SCHEMA_TYPE, keyed_record_id(self.space, SCHEMA_TYPE, schema.type))
+        before = self.visible(name)
+        try:
+            result = self.engine.add_schema(self.space, schema, force=True)
+        except CrdtSyncError as refused:
+            self.world.note("publish_refused", self.name, f"{schema.type} {schema.version} {refused.code}")
+            return refused
+        except Exception as exc:
+            if not device_is_sound(exc):
+                raise
+            self.tally.failed += 1
+            self.world.note("write_failed", self.name, type(exc).__name__)
+            return None
+        self.world.note("publish", self.name, f"{schema.type} {schema.version} {result.changed}")
+        self.oracle.wrote(self, name, before, self.visible(name))
+        self.sync.push_soon()
+        self._keep_up_soon()
+        return result
+
+    def _below(self, names: Sequence[RecordName]) -> list[RecordName]:
+        """The records that belong to these, and to those, which an operation on them may reach."""
+        assert self._database is not None
+        found: dict[str, RecordName] = {}
+        above = [id for _, id in names]
+        while above:
+            marks = ", ".join("?" * len(above))
+            rows = self._database.rows(f"SELECT type, id FROM records WHERE parent IN ({marks})", above)
+            new = {id: (record_type, RecordId(id)) for record_type, id in rows if id not in found}
+            found |= new
+            above = [RecordId(id) for id in new]
+        return [name for name in found.values() if name not in names]
+
+    def _keep_up_soon(self) -> None:
+        if self.engine.upkeep_due and not self._keeping_up:
+            self._keeping_up = True
+            self.later(UPKEEP_US, self._keep_up)
+
+    def _keep_up(self) -> None:
+        """A bit of what new versions of schemas ask for, as the app's background task does it."""
+        self._keeping_up = False
+        self.changes += 1
+        try:
+            done = self.engine.keep_up()
+        except Exception as exc:
+            if not device_is_sound(exc):
+                raise
+            self.world.note("upkeep_failed", self.name, type(exc).__name__)
+            self._keeping_up = True
+            self.later(RETRY_START_US, self._keep_up)
+            return
+        if done is not None:
+            self.tally.conflicts_opened.update(done.conflicts_opened)
+            self.oracle.groups.look(self, sorted({(change.type, change.id) for change in done.changes}))
+            self.world.note("upkeep", self.name, f"{len(done.changes)} records")
+        self._keep_up_soon()
 
     def _record_of(self, operation: Operation) -> RecordName | None:
         """The record an operation is about, None when it will only be known afterwards."""
@@ -318,6 +389,7 @@ class DeviceNode(Node):
             if isinstance(frame, Deliver) and frame.rows and len(self.batches) < KEPT_BATCHES:
                 rows = [(row.sequence, int(row.kind), row.payload) for row in frame.rows]
                 self.batches.append((rows, frame.cursor))
+        self._keep_up_soon()
 
 
 def _each_result(

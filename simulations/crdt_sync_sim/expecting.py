@@ -20,6 +20,11 @@ def check_expectations(sim: Simulation) -> Iterator[Violation]:
     for device in devices:
         for field in expect.fields:
             yield from _field(sim, device, field)
+        for name in expect.orphaned:
+            record = device.engine.get(*sim.records[name])
+            if record is None or not record.orphaned:
+                what = f"{name} is not an orphan on {device.name}"
+                yield Violation(0, what, record=sim.records[name], devices=(device.name,))
         for name in (*expect.deleted, *expect.present):
             record = device.engine.get(*sim.records[name])
             if (record is None) != (name in expect.deleted):
@@ -41,7 +46,7 @@ def check_expectations(sim: Simulation) -> Iterator[Violation]:
                 yield Violation(0, f"{standing} open conflicts on {device.name}, not {expect.open_conflicts}")
     if expect.records is not None:
         for device in devices:
-            count = sum(len(device.engine.query(name)) for name in sim.scenario.schemas)
+            count = sum(len(device.engine.query(name)) for name in device.engine.schemas())
             if count != expect.records:
                 yield Violation(0, f"{count} records on {device.name}, not {expect.records}")
     yield from sim.actor.mismatches
@@ -69,6 +74,9 @@ def check_now(sim: Simulation, device: DeviceNode, event: Scheduled) -> Iterator
                 yield Violation(0, f"{where} {name}.{field} on {device.name} is {value!r}, not {expected!r}")
         if record is None:
             yield Violation(0, f"{where} {name} is not on {device.name}")
+        elif record.orphaned != event.arguments.get("orphaned", record.orphaned):
+            what = "is an orphan" if record.orphaned else "is no orphan"
+            yield Violation(0, f"{where} {name} {what} on {device.name}")
     pending = device.engine.status_counts().pending
     if pending != event.arguments.get("pending", pending):
         yield Violation(

@@ -100,7 +100,7 @@ def run_task(task: Task) -> Outcome:
     if key not in _loaded:
         _loaded[key] = with_storage(load_scenario(Path(task.source)), task.storage)
     outcome = _run(_loaded[key], task.seed, task.out, task.keep_trace)
-    return replace(outcome, scenario=replace(outcome.scenario, schemas={}))
+    return replace(outcome, scenario=replace(outcome.scenario, schemas={}, versions=()))
 
 
 def _run(scenario: Scenario, seed: int, out: Path | None, keep_trace: bool) -> Outcome:

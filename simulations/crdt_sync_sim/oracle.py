@@ -60,8 +60,9 @@ class Oracle:
     """See the module."""
 
     promises: dict[RecordName, dict[WriteId, Promise]] = field(default_factory=dict)
-    removed: dict[WriteId, str] = field(default_factory=dict)
-    """Removed by an operation that had seen it; the device that did."""
+    removed: dict[tuple[RecordName, WriteId], str] = field(default_factory=dict)
+    """Removed by an operation that had seen it; the device that did. By record, because the deletions of a
+    parent and its children have one time."""
     excused: set[WriteId] = field(default_factory=set)
     at_risk: set[WriteId] = field(default_factory=set)
     """Not acknowledged by any relay when their device crashed, lost power or got an old copy of its store."""
@@ -85,7 +86,7 @@ class Oracle:
             promise = Promise(record, write, device.name, device.world.now_us, device.clock.now_ms())
             kept.setdefault(write_id(write), promise)
         for write in before - after:
-            self.removed.setdefault(write_id(write), device.name)
+            self.removed.setdefault((record, write_id(write)), device.name)
 
     def restored(self, device: str, records: Iterable[RecordName], since_us: int) -> None:
         """A device's disk was replaced by a copy of then; `records` had work that no relay had taken."""
@@ -112,7 +113,9 @@ class Oracle:
             risked = [id for id in promises if id in self.at_risk]
             if risked:
                 everywhere = [{write_id(write) for write in writes} for writes in visible(record)]
-                count += sum(id in self.removed or all(id in have for have in everywhere) for id in risked)
+                count += sum(
+                    (record, id) in self.removed or all(id in have for have in everywhere) for id in risked
+                )
         return count
 
     @property
@@ -125,5 +128,5 @@ class Oracle:
         return [
             promise
             for id, promise in self.promises.get(record, {}).items()
-            if id not in have and id not in self.removed and id not in self.excused
+            if id not in have and (record, id) not in self.removed and id not in self.excused
         ]

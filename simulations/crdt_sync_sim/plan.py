@@ -255,6 +255,19 @@ def _relay_wipe(scenario: Scenario, chance: Random) -> list[Scheduled]:
     return [_event(chance.uniform(0, scenario.duration_s), "wipe", node=RELAY)]
 
 
+def _schema_versions(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """Admins publish the versions there are, at times two of one type apart."""
+    admins = [name for name, role in scenario.devices.items() if role is Role.ADMIN]
+    return [
+        _event(
+            chance.uniform(0, scenario.duration_s), "schema", device=chance.choice(admins), type=schema.type,
+            version=schema.version,
+        )
+        for schema in scenario.versions
+        for _ in range(chance.choice([1, 1, 2]))
+    ]  # fmt: skip
+
+
 _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "loss": _loss,
     "slow": _slow,
@@ -276,4 +289,5 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "version_skew": _version_skew,
     "relay_rollback": _relay_rollback,
     "relay_wipe": _relay_wipe,
+    "schema_versions": _schema_versions,
 }

@@ -41,6 +41,7 @@ Fault = Literal[
     "version_skew",
     "relay_rollback",
     "relay_wipe",
+    "schema_versions",
 ]
 FAULTS: Final[tuple[Fault, ...]] = (
     "loss",
@@ -63,6 +64,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "version_skew",
     "relay_rollback",
     "relay_wipe",
+    "schema_versions",
 )
 NOT_SURVIVED: Final[frozenset[Fault]] = frozenset({"relay_wipe", "relay_rollback"})
 """Faults that `all` leaves out, because this version of the product does not recover from them by itself.
@@ -143,6 +145,7 @@ class Expectations:
     acknowledged_at_least: int | None = None
     deleted: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
+    orphaned: tuple[str, ...] = ()
     refused: int | None = None
     records: int | None = None
     """How many records, not counting deleted ones, every device shows."""
@@ -158,6 +161,8 @@ class Scenario:
     text: str
     devices: Mapping[str, Role]
     schemas: Mapping[str, RecordSchema]
+    versions: tuple[RecordSchema, ...] = ()
+    """Later versions of the schemas, and types that come later, which an admin may publish in the story."""
     seed: int = 1
     storage: Literal["memory", "disk"] = "memory"
     duration_s: float = 600.0
@@ -174,6 +179,11 @@ class Scenario:
     """Each seed draws which of `faults` are on."""
     events: tuple[Scheduled, ...] = ()
     expect: Expectations = Expectations()
+
+    @property
+    def all_schemas(self) -> tuple[RecordSchema, ...]:
+        """Those that are there from the beginning, and those that may come."""
+        return (*self.schemas.values(), *self.versions)
 
     @property
     def founder(self) -> str:

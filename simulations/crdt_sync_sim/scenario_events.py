@@ -52,6 +52,8 @@ class EventReader:
                     self._tables.bad(at, f"{action} needs {name}")
             if action == "edit":
                 self._check_edit(arguments, at)
+            if action == "schema":
+                self._names.check_version(arguments.get("type"), arguments.get("version"), at)
             if action in ("wipe", "join"):
                 self._check_membership(action, arguments, at)
             if action == "create" and isinstance(arguments.get("record"), str):
@@ -90,6 +92,8 @@ class EventReader:
                 self._tables.bad(at, f"{name} is the name of a device")
             case "role" if value not in _ROLES:
                 self._tables.bad(at, self._tables.no_such("role", str(value), _ROLES))
+            case "truth" if not isinstance(value, bool):
+                self._tables.bad(at, f"{name} is true or false")
             case "text" if not isinstance(value, str):
                 self._tables.bad(at, f"{name} is text")
             case "values" if isinstance(arguments.get("records"), list):

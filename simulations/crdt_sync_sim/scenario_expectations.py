@@ -10,7 +10,7 @@ from crdt_sync_sim.scenario_tables import Tables
 
 _EXPECT: Final = {
     "converged_within_s", "open_conflicts", "bytes_up_to", "acknowledged_at_least", "refused", "deleted",
-    "present", "records", "field",
+    "present", "orphaned", "records", "field",
 }  # fmt: skip
 _EXPECT_FIELD: Final = {"record", "field", "value", "conflict", "alternatives"}
 
@@ -40,7 +40,7 @@ def read_expectations(tables: Tables, names: Names, document: dict[str, Any]) ->
                 alternatives=None if alternatives is None else tuple(alternatives),
             )
         )
-    for kind in ("deleted", "present"):
+    for kind in ("deleted", "present", "orphaned"):
         for name in tables.get(table, kind, list, [], at):
             names.check_record(name, (*at, kind))
     return Expectations(
@@ -52,6 +52,7 @@ def read_expectations(tables: Tables, names: Names, document: dict[str, Any]) ->
         records=_whole(tables.optional(table, "records", at)),
         deleted=tuple(table.get("deleted", ())),
         present=tuple(table.get("present", ())),
+        orphaned=tuple(table.get("orphaned", ())),
         fields=tuple(fields),
     )
 

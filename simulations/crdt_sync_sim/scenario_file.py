@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 from crdt_sync.errors import CrdtSyncError, SchemaError
 from crdt_sync.roles import Role
+from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.shipped import find_schema
 from crdt_sync_sim.scenario import (
     DEFAULT_MIX,
@@ -33,8 +34,8 @@ from crdt_sync_sim.toml_lines import TomlSyntaxError, parse
 __all__ = ["Problem", "ScenarioError", "load_scenario", "read_scenario"]
 
 _TOP: Final = {
-    "title", "seed", "storage", "duration_s", "settle_s", "schemas", "devices", "network", "records",
-    "workload", "faults", "swarm", "at", "expect",
+    "title", "seed", "storage", "duration_s", "settle_s", "schemas", "versions", "devices", "network",
+    "records", "workload", "faults", "swarm", "at", "expect",
 }  # fmt: skip
 _NETWORK: Final = {"delay_ms", "jitter_ms", "loss", "kbit_per_s"}
 _WORKLOAD: Final = {"operations", "fields", "devices", "mix"}
@@ -85,6 +86,7 @@ class _Reader:
             text=self._text,
             devices=first,
             schemas=self._names.schemas,
+            versions=tuple(self._names.versions),
             seed=tables.get(doc, "seed", int, 1),
             # `choice` checked that it is one of those.
             storage=tables.choice(doc, "storage", ("memory", "disk"), "memory"),  # type: ignore[arg-type]
@@ -132,16 +134,24 @@ class _Reader:
     def _read_schemas(self) -> None:
         names = self._tables.get(self._doc, "schemas", list, ["work_order"])
         for name in names:
-            path = self._folder / str(name)
-            try:
-                schema = find_schema(str(path) if path.suffix and path.is_file() else str(name))
-            except SchemaError as exc:
-                for problem in exc.problems:
-                    self._tables.problems.append(Problem(problem.source, problem.line, problem.message))
-            except CrdtSyncError as exc:
-                self._tables.bad(("schemas",), f"{exc.message}; {exc.hint}")
-            else:
+            schema = self._find_schema(name, "schemas")
+            if schema is not None:
                 self._names.schemas[schema.type] = schema
+        for name in self._tables.get(self._doc, "versions", list, []):
+            schema = self._find_schema(name, "versions")
+            if schema is not None:
+                self._names.versions.append(schema)
+
+    def _find_schema(self, name: object, key: str) -> RecordSchema | None:
+        path = self._folder / str(name)
+        try:
+            return find_schema(str(path) if path.suffix and path.is_file() else str(name))
+        except SchemaError as exc:
+            for problem in exc.problems:
+                self._tables.problems.append(Problem(problem.source, problem.line, problem.message))
+        except CrdtSyncError as exc:
+            self._tables.bad((key,), f"{exc.message}; {exc.hint}")
+        return None
 
     def _read_records(self) -> tuple[RecordSpec, ...]:
         found = []

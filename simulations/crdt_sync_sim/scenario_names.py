@@ -17,6 +17,8 @@ class Names:
     def __init__(self, tables: Tables) -> None:
         self.devices: dict[str, Role] = {}
         self.schemas: dict[str, RecordSchema] = {}
+        self.versions: list[RecordSchema] = []
+        """Later versions of these, and other types, that events may publish."""
         self.types: dict[str, str] = {}
         self._tables = tables
 
@@ -30,27 +32,49 @@ class Names:
         if not isinstance(name, str) or name not in self.devices:
             self._tables.bad(at, self._tables.no_such("device", str(name), self.devices))
 
+    def check_version(self, type_name: object, version: object, at: Path) -> None:
+        """There is such a version to publish."""
+        known = [f"{each.type} {each.version}" for each in self.versions]
+        if f"{type_name} {version}" not in known:
+            self._tables.bad(at, self._tables.no_such("version", f"{type_name} {version}", known))
+
+    def versions_of(self, type_name: str) -> list[RecordSchema]:
+        """The versions of a type in which a device may know it at some time."""
+        first = self.schemas.get(type_name)
+        later = [each for each in self.versions if each.type == type_name]
+        return later if first is None else [first, *later]
+
     def check_values(self, type_name: str, values: Any, at: Path, *, whole: bool) -> None:
         """They fit the type; `whole`: they are all that a new record has."""
-        schema = self.schemas.get(type_name)
-        if schema is None:
+        schemas = self.versions_of(type_name)
+        if not schemas:
             self._tables.bad(at, self._tables.no_such("record type", type_name, self.schemas))
             return
         if not isinstance(values, dict):
             self._tables.bad(at, "values are a table of fields")
             return
+        found = [self._misfits(schema, values, at, whole=whole) for schema in schemas]
+        if all(found):  # there is none that they fit
+            for where, what in found[0]:
+                self._tables.bad(where, what)
+
+    def _misfits(
+        self, schema: RecordSchema, values: dict[str, Any], at: Path, *, whole: bool
+    ) -> list[tuple[Path, str]]:
+        misfits: list[tuple[Path, str]] = []
         for name, value in values.items():
             try:
                 spec = schema.field_at(tuple(name.split(".")))
                 if value is not None and not isinstance(value, dict):
                     spec.check(value, name)
             except CrdtSyncError as exc:
-                self._tables.bad((*at, name), f"{exc.message}{'; ' + exc.hint if exc.hint else ''}")
+                misfits.append(((*at, name), f"{exc.message}{'; ' + exc.hint if exc.hint else ''}"))
         if whole:
             try:
                 schema.check_required(schema.with_defaults(values))
             except CrdtSyncError as exc:
-                self._tables.bad(at, exc.message)
+                misfits.append((at, exc.message))
+        return misfits
 
     def check_parts(self, type_name: str, given: Any, kind: str, at: Path) -> None:
         """Elements of sets, steps of counters, names of fields to clear."""
@@ -73,10 +97,13 @@ class Names:
     def check_field(self, record: str, name: str, at: Path) -> None:
         """The record has such a field."""
         self.check_record(record, (*at, "record"))
-        schema = self.schemas.get(self.types.get(record, ""))
-        if schema is None:
-            return
-        try:
-            schema.field_at(tuple(name.split(".")))
-        except CrdtSyncError as exc:
-            self._tables.bad((*at, "field"), exc.message)
+        schemas = self.versions_of(self.types.get(record, ""))
+        problem = ""
+        for schema in schemas:
+            try:
+                schema.field_at(tuple(name.split(".")))
+                return
+            except CrdtSyncError as exc:
+                problem = problem or exc.message
+        if schemas:
+            self._tables.bad((*at, "field"), problem)

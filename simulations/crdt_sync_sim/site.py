@@ -97,6 +97,8 @@ class Site:
         state = device.sync, device.changes, self.relay.life, self.relay.commits
         if self._synced.get(device.name) == state:
             return True
+        if device.engine.upkeep_due:
+            return False
         # A device with a half-open connection believes that it has everything.
         if device.sync.cursor < self._relay_head() or device.engine.status_counts().pending:
             return False

@@ -92,7 +92,7 @@ class Groups:
         lacking = tuple(
             name
             for name, ids in group.writes.items()
-            if any(id not in visible[name] and id not in removed for id in ids)
+            if any(id not in visible[name] and (name, id) not in removed for id in ids)
         )
         if shown and lacking:
             self.parts.append(Part(device.name, device.world.now_us, group, shown, lacking))

@@ -5,7 +5,7 @@ Values are made from the schema. Texts carry `CANARY`, so that one leaking in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
@@ -57,17 +57,17 @@ def draw_operation(
     if schema is None:
         return None
     if kind == "create":
-        return CreateOp(schema.type, _values(schema, chance, fields))
+        return CreateOp(schema.type, _values(device, schema, chance, fields))
     record = _record(device, schema, chance, deleted=kind == "restore")
     if record is None:
-        return CreateOp(schema.type, _values(schema, chance, fields)) if kind == "update" else None
+        return CreateOp(schema.type, _values(device, schema, chance, fields)) if kind == "update" else None
     match kind:
         case "delete":
             return DeleteOp(schema.type, record.id)
         case "restore":
             return RestoreOp(schema.type, record.id)
         case _:
-            return UpdateOp(schema.type, record.id, _changes(schema, record, chance, fields))
+            return UpdateOp(schema.type, record.id, _changes(device, schema, record, chance, fields))
 
 
 def _group(device: DeviceNode, chance: Random, fields: Span | None) -> Transaction | None:
@@ -80,9 +80,10 @@ def _group(device: DeviceNode, chance: Random, fields: Span | None) -> Transacti
         record = _record(device, schema, chance, deleted=False)
         if record is None or chance.random() < 0.2:
             id = RecordId(str(UUID(int=chance.getrandbits(128), version=4)))
-            ops[id] = CreateOp(schema.type, _values(schema, chance, fields) | _marked(schema, mark), id)
+            values = _values(device, schema, chance, fields) | _marked(schema, mark)
+            ops[id] = CreateOp(schema.type, values, id)
         elif record.id not in ops:
-            changes = _marked(schema, mark) or _changes(schema, record, chance, fields)
+            changes = _marked(schema, mark) or _changes(device, schema, record, chance, fields)
             ops[record.id] = UpdateOp(schema.type, record.id, changes)
     return Transaction(tuple(ops.values()))
 
@@ -120,6 +121,10 @@ def _record(device: DeviceNode, schema: RecordSchema, chance: Random, *, deleted
 def _schema(device: DeviceNode, chance: Random) -> RecordSchema | None:
     schemas = device.engine.schemas()
     names = sorted(name for name in schemas if not name.startswith("_"))
+    role = device.engine.space(device.space).role
+    allowed = [name for name in names if role in schemas[name].write_roles]
+    if len(allowed) < len(names) and chance.random() < 0.9:  # now and then somebody tries
+        names = allowed
     return schemas[chance.choice(names)] if names else None
 
 
@@ -143,7 +148,7 @@ def _decision(conflict: ConflictEntry, chance: Random) -> ResolveOp:
     return ResolveOp(conflict.id, alternative=chance.randrange(len(conflict.alternatives)))
 
 
-def _values(schema: RecordSchema, chance: Random, fields: Span | None) -> dict[str, Any]:
+def _values(device: DeviceNode, schema: RecordSchema, chance: Random, fields: Span | None) -> dict[str, Any]:
     values = {name: draw_value(schema.fields[name], chance) for name in schema.required}
     plain = [
         name
@@ -156,15 +161,29 @@ def _values(schema: RecordSchema, chance: Random, fields: Span | None) -> dict[s
         count = max(chance.randint(*fields) - len(values), 0)
         chosen = chance.sample(plain, min(count, len(plain)))
     values |= {name: draw_value(schema.fields[name], chance) for name in chosen}
+    values |= _parent(device, schema, chance, share=0.9)
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _changes(schema: RecordSchema, record: Record, chance: Random, fields: Span | None) -> dict[Any, Any]:
+def _parent(device: DeviceNode, schema: RecordSchema, chance: Random, *, share: float) -> dict[str, Any]:
+    """A record that there is, as the parent; else the field has any id, of a record that is not there."""
+    if schema.parent is None or chance.random() >= share:
+        return {}
+    above = device.engine.schemas().get(schema.parent.type)
+    record = None if above is None else _record(device, above, chance, deleted=False)
+    return {} if record is None else {schema.parent.field: record.id}
+
+
+def _changes(
+    device: DeviceNode, schema: RecordSchema, record: Record, chance: Random, fields: Span | None
+) -> dict[Any, Any]:
     changes: dict[Any, Any] = {}
     count = chance.choice([1, 1, 1, 2, 4]) if fields is None else chance.randint(*fields)
     for name in chance.sample(list(schema.fields), min(len(schema.fields), count)):
         spec = schema.fields[name]
         change = _change(spec, record, chance)
+        if change is not None and schema.parent is not None and name == schema.parent.field:
+            change = _parent(device, schema, chance, share=0.8) or change
         if change is not None:
             changes.update(change)
     return changes or {schema.required[0]: draw_value(schema.fields[schema.required[0]], chance)}
@@ -179,13 +198,9 @@ def _change(spec: FieldSpec, record: Record, chance: Random) -> dict[Any, Any] |
             element = chance.choice(_ELEMENTS)
             return {name: AddElement(element) if chance.random() < 0.6 else RemoveElement(element)}
         case "rows":
-            key = chance.choice(_ROW_KEYS)
-            rows = record.values.get(name) or {}
-            if key in rows and chance.random() < 0.2:
-                return {name: {key: None}}
-            assert spec.row is not None
-            subfield = chance.choice(sorted(spec.row))
-            return {(name, key, subfield): draw_value(spec.row[subfield], chance)}
+            return _in_rows(spec, (name,), record.values.get(name) or {}, chance)
+        case "text" if record.values.get(name) and chance.random() < 0.8:
+            return {name: _retyped(str(record.values[name]), chance)}
         case _:
             if spec.rule.name == "once" and record.values.get(name) is not None:
                 return None
@@ -193,6 +208,36 @@ def _change(spec: FieldSpec, record: Record, chance: Random) -> dict[Any, Any] |
                 after = spec.transitions.get(str(record.values.get(name)), ())
                 return {name: chance.choice(after)} if after else None
             return {name: draw_value(spec, chance)}
+
+
+def _in_rows(
+    spec: FieldSpec, path: tuple[str, ...], rows: Mapping[str, Any], chance: Random
+) -> dict[Any, Any]:
+    """A row taken away, or something changed in one, or in a row of its own rows."""
+    assert spec.row is not None
+    key = chance.choice(_ROW_KEYS)
+    if key in rows and chance.random() < 0.2:
+        return {(*path, key): None}
+    subfield = chance.choice(sorted(spec.row))
+    inner, here = spec.row[subfield], (*path, key, subfield)
+    match inner.shape:
+        case "rows":
+            return _in_rows(inner, here, (rows.get(key) or {}).get(subfield) or {}, chance)
+        case "counter":
+            return {here: Increment(chance.choice([1, 2, -1, 5]))}
+        case "set":
+            element = chance.choice(_ELEMENTS)
+            return {here: AddElement(element) if chance.random() < 0.6 else RemoveElement(element)}
+        case _:
+            return {here: draw_value(inner, chance)}
+
+
+def _retyped(text: str, chance: Random) -> str:
+    """The text with a word more, or one less, or another in its place; it does not grow for ever."""
+    words = text.split(" ")
+    place = chance.randrange(len(words) + 1)
+    word = [chance.choice(_ELEMENTS)] if len(words) < 40 and chance.random() < 0.7 else []
+    return " ".join([*words[:place], *word, *words[place + chance.choice([0, 0, 1]) :]])
 
 
 def draw_value(spec: FieldSpec, chance: Random) -> Any:

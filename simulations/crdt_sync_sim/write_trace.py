@@ -163,7 +163,7 @@ class WriteTrace:
         wanted = write_id(promise.write)
         shown = any(write_id(write) == wanted for write in device.visible(promise.record))
         waits = device.name == promise.device and promise.record in device.unsent()
-        removed = wanted in self._sim.oracle.removed
+        removed = (promise.record, wanted) in self._sim.oracle.removed
         if shown:
             self._delivered.pop(device.name, None)
         if shown and not here.shown:

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from crdt_sync.rare import POINTS, Point, rare
+from crdt_sync.schemas.loader import load_schema
+from crdt_sync_client.shipped import find_schema
 from crdt_sync_sim.commands import scenario_folder
 from crdt_sync_sim.run import Outcome, simulate
 from crdt_sync_sim.scenario import Scenario, Scheduled, Workload
@@ -15,16 +17,19 @@ from crdt_sync_sim.scenario_file import load_scenario
 
 @pytest.fixture(scope="module")
 def bumpy() -> Scenario:
-    """A minute of work in which two devices fall behind and come back."""
+    """A minute of work in which two devices fall behind and come back, and a schema gets a new version."""
     swarm = load_scenario(scenario_folder() / "swarm.toml")
     events = (
         Scheduled(5, "offline", {"device": "tablet_1", "for_s": 40}),
         Scheduled(10, "crash", {"node": "tablet_1", "for_s": 1}),
         Scheduled(15, "crash", {"node": "tablet_2", "for_s": 20}),
         Scheduled(25, "crash", {"node": "relay", "for_s": 1}),
+        Scheduled(30, "schema", {"device": "office", "type": "work_order", "version": 2}),
         *(Scheduled(at_s, "pause", {"node": "relay", "for_s": 2}) for at_s in (35, 40, 46, 50, 55)),
     )
-    calm = replace(swarm, duration_s=60.0, workload=Workload(200), faults=(), swarm=False)
+    text = find_schema("work_order").text.replace("x-version: 1", "x-version: 2")
+    versions = (load_schema(text, source="work_order 2"),)
+    calm = replace(swarm, duration_s=60.0, workload=Workload(200), faults=(), swarm=False, versions=versions)
     return calm.with_events(events)
 
 

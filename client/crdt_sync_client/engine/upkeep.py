@@ -13,6 +13,7 @@ from crdt_sync.crypto.envelope import Kind, parse
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.rare import rare
 from crdt_sync_client.engine import admission
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
@@ -45,37 +46,41 @@ def step(replica: Replica, space: Space) -> Materialised:
     """Do a bit of what is to be done in a space, if there is anything. Inside a transaction."""
     done = Materialised()
     remaking = space.record_types.remaking
-    left = AT_ONCE
+    left = 1 if rare("upkeep_of_one") else AT_ONCE
     for record_type in list(remaking):
         while left > 0 and record_type in remaking:
             act = _judge if remaking[record_type].judging else _remake
-            result, count = act(replica, space, record_type, remaking[record_type])
+            result, count = act(replica, space, record_type, remaking[record_type], left)
             done.add(result)
             left -= max(count, 1)
     return done
 
 
-def _remake(replica: Replica, space: Space, record_type: str, progress: Remaking) -> tuple[Materialised, int]:
+def _remake(
+    replica: Replica, space: Space, record_type: str, progress: Remaking, limit: int
+) -> tuple[Materialised, int]:
     materialiser = Materialiser(replica, "remote")
     end = min(progress.until, progress.after + NUMBERS_AT_ONCE)
-    rows = replica.db.rows(_STALE, (progress.after, end, space.no, record_type, AT_ONCE))
+    rows = replica.db.rows(_STALE, (progress.after, end, space.no, record_type, limit))
     for _, opaque in rows:
         record = replica.records.find(space, OpaqueId(opaque), replica.author)
         if record is not None:
             materialiser.remake(record)
-    after = rows[-1][0] if len(rows) == AT_ONCE else end
+    after = rows[-1][0] if len(rows) == limit else end
     space.record_types.keep(replica.db, record_type, Remaking(after, progress.until))
-    return materialiser.save(), len(rows) if after == progress.until else AT_ONCE
+    return materialiser.save(), len(rows) if after == progress.until else limit
 
 
-def _judge(replica: Replica, space: Space, record_type: str, progress: Remaking) -> tuple[Materialised, int]:
+def _judge(
+    replica: Replica, space: Space, record_type: str, progress: Remaking, limit: int
+) -> tuple[Materialised, int]:
     """Merge what was put aside for who wrote it, and may be merged by now."""
-    rows = replica.db.rows(_ASIDE, (space.no, record_type, progress.judging, AT_ONCE))
+    rows = replica.db.rows(_ASIDE, (space.no, record_type, progress.judging, limit))
     admitted: dict[int, Opened] = {}
     for no, seq, raw in rows:
         if no not in admitted:
             admitted.update(_admitted(replica, space, no, seq, raw))
-    judging = rows[-1][0] + 1 if len(rows) == AT_ONCE else 0
+    judging = rows[-1][0] + 1 if len(rows) == limit else 0
     space.record_types.keep(replica.db, record_type, Remaking(progress.after, progress.until, judging))
     if not admitted:
         return Materialised(), len(rows)
