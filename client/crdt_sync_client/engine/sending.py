@@ -83,8 +83,10 @@ def welcome(
     )
     space.session.resend = [no for (no,) in rows]
     space.session.fresh = set()
+    # An earlier life's chain may turn out to be sent already; what this life wrote waits for its own session.
     return Welcomed(
         resend=len(rows),
+        reconnect=session_over(replica, space),
         synced=tuple(synced),
         relay_behind=own_sequence < space.acked.get(author, 0),
         holding=bool(space.held),
