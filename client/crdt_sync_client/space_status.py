@@ -35,4 +35,5 @@ def space_status(
         quarantined=counts.quarantined,
         remaking=counts.remaking,
         unreadable=state.unreadable,
+        unfinished=state.unfinished,
     )

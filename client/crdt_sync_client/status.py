@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from .engine.model import UnfinishedGroup
 
 SyncState = Literal["offline", "connecting", "syncing", "idle", "backoff", "error"]
 
@@ -45,9 +48,11 @@ class SpaceStatus:
     """At most so many records are still shown by an earlier version of their schema."""
     unreadable: Mapping[str, int] = field(default_factory=dict)
     """Record types whose newest version needs a newer program, and that version."""
+    unfinished: tuple[UnfinishedGroup, ...] = ()
+    """Changes made together of which a part has not come: nothing of them shows until it has."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `last_synced_at` in Unix milliseconds."""
+        """Plain values; times in Unix milliseconds."""
         return {
             "id": self.space_id,
             "name": self.name,
@@ -65,6 +70,16 @@ class SpaceStatus:
             "quarantined": self.quarantined,
             "remaking": self.remaking,
             "unreadable": dict(self.unreadable),
+            "unfinished": [
+                {
+                    "device": group.device.hex(),
+                    "device_name": group.device_name,
+                    "arrived": group.arrived,
+                    "size": group.size,
+                    "since_at": group.since_ms,
+                }
+                for group in self.unfinished
+            ],
         }
 
 

@@ -13,6 +13,9 @@ from crdt_sync.crypto.groups import GroupPlace
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import BadUpdate
 from crdt_sync.ids import RecordId
+from crdt_sync_client import Device
+from crdt_sync_client.cli.output import Output
+from crdt_sync_client.cli.syncing import _note_unfinished
 from crdt_sync_client.engine import sealing
 from crdt_sync_client.engine.model import UpdateOp
 from crdt_sync_client.engine.waiting import AT_HEAD, BEHIND
@@ -326,3 +329,35 @@ def test_a_group_that_begins_before_its_chain_is_put_aside(
     assert shown(ben, ids[:3]) == NONE
     ben.write(UpdateOp("job", ids[0], {"notes": "goes on"}))
     assert ben.values(ids[0])["notes"] == "goes on"
+
+
+# What people see of it
+
+
+async def test_the_status_names_what_waits_for_the_rest_and_since_when(
+    world: World, anna: Peer, ben: Peer, ids: list[RecordId], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ben.engine.space(ben.space).unfinished == ()
+    write_group(anna, ids)
+    rest = push_part(anna, 2)
+    before_ms = world.now_ms
+    deliver(ben)
+    (group,) = ben.engine.space(ben.space).unfinished
+    assert (group.device_name, group.arrived, group.size) == ("anna", 2, 3)
+    assert before_ms < group.since_ms <= world.now_ms
+    ben.engine.close()
+    async with await Device.open(ben.path, key=ben.key) as device:
+        (space,) = (await device.status()).spaces
+    ben._open()
+    ben.connect()
+    assert space.to_json()["unfinished"] == [
+        {
+            "device": anna.engine.device_id.hex(), "device_name": "anna", "arrived": 2, "size": 3,
+            "since_at": group.since_ms,
+        }
+    ]  # fmt: skip
+    _note_unfinished(Output(as_json=False), space)
+    assert "North rig: 2 of 3 changes that anna made together have come, since" in capsys.readouterr().err
+    anna.world.relay.push(rest[0])
+    deliver(ben)
+    assert ben.engine.space(ben.space).unfinished == ()

@@ -159,6 +159,8 @@ def command_status(out: Output, target: Target) -> None:
             body = status.to_json()
             for part in (body, *body["spaces"]):
                 part["last_synced_at"] = iso_time(part["last_synced_at"])
+            for group in (group for space in body["spaces"] for group in space["unfinished"]):
+                group["since_at"] = iso_time(group["since_at"])
             out.result(body)
             return
         out.say(f"{printable(status.name)}: {status.state}, last in sync {local_time(status.last_synced_at)}")
@@ -176,6 +178,7 @@ def command_status(out: Output, target: Target) -> None:
             out.note(f"{status.conflicts} to decide: crdt-sync conflicts ls")
         for space in status.spaces:
             _note_types(out, space)
+            _note_unfinished(out, space)
 
     opening.run(target, work)
 
@@ -188,6 +191,15 @@ def _note_types(out: Output, space: SpaceStatus) -> None:
         out.note(f"{name}: up to {space.remaking:,} records still show what an earlier version made of them")
     if space.quarantined:
         out.note(f"{name}: {space.quarantined:,} received changes were put aside: crdt-sync queue aside")
+
+
+def _note_unfinished(out: Output, space: SpaceStatus) -> None:
+    for group in space.unfinished:
+        out.note(
+            f"{printable(space.name)}: {group.arrived:,} of {group.size:,} changes that"
+            f" {printable(group.device_name)} made together have come, since {local_time(group.since_ms)};"
+            " they show when it has sent the rest"
+        )
 
 
 @click.group(cls=Group, name="queue")

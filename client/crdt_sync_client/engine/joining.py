@@ -20,7 +20,7 @@ from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import publishing
-from crdt_sync_client.engine.model import JoinStart, MemberInfo, SpaceState
+from crdt_sync_client.engine.model import JoinStart, MemberInfo, SpaceState, UnfinishedGroup
 from crdt_sync_client.engine.receiving import take_entry
 from crdt_sync_client.engine.space import Space, Stage
 
@@ -201,6 +201,16 @@ def state_of(replica: Replica, space: Space) -> SpaceState:
         cursor=space.cursor,
         types=space.types,
         unreadable=dict(space.record_types.unreadable),
+        unfinished=tuple(
+            UnfinishedGroup(
+                device=author.device,
+                device_name=space.device_name(author.device),
+                arrived=len(waiters),
+                size=last - first + 1,
+                since_ms=min(waiter.at_ms for waiter in waiters),
+            )
+            for author, (first, last), waiters in space.waiting.groups()
+        ),
         pending_entry=space.pending_entry,
     )
 

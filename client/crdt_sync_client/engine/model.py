@@ -342,6 +342,20 @@ class ConflictFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfinishedGroup:
+    """Changes that a device made together, of which only a part has come: none of them shows.
+
+    `arrived` of `size` envelopes, the first of them at `since_ms` (Unix milliseconds).
+    """
+
+    device: DeviceId
+    device_name: str
+    arrived: int
+    size: int
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceState:
     """One space of this store. `stage`: `creating` and `joining` until the relay has taken the entry."""
 
@@ -354,6 +368,8 @@ class SpaceState:
     types: tuple[str, ...]
     unreadable: Mapping[str, int] = field(default_factory=dict)
     """Types whose newest version this program cannot read, and that version."""
+    unfinished: tuple[UnfinishedGroup, ...] = ()
+    """What waits for the rest of what was written together."""
     pending_entry: bytes | None = field(default=None, repr=False)
 
 
