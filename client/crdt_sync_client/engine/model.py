@@ -17,6 +17,7 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
 from crdt_sync.records.writes import same_value
 from crdt_sync.roles import Role
+from crdt_sync_client.engine.unfinished import UnfinishedGroup as UnfinishedGroup
 
 Path = tuple[str, ...]
 SyncState = Literal["synced", "pending", "conflict", "failed"]
@@ -339,20 +340,6 @@ class ConflictFilter:
 
 
 # Spaces -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class UnfinishedGroup:
-    """Changes that a device made together, of which only a part has come: none of them shows.
-
-    `arrived` of `size` envelopes, the first of them at `since_ms` (Unix milliseconds).
-    """
-
-    device: DeviceId
-    device_name: str
-    arrived: int
-    size: int
-    since_ms: int
 
 
 @dataclass(frozen=True, slots=True)
