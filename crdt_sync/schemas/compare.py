@@ -104,6 +104,9 @@ def _record_type(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]
     if old.indexes != new.indexes:
         why = "each device makes and drops the indexes of its own store when it gets this version"
         yield SchemaChange("indexes", "", "safe", why)
+    if old.priorities != new.priorities:
+        why = "each device sends what waits on it in the new order once it has this version"
+        yield SchemaChange("priorities", "", "safe", why)
 
 
 def _parent(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]:

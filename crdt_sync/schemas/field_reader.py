@@ -32,7 +32,7 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _RESERVED_NAMES: Final = frozenset({"id"})
 """What a record's JSON form needs for itself (`_sync` cannot be a field name anyway)."""
 _OWN_KEYWORDS: Final = keywords.NOTES | {
-    "default", "x-merge", "x-transitions", "x-aliases", "contentEncoding", "contentMediaType"
+    "default", "x-merge", "x-transitions", "x-aliases", "x-priority", "contentEncoding", "contentMediaType"
 }  # fmt: skip
 _PATTERNS: Final = jsonschema_rs.RegexOptions()
 """Rust's linear-time expressions: no pattern in a schema can hang a device. They have no look-around."""

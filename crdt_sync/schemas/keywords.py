@@ -21,7 +21,7 @@ ROOT: Final = frozenset(
     {
         "$schema", "$id", "$comment", "title", "description", "examples", "type", "required",
         "properties", "additionalProperties", "x-type", "x-version", "x-delete", "x-write", "x-parent",
-        "x-history", "x-indexes",
+        "x-history", "x-indexes", "x-priority",
     }
 )  # fmt: skip
 SUBSCHEMA: Final = NOTES | {
@@ -32,7 +32,7 @@ SUBSCHEMA: Final = NOTES | {
     "minProperties", "maxProperties", "dependentRequired",
     "allOf", "anyOf", "oneOf", "not", "if", "then", "else",
 }  # fmt: skip
-FIELD: Final = NOTES | {"type", "default", "x-merge", "x-transitions", "x-aliases"}
+FIELD: Final = NOTES | {"type", "default", "x-merge", "x-transitions", "x-aliases", "x-priority"}
 """What every field may have, whatever its shape."""
 BY_SHAPE: Final[Mapping[str, frozenset[str]]] = {
     "value": FIELD | SUBSCHEMA | {"contentEncoding", "contentMediaType"},
@@ -56,6 +56,7 @@ _WHY_NOT: Final[Mapping[str, str]] = {
     "x-merge": "a rule belongs to a field, not to a part of its value; use rows to merge the parts",
     "x-transitions": "transitions belong to a field, not to a part of its value",
     "x-aliases": "only a field has a name to be found under",
+    "x-priority": "a priority belongs to a field, not to a part of its value",
 }
 _WHY_NOT_ON: Final[Mapping[str, str]] = {
     "counter": "devices that are apart add to it, so only the type of each amount can be checked",

@@ -4,8 +4,9 @@ A schema is JSON Schema 2020-12 with these keywords of our own, so that editors 
 understand it:
 
 - on the record type: `x-type` (its name), `x-version`, `x-delete`, `x-write`, `x-parent`,
-  `x-history`, `x-indexes`;
-- on a field: `x-merge` (a rule's name, or `rule:` with its options), `x-transitions`, `x-aliases`.
+  `x-history`, `x-indexes`, `x-priority`;
+- on a field: `x-merge` (a rule's name, or `rule:` with its options), `x-transitions`, `x-aliases`,
+  `x-priority`.
 
 All problems of a file are collected, not only the first; loading raises `SchemaError` and nothing else.
 It knows no files: the caller brings the text and says where it came from.
@@ -22,6 +23,7 @@ from crdt_sync.schemas import keywords, policies, yaml_nodes
 from crdt_sync.schemas.field_reader import read_fields
 from crdt_sync.schemas.indexes import read_indexes
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
+from crdt_sync.schemas.priorities import read_priorities
 from crdt_sync.schemas.sentences import keyword_sentence
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.yaml_nodes import ListNode, MapNode, Node, Problems, ScalarNode
@@ -73,6 +75,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
     parent = policies.read_parent(root, fields, problems)
     history = policies.read_history(root, problems)
     indexes = read_indexes(root, fields, problems)
+    priorities = read_priorities(root, problems)
     _check_against_meta(root, problems)
     if problems.found:
         return None
@@ -88,6 +91,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
         parent=parent,
         history=history,
         indexes=indexes,
+        priorities=priorities,
         description=_note(root, "description"),
         comment=_note(root, "$comment"),
     )

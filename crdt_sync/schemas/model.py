@@ -28,6 +28,7 @@ from crdt_sync.rules import Rule, Shape
 from crdt_sync.rules.deletion import EDIT_WINS, DeleteRule
 from crdt_sync.schemas import assignments
 from crdt_sync.schemas.aliases import OldNames, old_names
+from crdt_sync.schemas.priorities import AS_USUAL, Priorities
 from crdt_sync.schemas.sentences import describe
 from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync.schemas.values import ValueCheck, check_plain, check_row_key
@@ -186,6 +187,8 @@ class RecordSchema:
     """Entries of each record's history that a device keeps."""
     indexes: tuple[tuple[str, ...], ...] = ()
     """Fields by which devices find records fast, see `indexes`."""
+    priorities: Priorities = AS_USUAL
+    """What of its unsent work goes first, see `priorities`."""
     description: str = ""
     comment: str = ""
     defaults: Mapping[str, Value] = field(init=False)
