@@ -20,7 +20,8 @@ of it is stored:
 - rows are delivered in strictly growing order, after the cursor and not beyond the new one;
 - a cursor never goes back;
 - acknowledgements of one chain never go back;
-- an answer to an append or a snapshot comes only when one is open.
+- an answer to an append, a snapshot or a fetch comes only when one is open;
+- what was fetched is of the records that were asked for, as far as it can be told without opening it.
 
 A frame that breaks a rule raises MalformedFrame, FrameTooLarge or ProtocolViolation, the machine is then
 DONE and nothing of the frame has been taken over. `close_code_for` says with which code to close.
@@ -48,6 +49,8 @@ from crdt_sync.protocol.frames import (
     CompactRequest,
     Create,
     Deliver,
+    Fetched,
+    FetchRecords,
     Frame,
     FromRelay,
     Got,
@@ -101,6 +104,7 @@ _TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
         AppendRefused: State.LIVE,
         CompactRequest: State.LIVE,
         SnapshotResult: State.LIVE,
+        Fetched: State.LIVE,
         Bye: State.DONE,
     },
     State.DONE: {},
@@ -128,6 +132,8 @@ class DeviceSession:
         self._acked = 0
         self._appends = 0
         self._snapshots = 0
+        self._fetching = 0
+        """How many records were asked for."""
 
     # Receiving
 
@@ -174,6 +180,11 @@ class DeviceSession:
             case SnapshotResult():
                 if self._snapshots == 0:
                     raise ProtocolViolation("the relay answered a snapshot that was not sent")
+            case Fetched():
+                if not self._fetching or frame.whole > self._fetching:
+                    raise ProtocolViolation("the relay sent records that were not asked for")
+                if not frame.rows and not frame.whole:
+                    raise ProtocolViolation("the relay answered a question about records with nothing")
             case _:
                 pass
 
@@ -212,6 +223,8 @@ class DeviceSession:
                 self._appends -= 1
             case SnapshotResult():
                 self._snapshots -= 1
+            case Fetched():
+                self._fetching = 0
             case _:
                 pass
 
@@ -313,6 +326,17 @@ class DeviceSession:
     def decline(self, records: Sequence[OpaqueId]) -> bytes:
         """These records cannot be compacted now."""
         return self._live(CompactDecline(list(records)))
+
+    def fetch(self, records: Sequence[OpaqueId], after: int = 0) -> bytes:
+        """Ask for all rows of these records, behind `after` of the first; `Fetched` answers it.
+
+        One question at a time.
+        """
+        if self._fetching:
+            raise RuntimeError("the answer to the last such question has not come yet")
+        message = self._live(FetchRecords(list(records), after))
+        self._fetching = len(records)
+        return message
 
     def bye(self, code: CloseCode, error: str, reason: str) -> bytes:
         """Our last word; allowed in every state."""

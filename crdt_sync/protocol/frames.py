@@ -26,6 +26,7 @@ from crdt_sync.ids import DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.limits import (
     MAX_COMPACT_RECORDS,
     MAX_ENVELOPE_BYTES,
+    MAX_FETCH_RECORDS,
     MAX_FRAME_BYTES,
     MAX_MEMBERSHIP_BYTES,
     MAX_PUSH_ENVELOPES,
@@ -249,8 +250,39 @@ class Bye(Frame, frozen=True, tag=18):
     reason: Reason
 
 
+class FetchRecords(Frame, frozen=True, tag=19):
+    """Please send all rows of these records. One is open at a time.
+
+    `after` is of the first record: the rest of it, from behind that row.
+    """
+
+    records: Annotated[list[Opaque], Meta(min_length=1, max_length=MAX_FETCH_RECORDS)]
+    after: Number
+
+
+class Fetched(Frame, frozen=True, tag=20):
+    """Rows of the records that were asked for, record by record in that order, as the log was up to `head`.
+
+    `whole`: so many of the records, from the first on, are complete with these rows. What is missing of the
+    others is to be asked for again, of the first of them from behind the last row that is here.
+    """
+
+    rows: list[Row]
+    whole: Annotated[int, Meta(ge=0, le=MAX_FETCH_RECORDS)]
+    head: Number
+
+
 FromDevice: TypeAlias = (
-    Hello | Create | Got | Push | Append | PushSnapshot | CompactDecline | ConfirmSnapshot | Bye
+    Hello
+    | Create
+    | Got
+    | Push
+    | Append
+    | PushSnapshot
+    | CompactDecline
+    | ConfirmSnapshot
+    | FetchRecords
+    | Bye
 )
 FromRelay: TypeAlias = (
     Challenge
@@ -262,6 +294,7 @@ FromRelay: TypeAlias = (
     | AppendRefused
     | CompactRequest
     | SnapshotResult
+    | Fetched
     | Bye
 )
 

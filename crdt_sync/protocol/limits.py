@@ -26,6 +26,8 @@ WINDOW_BYTES: Final = 4 * 1024 * 1024
 """Delivered but not yet confirmed by `Got`. Covers 100 ms of round trip at 300 Mbit/s."""
 MAX_COMPACT_RECORDS: Final = 64
 """Records in one `CompactRequest`; a snapshot each is an amount of work a phone does in one breath."""
+MAX_FETCH_RECORDS: Final = 64
+"""Records in one `FetchRecords`; the answer is cut to a frame, so this only bounds the question."""
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 """From the challenge to a valid answer; ample for a slow radio link, short for who only holds sockets."""
 MAX_REASON_CHARS: Final = 500

@@ -45,6 +45,7 @@ from crdt_sync.protocol.frames import (
     CompactDecline,
     ConfirmSnapshot,
     Create,
+    FetchRecords,
     Frame,
     FromDevice,
     Got,
@@ -80,6 +81,7 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
         PushSnapshot: RelayState.DEVICE,
         CompactDecline: RelayState.DEVICE,
         ConfirmSnapshot: RelayState.DEVICE,
+        FetchRecords: RelayState.DEVICE,
         Bye: RelayState.CLOSED,
     },
     RelayState.INVITE: {
@@ -95,7 +97,10 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
 class RelaySession:
     """One connection as the relay sees it. `nonce` is 32 fresh random bytes."""
 
-    __slots__ = ("_confirmed", "_delivered", "_unconfirmed", "_unconfirmed_bytes", "limits", "nonce", "state")
+    __slots__ = (
+        "_confirmed", "_delivered", "_fetching", "_unconfirmed", "_unconfirmed_bytes",
+        "limits", "nonce", "state",
+    )  # fmt: skip
 
     def __init__(self, nonce: bytes, limits: Limits = DEFAULT_LIMITS) -> None:
         self.state = RelayState.WAITING
@@ -105,6 +110,7 @@ class RelaySession:
         self._delivered = 0
         self._unconfirmed: deque[tuple[int, int]] = deque()
         self._unconfirmed_bytes = 0
+        self._fetching = False
 
     def challenge(self, relay_id: RelayId, now_ms: int) -> Challenge:
         """The frame that opens the connection."""
@@ -126,6 +132,8 @@ class RelaySession:
             raise
         if isinstance(frame, Got):
             self._confirm(frame.cursor)
+        elif isinstance(frame, FetchRecords):
+            self._fetching = True
         self.state = after
         return frame
 
@@ -141,6 +149,8 @@ class RelaySession:
             raise ProtocolViolation(
                 f"row {frame.cursor} was confirmed; only {self._confirmed} to {self._delivered} can be"
             )
+        if isinstance(frame, FetchRecords) and self._fetching:
+            raise ProtocolViolation("records were asked for before the answer to the last such question")
         if isinstance(frame, Push) and len(frame.envelopes) > self.limits.max_push_envelopes:
             raise FrameTooLarge(
                 f"{len(frame.envelopes)} envelopes in one push, the limit is {self.limits.max_push_envelopes}"
@@ -186,6 +196,10 @@ class RelaySession:
             self._unconfirmed[-1] = (cursor, last[1] + size_bytes)
         else:
             self._unconfirmed.append((cursor, size_bytes))
+
+    def fetch_answered(self) -> None:
+        """A `Fetched` goes out: the next may be asked for."""
+        self._fetching = False
 
     def _confirm(self, cursor: int) -> None:
         self._confirmed = cursor

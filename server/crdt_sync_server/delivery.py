@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from crdt_sync.errors import CrdtSyncError, MalformedFrame
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import Bye, Deliver, Frame, FromDevice, Got, Mode, Welcome, encode
+from crdt_sync.protocol.frames import Bye, Deliver, Fetched, Frame, FromDevice, Got, Mode, Welcome, encode
 from crdt_sync.protocol.relay_session import RelaySession, RelayState, bye_of
 from crdt_sync.rare import rare
 from crdt_sync_server.effects import Peer
@@ -48,7 +48,7 @@ class Delivery:
     """See the module. `wake` is called when `next` or `room` may say something else than before."""
 
     __slots__ = (
-        "_answers", "_backlog_bytes", "_bye", "_live", "_reading", "_told", "_told_caught_up",
+        "_answers", "_backlog_bytes", "_bye", "_fetched", "_live", "_reading", "_told", "_told_caught_up",
         "cursor", "peer", "session", "wake",
     )  # fmt: skip
 
@@ -58,6 +58,8 @@ class Delivery:
         self.wake = wake
         self.cursor = 0
         self._answers: deque[bytes] = deque()
+        self._fetched: bytes | None = None
+        """Records that were asked for. There is one such answer at a time, so it needs no queue."""
         self._bye: Bye | None = None
         self._live: LiveLog[Delivery] | None = None
         self._backlog_bytes = 0
@@ -111,7 +113,10 @@ class Delivery:
 
     def answer(self, frame: Frame) -> None:
         """Send this frame soon."""
-        self._answers.append(encode(frame))
+        if isinstance(frame, Fetched):
+            self._fetched = encode(frame)
+        else:
+            self._answers.append(encode(frame))
         self.wake()
 
     def admitted(self, mode: Mode, welcome: Welcome, live: LiveLog[Delivery]) -> None:
@@ -158,6 +163,10 @@ class Delivery:
             return self._answers.popleft()
         if self._bye is not None:
             return self._bye
+        if self._fetched is not None:
+            data, self._fetched = self._fetched, None
+            self.session.fetch_answered()
+            return data
         while self._may_deliver():
             live, author = self._live, self.peer.author
             assert live is not None

@@ -40,6 +40,7 @@ from crdt_sync.protocol.frames import (
     CompactDecline,
     CompactRequest,
     Create,
+    FetchRecords,
     FromDevice,
     Hello,
     Mode,
@@ -58,6 +59,7 @@ from crdt_sync.rare import rare
 from crdt_sync_server.checking import Checked, check_envelopes
 from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
+from crdt_sync_server.fetching import fetched
 from crdt_sync_server.signatures import Claim, verify_here
 from crdt_sync_server.snapshots import Accepted, Rejected
 from crdt_sync_server.spaces import Space, travelling
@@ -196,6 +198,9 @@ class RelayEngine:
                     self._create(batch, peer, frame)
                 case CompactDecline():
                     self._space_of(batch, peer).planner.declined(peer, frame.records, batch.now_ms)
+                case FetchRecords():
+                    answer = fetched(self._storage, self._space_of(batch, peer), frame)
+                    batch.effects.append(Send(peer, answer))
                 case None | Bye():
                     self._gone(peer)
                 case _:

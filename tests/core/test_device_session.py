@@ -28,6 +28,8 @@ from crdt_sync.protocol.frames import (
     CompactRequest,
     Create,
     Deliver,
+    Fetched,
+    FetchRecords,
     Frame,
     Hello,
     Mode,
@@ -186,8 +188,28 @@ def test_an_answer_is_taken_once_for_each_append_and_snapshot() -> None:
     session.push_snapshot(b"snapshot")
     session.receive(encode(AppendRefused("bad_membership", "too late", HASH)))
     session.receive(encode(SnapshotResult(OpaqueId(b"o" * 16), "stored", "")))
+    for answer in (Appended(1, HASH), Fetched(rows(1), 1, 10)):
+        session.state = State.LIVE
+        with pytest.raises(ProtocolViolation):
+            session.receive(encode(answer))
+
+
+def test_records_are_asked_for_one_question_at_a_time() -> None:
+    session, record = live(), OpaqueId(b"o" * 16)
+    assert decode_from_device(session.fetch([record, record], 3)) == FetchRecords([record, record], 3)
+    with pytest.raises(RuntimeError, match="has not come yet"):
+        session.fetch([record])
+    session.receive(encode(Fetched(rows(4, 2), 2, 10)))
+    session.fetch([record])
+
+
+@pytest.mark.parametrize("answer", [Fetched([], 2, 10), Fetched(rows(1), 2, 10), Fetched([], 0, 10)])
+def test_an_answer_about_records_is_about_those_that_were_asked_for(answer: Fetched) -> None:
+    session = live()
+    session.fetch([OpaqueId(b"o" * 16)])
     with pytest.raises(ProtocolViolation):
-        session.receive(encode(Appended(1, HASH)))
+        session.receive(encode(answer))
+    assert session.state is State.DONE
 
 
 def test_acknowledgements_of_another_life_of_the_device_are_not_compared_with_this_one() -> None:
@@ -203,6 +225,7 @@ BEFORE_WELCOME = [
     Refuse(LIFE, 1, "x", ""),
     CompactRequest([OpaqueId(b"o" * 16)]),
     Appended(1, HASH),
+    Fetched([], 1, 1),
 ]
 
 

@@ -23,6 +23,8 @@ from crdt_sync.protocol.frames import (
     ConfirmSnapshot,
     Create,
     Deliver,
+    Fetched,
+    FetchRecords,
     Frame,
     Got,
     Hello,
@@ -40,7 +42,13 @@ from crdt_sync.protocol.frames import (
     encode,
     with_checksum,
 )
-from crdt_sync.protocol.limits import MAX_COMPACT_RECORDS, MAX_FRAME_BYTES, MAX_PUSH_ENVELOPES, Limits
+from crdt_sync.protocol.limits import (
+    MAX_COMPACT_RECORDS,
+    MAX_FETCH_RECORDS,
+    MAX_FRAME_BYTES,
+    MAX_PUSH_ENVELOPES,
+    Limits,
+)
 
 ids = st.binary(min_size=16, max_size=16)
 hashes = st.binary(min_size=32, max_size=32)
@@ -69,6 +77,7 @@ from_device = st.one_of(
     st.builds(PushSnapshot, blobs),
     st.builds(CompactDecline, records),
     st.builds(ConfirmSnapshot, ids.map(OpaqueId), hashes),
+    st.builds(FetchRecords, records, numbers),
     byes,
 )
 from_relay = st.one_of(
@@ -83,6 +92,7 @@ from_relay = st.one_of(
     st.builds(AppendRefused, codes, reasons, hashes),
     st.builds(CompactRequest, records),
     st.builds(SnapshotResult, ids.map(OpaqueId), codes, reasons),
+    st.builds(Fetched, st.lists(rows, max_size=5), st.integers(0, MAX_FETCH_RECORDS), numbers),
     byes,
 )
 
@@ -125,7 +135,17 @@ def test_frames_know_their_direction(frame: Frame) -> None:
             decode(encode(frame))
 
 
-FROM_DEVICE_ONLY = (Hello, Create, Got, Push, Append, PushSnapshot, CompactDecline, ConfirmSnapshot)
+FROM_DEVICE_ONLY = (
+    Hello,
+    Create,
+    Got,
+    Push,
+    Append,
+    PushSnapshot,
+    CompactDecline,
+    ConfirmSnapshot,
+    FetchRecords,
+)
 
 
 @given(st.binary(max_size=300))

@@ -22,6 +22,7 @@ from crdt_sync.protocol.frames import (
     CompactDecline,
     ConfirmSnapshot,
     Create,
+    FetchRecords,
     Frame,
     Got,
     Hello,
@@ -55,6 +56,7 @@ FRAMES: list[Frame] = [
     PushSnapshot(b"x"),
     CompactDecline([OpaqueId(ID)]),
     ConfirmSnapshot(OpaqueId(ID), bytes(32)),
+    FetchRecords([OpaqueId(ID)], 0),
     Bye(1000, "", ""),
 ]
 
@@ -98,6 +100,17 @@ def test_devices_have_incarnations_and_invites_have_none() -> None:
     for wrong in (hello(incarnation=0), hello(mode=Mode.INVITE, incarnation=1)):
         with pytest.raises(ProtocolViolation, match="incarnation"):
             session(RelayState.WAITING).receive(encode(wrong))
+
+
+def test_records_are_asked_for_one_question_at_a_time() -> None:
+    relay = session(RelayState.DEVICE)
+    question = encode(FetchRecords([OpaqueId(ID)], 0))
+    relay.receive(question)
+    relay.fetch_answered()
+    relay.receive(question)
+    with pytest.raises(ProtocolViolation, match="before the answer"):
+        relay.receive(question)
+    assert relay.state is RelayState.CLOSED
 
 
 def test_too_many_envelopes_in_a_push() -> None:

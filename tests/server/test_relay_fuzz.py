@@ -19,6 +19,7 @@ from crdt_sync.protocol.frames import (
     CompactDecline,
     ConfirmSnapshot,
     Deliver,
+    FetchRecords,
     Frame,
     Got,
     Push,
@@ -56,6 +57,7 @@ def good_frames() -> list[bytes]:
         Got(1),
         CompactDecline([record(1)]),
         ConfirmSnapshot(record(1), bytes(32)),
+        FetchRecords([record(1), record(2)], 0),
         Bye(1000, "", ""),
         space.founder.hello(bytes(32), space.id),  # type: ignore[arg-type]
         Deliver(1, [], 1, True),

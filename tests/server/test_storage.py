@@ -104,6 +104,26 @@ def test_pages_are_bounded_and_never_empty_before_the_end(storage: Storage) -> N
     assert (page.cursor, page.at_end) == (6, True)
 
 
+def test_the_rows_of_one_record(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+
+    def read(after: int = 0, max_rows: int = 9, max_bytes: int = 999) -> tuple[list[int], bool]:
+        rows, complete = storage.read_record(space, R1, after, max_rows=max_rows, max_bytes=max_bytes)
+        return [row.sequence for row in rows], complete
+
+    assert read() == ([2, 3, 4, 6], True)
+    assert read(after=3) == ([4, 6], True)
+    assert read(after=6) == ([], True)
+    assert read(max_rows=3) == ([2, 3, 4], False)
+    assert read(max_rows=4) == ([2, 3, 4, 6], True)
+    assert read(max_bytes=1) == ([2], False)
+    with storage.transaction():
+        other = storage.add_space(OTHER)
+        storage.replace_by_snapshot(space, R1, 4, b"snapshot", [2, 3, 4])
+    assert read() == ([4, 6], True)
+    assert storage.read_record(other, R1, 0, max_rows=9, max_bytes=999) == ([], True)
+
+
 def test_one_author_or_all_kinds_but_one_can_be_left_out(storage: Storage) -> None:
     space, alice, _ = filled(storage)
     page = storage.read(space, 0, max_rows=9, max_bytes=999, without=alice)

@@ -158,6 +158,15 @@ class Storage(Protocol):
         """
         ...
 
+    def read_record(
+        self, space: SpaceKey, record: OpaqueId, after: int, *, max_rows: int, max_bytes: int
+    ) -> tuple[list[Row], bool]:
+        """A record's rows behind `after` in the log's order, and whether those are all.
+
+        At least one if there is one, however large.
+        """
+        ...
+
     def tidy(self) -> None:
         """Give back space that pruning left. Called when there is nothing else to do."""
         ...

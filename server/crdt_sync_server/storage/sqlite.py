@@ -282,6 +282,24 @@ class SqliteStorage:
             rows.append(Row(position & _SEQUENCE_MASK, _KINDS[kind], payload))
         return Page(rows, max(after, self.head(space)), True)
 
+    def read_record(
+        self, space: SpaceKey, record: OpaqueId, after: int, *, max_rows: int, max_bytes: int
+    ) -> tuple[list[Row], bool]:
+        found = self._db.execute(
+            "SELECT position, kind, payload FROM log WHERE record = ? AND position > ? AND position <= ?"
+            " ORDER BY position",
+            (record, _first(space, after), _last(space)),
+        )
+        rows: list[Row] = []
+        size_bytes = 0
+        for position, kind, payload in found:
+            size_bytes += len(payload)
+            if rows and (len(rows) == max_rows or size_bytes > max_bytes):
+                found.close()
+                return rows, False
+            rows.append(Row(position & _SEQUENCE_MASK, _KINDS[kind], payload))
+        return rows, True
+
     def tidy(self) -> None:
         # As a script, because it has to be stepped once per page: execute() steps once.
         self._db.executescript(f"PRAGMA incremental_vacuum({_CHECKPOINT_PAGES})")
