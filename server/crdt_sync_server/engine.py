@@ -53,13 +53,14 @@ from crdt_sync.protocol.frames import (
     Welcome,
     auth_message,
 )
-from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_REASON_CHARS, Limits
+from crdt_sync.protocol.limits import MAX_REASON_CHARS
 from crdt_sync.protocol.relay_session import bye_of
 from crdt_sync.rare import rare
 from crdt_sync_server.checking import Checked, check_envelopes
 from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.fetching import fetched
+from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
 from crdt_sync_server.signatures import Claim, verify_here
 from crdt_sync_server.snapshots import Accepted, Rejected
 from crdt_sync_server.spaces import Space, travelling
@@ -109,7 +110,7 @@ class RelayEngine:
         *,
         token_is_right: Callable[[str], bool],
         verify: Callable[[Sequence[Claim]], list[bool]] = verify_here,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: RelayLimits = DEFAULT_RELAY_LIMITS,
     ) -> None:
         self._storage = storage
         self._token_is_right = token_is_right
@@ -150,7 +151,9 @@ class RelayEngine:
 
     def _process(self, arrivals: Sequence[Arrival], now_ms: int) -> list[Effect]:
         batch = _Batch(now_ms)
-        checked = check_envelopes(arrivals, self._sign_key, self._verify, self._limits.max_envelope_bytes)
+        checked = check_envelopes(
+            arrivals, self._sign_key, self._verify, self._limits.wire.max_envelope_bytes
+        )
         try:
             with self._storage.transaction():
                 for index, (peer, frame) in enumerate(arrivals):

@@ -15,19 +15,20 @@ from typing import Final
 from crdt_sync.ids import Entropy
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Bye, FromDevice
-from crdt_sync.protocol.limits import DEFAULT_LIMITS, SUBPROTOCOL, Limits
+from crdt_sync.protocol.limits import SUBPROTOCOL
 from crdt_sync_server.connection import Connection, Message, Receive, SendMessage
 from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.delivery import Delivery, ReadPage
 from crdt_sync_server.effects import Effect, Peer
 from crdt_sync_server.engine import RelayEngine
+from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
 from crdt_sync_server.storage.port import Page, Storage
 from crdt_sync_server.switchboard import Switchboard, Waiting
 
 log: Final = logging.getLogger("crdt_sync_server")
 
 TICK_S: Final = 0.5
-GOODBYE_S: Final = 1.0
+GOODBYE_S: Final = 5.0
 """How long connections may take to be told that the relay stops."""
 IDLE_S: Final = 1.0
 """After so long without a commit the storage may tidy up."""
@@ -49,13 +50,15 @@ class Hub:
         *,
         entropy: Entropy,
         clock: Callable[[], int] = wall_clock_ms,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: RelayLimits = DEFAULT_RELAY_LIMITS,
+        drain_s: float = GOODBYE_S,
     ) -> None:
         self._engine = engine
         self._storage = storage
         self._thread = thread
         self._clock = clock
         self._switchboard = Switchboard(entropy, limits)
+        self._drain_s = drain_s
         self._served: set[Connection] = set()
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -81,7 +84,7 @@ class Hub:
         self._switchboard.close_all()
         writers = [connection.writer for connection in self._served if connection.writer is not None]
         if writers:
-            await asyncio.wait(writers, timeout=GOODBYE_S)
+            await asyncio.wait(writers, timeout=self._drain_s)
 
     async def stop(self) -> None:
         """End the tasks. The storage is the caller's to close."""

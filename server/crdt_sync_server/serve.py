@@ -16,20 +16,21 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
 from crdt_sync.errors import PortTaken
-from crdt_sync.protocol.limits import DEFAULT_LIMITS
 from crdt_sync_server.app import make_app
 from crdt_sync_server.data_dir import DataDir
 from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.hub import Hub
+from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
+from crdt_sync_server.settings import DEFAULT_PORT
 from crdt_sync_server.signatures import TwoThreads
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 
@@ -50,6 +51,31 @@ class Listening:
 
     def __repr__(self) -> str:
         return f"Listening(url={self.url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How to serve; see `settings` for what each means. `metrics_token` is a secret."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    limits: RelayLimits = DEFAULT_RELAY_LIMITS
+    drain_s: int = 5
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], limits: RelayLimits) -> ServeSettings:
+        """From the values of all settings, by name."""
+        return cls(
+            data=values["data"],
+            host=values["host"],
+            port=values["port"],
+            limits=limits,
+            drain_s=values["drain"],
+        )
+
+    def __repr__(self) -> str:
+        return f"ServeSettings(data={self.data!r}, host={self.host!r}, port={self.port})"
 
 
 class _Server(uvicorn.Server):
@@ -80,17 +106,17 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(data: Path, host: str, port: int, announce: Callable[[Listening], None]) -> None:
+def serve(settings: ServeSettings, announce: Callable[[Listening], None]) -> None:
     """Run a relay until it is told to stop. Raises DataDirError or PortTaken before anything is served."""
     sys.setswitchinterval(_SWITCH_S)
-    data_dir = DataDir.open(data)
+    data_dir = DataDir.open(settings.data)
     with (
         contextlib.closing(connect_storage(data_dir.database, os.urandom)) as database,
-        contextlib.closing(_listen(host, port)) as listener,
+        contextlib.closing(_listen(settings.host, settings.port)) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         gc.freeze()  # modules and code live as long as the process: collections need not look at them
-        runner.run(_serve(data_dir, database, listener, host, announce))
+        runner.run(_serve(settings, data_dir, database, listener, announce))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -125,10 +151,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
+    settings: ServeSettings,
     data_dir: DataDir,
     database: sqlite3.Connection,
     listener: socket.socket,
-    host: str,
     announce: Callable[[Listening], None],
 ) -> None:
     storage = SqliteStorage(database)
@@ -136,11 +162,12 @@ async def _serve(
     await thread
     verify = TwoThreads()
     try:
-        engine = RelayEngine(storage, token_is_right=data_dir.token_is_right, verify=verify)
-        hub = Hub(engine, storage, thread, entropy=os.urandom)
+        host, limits = settings.host, settings.limits
+        engine = RelayEngine(storage, token_is_right=data_dir.token_is_right, verify=verify, limits=limits)
+        hub = Hub(engine, storage, thread, entropy=os.urandom, limits=limits, drain_s=settings.drain_s)
         token = data_dir.first_token(os.urandom)
         url = f"ws://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        server = _Server(_config(hub), hub, lambda: announce(Listening(url, token)))
+        server = _Server(_config(hub, limits), hub, lambda: announce(Listening(url, token)))
         hub.start()
         try:
             await server.serve([listener])
@@ -152,12 +179,12 @@ async def _serve(
         await thread.close()
 
 
-def _config(hub: Hub) -> uvicorn.Config:
+def _config(hub: Hub, limits: RelayLimits) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(hub),
         http="h11",
         ws="websockets-sansio",
-        ws_max_size=DEFAULT_LIMITS.max_frame_bytes,
+        ws_max_size=limits.wire.max_frame_bytes,
         ws_per_message_deflate=False,
         lifespan="off",
         access_log=False,

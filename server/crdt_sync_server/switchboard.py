@@ -17,11 +17,11 @@ from typing import Final, NamedTuple
 from crdt_sync.ids import Entropy, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Ack, Bye, ConfirmSnapshot, FromDevice, Got
-from crdt_sync.protocol.limits import DEFAULT_LIMITS, Limits
 from crdt_sync.protocol.relay_session import RelaySession
 from crdt_sync.rare import rare
 from crdt_sync_server.delivery import Delivery
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
+from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits, TooManyConnections
 from crdt_sync_server.live import LiveLog
 
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -38,6 +38,12 @@ def going_away() -> Bye:
     return Bye(CloseCode.GOING_AWAY, "going_away", "the relay is shutting down")
 
 
+def too_many() -> Bye:
+    """The last word when the relay has as many connections as it may."""
+    reason = "the relay has as many connections as it may; come back later"
+    return Bye(CloseCode.RATE, TooManyConnections.code, reason)
+
+
 class Waiting(NamedTuple):
     """A frame that waits for a commit, or the end of a connection, which has no size."""
 
@@ -49,7 +55,7 @@ class Waiting(NamedTuple):
 class Switchboard:
     """See the module."""
 
-    def __init__(self, entropy: Entropy, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, entropy: Entropy, limits: RelayLimits = DEFAULT_RELAY_LIMITS) -> None:
         self.closing = False
         """No more frames are taken."""
         self._entropy = entropy
@@ -74,7 +80,7 @@ class Switchboard:
 
     def opened(self, wake: Callable[[], None]) -> Delivery:
         """A new connection. `greet` it, or close it."""
-        session = RelaySession(self._entropy(32), self._limits)
+        session = RelaySession(self._entropy(32), self._limits.wire)
         delivery = Delivery(session, Peer(session.nonce), wake)
         self._connections[delivery.peer] = delivery
         return delivery
@@ -83,6 +89,8 @@ class Switchboard:
         """Ask who it is, or say that nobody is served any more. `now_ms` is Unix time."""
         if self.closing:
             delivery.close(going_away())
+        elif len(self._connections) > self._limits.connections:
+            delivery.close(too_many())
         else:
             delivery.answer(delivery.session.challenge(relay_id, now_ms))
 
