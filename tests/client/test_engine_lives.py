@@ -84,6 +84,19 @@ def test_acknowledged_work_starts_the_count_of_refusals_again(world: World) -> N
     assert device.get(id).sync_state == "pending"
 
 
+def test_what_only_came_out_of_order_is_not_given_up(world: World) -> None:
+    """A network that swaps and loses frames gets one envelope refused several times in a row."""
+    device = world.office
+    id = device.create(PUMP)
+    device.connect()
+    (sealed,) = device.engine.next_push(world.space, max_count=10, max_bytes=10**6)
+    refuse(device, sealed, "chain_broken", times=9)
+    assert device.get(id).sync_state == "pending"
+    device.connect()
+    assert device.push() == [sealed]
+    assert device.get(id).sync_state == "synced"
+
+
 def test_what_is_always_refused_fails_visibly_and_can_be_tried_again(world: World) -> None:
     device = world.office
     id, other = device.create(PUMP), device.create(PUMP)

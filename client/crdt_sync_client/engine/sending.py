@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.groups import decode_ends, encode_ends
+from crdt_sync.errors import ChainBroken
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.rare import rare
 from crdt_sync_client.engine import older_copy
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_REFUSALS: Final = 3
 """A refusal may come from bytes that were damaged on the way, so the same bytes are sent again; so often."""
+MAX_MISPLACED: Final = 10
+"""How often for one that only came out of order: nothing is wrong with it, and the next session lines it up."""
 
 _ACKNOWLEDGED: Final = (
     "s.space = ? AND s.incarnation = ? AND coalesce(s.until, s.sequence) <= ? AND s.error IS NOT ?"
@@ -242,7 +245,8 @@ def refused(
 
     Our bytes may be sound and the refusal due to the way between us: another order, a flipped bit. So the
     next session compares chains and sends the same bytes again. Refused `MAX_REFUSALS` times in a row they
-    fail, visibly. Nothing here touches a document: what was written stays written.
+    fail, visibly; those of which the relay only says that they do not follow what it has, later. Nothing here
+    touches a document: what was written stays written.
     """
     author = Author(replica.device_id, incarnation)
     rows = replica.db.rows(
@@ -254,7 +258,7 @@ def refused(
         return []
     place = (incarnation, sequence)
     times = space.session.refusals[place] = space.session.refusals.get(place, 0) + 1
-    if times < MAX_REFUSALS:
+    if times < (MAX_MISPLACED if code == ChainBroken.code else MAX_REFUSALS):
         return []
     del space.session.refusals[place]
     error = f"{code}: {reason}"
