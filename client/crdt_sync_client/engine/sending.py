@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_REFUSALS: Final = 3
 """A refusal may come from bytes that were damaged on the way, so the same bytes are sent again; so often."""
 MAX_MISPLACED: Final = 10
-"""How often for one that only came out of order: nothing is wrong with it, and the next session lines it up."""
+"""How often for one that only came out of order: nothing is wrong with it, the next session lines it up."""
 
 _ACKNOWLEDGED: Final = (
     "s.space = ? AND s.incarnation = ? AND coalesce(s.until, s.sequence) <= ? AND s.error IS NOT ?"
