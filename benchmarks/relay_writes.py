@@ -32,7 +32,7 @@ from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_server.effects import Arrival, Peer
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.signatures import Claim, verify_here
-from crdt_sync_server.storage import sqlite
+from crdt_sync_server.storage import sqlite_file
 from crdt_sync_server.storage.sqlite import SqliteStorage
 
 CALLS: Final = 200
@@ -87,7 +87,7 @@ class Bench:
 
     def __init__(self, verify: Callable[[Sequence[Claim]], list[bool]]) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
-        sqlite._make_tables(database, os.urandom)
+        sqlite_file.make_tables(database, os.urandom)
         self.engine = RelayEngine(SqliteStorage(database), token_is_right=lambda _: True, verify=verify)
         self._now_ms = 1_772_000_000_000
         self.device = DeviceKeys.generate(os.urandom)

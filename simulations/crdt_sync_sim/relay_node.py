@@ -20,7 +20,7 @@ from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.delivery import ReadPage
 from crdt_sync_server.effects import Close, Effect, Peer, Send
 from crdt_sync_server.engine import RelayEngine
-from crdt_sync_server.storage import sqlite
+from crdt_sync_server.storage import sqlite_file
 from crdt_sync_server.storage.port import Page
 from crdt_sync_server.storage.sqlite import SqliteStorage
 from crdt_sync_server.switchboard import Switchboard, Waiting
@@ -101,7 +101,7 @@ class RelayNode(Node):
         connection = self.storage.connect()
         if not connection.execute("PRAGMA application_id").fetchone()[0]:
             connection.execute("BEGIN EXCLUSIVE")
-            sqlite._make_tables(_dbapi(connection), self._entropy)
+            sqlite_file.make_tables(_dbapi(connection), self._entropy)
             connection.execute("COMMIT")
         self.log_storage = SqliteStorage(_dbapi(connection))
         verify = self.world.memory.setdefault("verify", Verifier())

@@ -12,7 +12,16 @@ import pytest
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.ids import Author, DeviceId, Incarnation, SpaceId
 from crdt_sync.protocol.frames import RowKind
-from crdt_sync_server.storage.port import AuthorKey, DataDirError, NewUpdate, SpaceKey, Storage
+from crdt_sync_server.storage.port import (
+    AuditEvent,
+    AuthorKey,
+    DataDirError,
+    NewUpdate,
+    SpaceEntry,
+    SpaceKey,
+    Storage,
+    Visit,
+)
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 from tests.server.relay_kit import record
 
@@ -217,3 +226,52 @@ def test_an_update_stands_once_in_a_chain(storage: Storage) -> None:
     space, alice, _ = filled(storage)
     with pytest.raises(sqlite3.IntegrityError), storage.transaction():
         storage.append_updates(space, 7, [NewUpdate(alice, 3, R1, b"x")])
+
+
+def test_the_bytes_of_a_space_are_counted_through_every_change(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+    with storage.transaction():
+        other = storage.add_space(OTHER)
+        storage.append_membership(other, 1, b"12345")
+    before = storage.size_bytes(space)
+    assert before == len(b"genesis") + 5 * len(b"update 2")
+    assert (storage.size_bytes(other), storage.record_bytes(other, R1)) == (5, 0)
+    assert storage.record_bytes(space, R1) == 4 * len(b"update 2")
+    with storage.transaction():
+        storage.replace_by_snapshot(space, R1, 4, b"snapshot one", [2, 3, 4])
+    assert storage.size_bytes(space) == before - 3 * 8 + 12
+    with storage.transaction():
+        storage.replace_by_snapshot(space, R1, 6, b"two", [6])
+    assert storage.size_bytes(space) == before - 4 * 8 + 12 + 3, "the superseded one is still there"
+    with storage.transaction():
+        storage.replace_by_snapshot(space, R1, 6, b"three", [])
+    assert storage.size_bytes(space) == before - 4 * 8 + 3 + 5, "the one before that went"
+    assert storage.spaces() == [SpaceEntry(SPACE, space), SpaceEntry(OTHER, other)]
+
+
+def test_devices_that_were_here_are_remembered(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+    device = ALICE.device
+    with storage.transaction():
+        storage.books.visit([Visit(space, device, 10, agent="one", cursor=5)])
+        storage.books.visit([Visit(space, device, 20, synced_ms=19), Visit(space, BOB.device, 15)])
+        storage.books.set_label(space, device, "Rig 4", 30)
+        storage.books.set_label(space, DeviceId(b"c" * 16), "New", 30)
+    alice, bob, new = storage.books.devices(space)
+    assert alice == (device, 10, 20, 19, 5, "one", "Rig 4")
+    assert bob == (BOB.device, 15, 15, None, 0, "", "")
+    assert (new.first_seen_ms, new.label) == (30, "New")
+
+
+def test_what_happened_is_read_in_order_and_forgotten_by_age(storage: Storage) -> None:
+    space, _, _ = filled(storage)
+    events = [AuditEvent(at_ms, space, ALICE.device, "push", "{}") for at_ms in (1, 2, 3, 4)]
+    with storage.transaction():
+        storage.books.note([*events, AuditEvent(5, SpaceKey(99), None, "other", "{}")])
+    rows = storage.books.audit(space, 0, 3)
+    assert [row.event for row in rows] == events[:3]
+    assert [row.event for row in storage.books.audit(space, rows[-1].number, 3)] == events[3:]
+    with storage.transaction():
+        assert storage.books.forget_audit(4, 2) == 2
+        assert storage.books.forget_audit(4, 9) == 1
+    assert [row.event for row in storage.books.audit(space, 0, 9)] == events[3:]

@@ -23,7 +23,7 @@ from typing import NamedTuple, NewType, Protocol
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.errors import StoreError
-from crdt_sync.ids import Author, OpaqueId, RelayId, SpaceId
+from crdt_sync.ids import Author, DeviceId, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import Row, RowKind
 
 SpaceKey = NewType("SpaceKey", int)
@@ -70,8 +70,82 @@ class Page(NamedTuple):
     at_end: bool
 
 
+class SpaceEntry(NamedTuple):
+    """A space that is there."""
+
+    id: SpaceId
+    key: SpaceKey
+
+
+class Visit(NamedTuple):
+    """A device was here. None leaves what is known as it is."""
+
+    space: SpaceKey
+    device: DeviceId
+    at_ms: int
+    agent: str | None = None
+    cursor: int | None = None
+    synced_ms: int | None = None
+
+
+class SeenDevice(NamedTuple):
+    """What is known of a device in a space. `cursor` is what it has confirmed, as far as it was noted."""
+
+    device: DeviceId
+    first_seen_ms: int
+    last_seen_ms: int
+    last_sync_ms: int | None
+    cursor: int
+    agent: str
+    label: str
+
+
+class AuditEvent(NamedTuple):
+    """Something that happened. `detail` is JSON."""
+
+    at_ms: int
+    space: SpaceKey
+    device: DeviceId | None
+    event: str
+    detail: str
+
+
+class AuditRow(NamedTuple):
+    """An event with its number, which grows."""
+
+    number: int
+    event: AuditEvent
+
+
+class Books(Protocol):
+    """What a relay keeps for people beside the logs. Written inside the storage's transactions."""
+
+    def visit(self, visits: Sequence[Visit]) -> None: ...
+
+    def set_label(self, space: SpaceKey, device: DeviceId, label: str, now_ms: int) -> None:
+        """Name a device, seen before or not."""
+        ...
+
+    def devices(self, space: SpaceKey) -> list[SeenDevice]: ...
+
+    def note(self, events: Sequence[AuditEvent]) -> None: ...
+
+    def audit(self, space: SpaceKey, after: int, limit: int) -> list[AuditRow]:
+        """Events of a space with a number above `after`, the oldest first."""
+        ...
+
+    def forget_audit(self, before_ms: int, limit: int) -> int:
+        """Of the `limit` oldest events drop those before that time; how many it were."""
+        ...
+
+
 class Storage(Protocol):
     """See the module."""
+
+    @property
+    def books(self) -> Books:
+        """What is kept beside the logs."""
+        ...
 
     @property
     def relay_id(self) -> RelayId:
@@ -85,6 +159,18 @@ class Storage(Protocol):
     def find_space(self, space: SpaceId) -> SpaceKey | None: ...
 
     def add_space(self, space: SpaceId) -> SpaceKey: ...
+
+    def spaces(self) -> list[SpaceEntry]:
+        """All of them, the oldest first."""
+        ...
+
+    def size_bytes(self, space: SpaceKey) -> int:
+        """Bytes of everything stored for the space, superseded snapshots too."""
+        ...
+
+    def record_bytes(self, space: SpaceKey, record: OpaqueId) -> int:
+        """Bytes of the record's rows in the log."""
+        ...
 
     def head(self, space: SpaceKey) -> int:
         """The last sequence number of the log, 0 when it is empty."""

@@ -11,67 +11,34 @@ it is read, without an index beside it. 40 bits of sequence are 35 years at 1,00
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Final
 
 from crdt_sync.crypto.chain import ChainHead
-from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RelayId, SpaceId
+from crdt_sync.ids import Author, DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import Row, RowKind
 from crdt_sync_server.storage.port import (
     AuthorKey,
-    DataDirError,
     NewUpdate,
     Page,
+    SpaceEntry,
     SpaceKey,
     StoredSnapshot,
     TailRow,
 )
+from crdt_sync_server.storage.sqlite_books import SqliteBooks
+from crdt_sync_server.storage.sqlite_file import (
+    CHECKPOINT_PAGES,
+    SEQUENCE_BITS,
+    SEQUENCE_MASK,
+    connect_storage,
+)
 
-APPLICATION_ID: Final = 0x43525359
-"""`CRSY`: marks the file as ours, for us and for `file(1)`."""
-SCHEMA_VERSION: Final = 1
-_SEQUENCE_BITS: Final = 40
-_SEQUENCE_MASK: Final = (1 << _SEQUENCE_BITS) - 1
-_PAGE_BYTES: Final = 2048
-"""Half of SQLite's default: an envelope is some 350 bytes, and a new relay's file stays under 32 KiB."""
-_CHECKPOINT_PAGES: Final = 4096
-"""8 MiB of write-ahead log before it is copied into the file: bursts are absorbed, restarts stay quick."""
+__all__ = ["SqliteStorage", "connect_storage"]
+
 _KINDS: Final = {int(kind): kind for kind in RowKind}
-
-_SCHEMA: Final = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE spaces (number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
-CREATE TABLE authors (
-    number INTEGER PRIMARY KEY,
-    space INTEGER NOT NULL,
-    device BLOB NOT NULL,
-    incarnation INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    hash BLOB NOT NULL,
-    UNIQUE (space, device, incarnation)
-);
-CREATE TABLE log (
-    position INTEGER PRIMARY KEY,
-    kind INTEGER NOT NULL,
-    author INTEGER,
-    sequence INTEGER,
-    record BLOB,
-    payload BLOB NOT NULL
-);
-CREATE UNIQUE INDEX log_by_author ON log (author, sequence) WHERE author IS NOT NULL;
-CREATE INDEX log_by_record ON log (record, kind) WHERE record IS NOT NULL;
-CREATE TABLE superseded (
-    space INTEGER NOT NULL,
-    record BLOB NOT NULL,
-    sequence INTEGER NOT NULL,
-    payload BLOB NOT NULL,
-    PRIMARY KEY (space, record)
-) WITHOUT ROWID;
-"""
 
 _READ: Final = "SELECT position, kind, payload FROM log WHERE position > :after AND position <= :last"
 _WITHOUT: Final = " AND author IS NOT :without"
@@ -79,11 +46,11 @@ _ONLY: Final = " AND kind = :only"
 
 
 def _first(space: SpaceKey, after: int = 0) -> int:
-    return space << _SEQUENCE_BITS | after
+    return space << SEQUENCE_BITS | after
 
 
 def _last(space: SpaceKey) -> int:
-    return space << _SEQUENCE_BITS | _SEQUENCE_MASK
+    return space << SEQUENCE_BITS | SEQUENCE_MASK
 
 
 class _Transaction(AbstractContextManager[None]):
@@ -116,6 +83,7 @@ class SqliteStorage:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._transaction = _Transaction(connection)
+        self.books = SqliteBooks(connection)
         self.relay_id: RelayId = RelayId(
             connection.execute("SELECT value FROM meta WHERE name = 'relay_id'").fetchone()[0]
         )
@@ -134,11 +102,29 @@ class SqliteStorage:
         assert number is not None
         return SpaceKey(number)
 
+    def spaces(self) -> list[SpaceEntry]:
+        rows = self._db.execute("SELECT id, number FROM spaces ORDER BY number").fetchall()
+        return [SpaceEntry(SpaceId(space), SpaceKey(number)) for space, number in rows]
+
+    def size_bytes(self, space: SpaceKey) -> int:
+        row = self._db.execute("SELECT bytes FROM spaces WHERE number = ?", (space,)).fetchone()
+        return int(row[0])
+
+    def record_bytes(self, space: SpaceKey, record: OpaqueId) -> int:
+        row = self._db.execute(
+            "SELECT coalesce(sum(length(payload)), 0) FROM log WHERE record = ? AND position BETWEEN ? AND ?",
+            (record, _first(space), _last(space)),
+        ).fetchone()
+        return int(row[0])
+
+    def _grow(self, space: SpaceKey, size_bytes: int) -> None:
+        self._db.execute("UPDATE spaces SET bytes = bytes + ? WHERE number = ?", (size_bytes, space))
+
     def head(self, space: SpaceKey) -> int:
         row = self._db.execute(
             "SELECT max(position) FROM log WHERE position BETWEEN ? AND ?", (_first(space), _last(space))
         ).fetchone()
-        return 0 if row[0] is None else int(row[0]) & _SEQUENCE_MASK
+        return 0 if row[0] is None else int(row[0]) & SEQUENCE_MASK
 
     def membership(self, space: SpaceKey) -> list[bytes]:
         rows = self._db.execute(
@@ -153,13 +139,14 @@ class SqliteStorage:
             " LIMIT 1 OFFSET ?",
             (_first(space), _last(space), RowKind.MEMBERSHIP, index),
         ).fetchone()
-        return int(row[0]) & _SEQUENCE_MASK
+        return int(row[0]) & SEQUENCE_MASK
 
     def append_membership(self, space: SpaceKey, sequence: int, entry: bytes) -> None:
         self._db.execute(
             "INSERT INTO log (position, kind, payload) VALUES (?, ?, ?)",
             (_first(space, sequence), int(RowKind.MEMBERSHIP), entry),
         )
+        self._grow(space, len(entry))
 
     # Updates
 
@@ -184,6 +171,7 @@ class SqliteStorage:
             "INSERT INTO log (position, kind, author, sequence, record, payload) VALUES (?, 1, ?, ?, ?, ?)",
             [(position, *update) for position, update in enumerate(updates, start)],
         )
+        self._grow(space, sum(len(update.envelope) for update in updates))
 
     def set_chain_heads(self, heads: Sequence[tuple[AuthorKey, ChainHead]]) -> None:
         self._db.executemany(
@@ -207,7 +195,7 @@ class SqliteStorage:
             (record, _first(space), _last(space)),
         )
         return [
-            TailRow(position & _SEQUENCE_MASK, Author(DeviceId(device), Incarnation(incarnation)), sequence)
+            TailRow(position & SEQUENCE_MASK, Author(DeviceId(device), Incarnation(incarnation)), sequence)
             for position, device, incarnation, sequence in rows
         ]
 
@@ -231,23 +219,30 @@ class SqliteStorage:
             "SELECT position, payload FROM log WHERE record = ? AND kind = 2 AND position BETWEEN ? AND ?",
             (record, _first(space), _last(space)),
         ).fetchone()
-        return None if row is None else StoredSnapshot(row[0] & _SEQUENCE_MASK, row[1])
+        return None if row is None else StoredSnapshot(row[0] & SEQUENCE_MASK, row[1])
 
     def replace_by_snapshot(
         self, space: SpaceKey, record: OpaqueId, sequence: int, envelope: bytes, covered: Sequence[int]
     ) -> None:
-        old = self.snapshot(space, record)
+        old, grown = self.snapshot(space, record), len(envelope)
         if old is not None:
+            older = self.superseded(space, record)
+            grown -= 0 if older is None else len(older.envelope)
             self._db.execute(
                 "INSERT OR REPLACE INTO superseded (space, record, sequence, payload) VALUES (?, ?, ?, ?)",
                 (space, record, *old),
             )
-        gone = [*covered, old.sequence] if old is not None else covered
-        self._db.executemany("DELETE FROM log WHERE position = ?", [(_first(space, at),) for at in gone])
+            self._db.execute("DELETE FROM log WHERE position = ?", (_first(space, old.sequence),))
+        for at in covered:
+            row = self._db.execute(
+                "DELETE FROM log WHERE position = ? RETURNING length(payload)", (_first(space, at),)
+            ).fetchall()
+            grown -= sum(size for (size,) in row)
         self._db.execute(
             "INSERT INTO log (position, kind, record, payload) VALUES (?, 2, ?, ?)",
             (_first(space, sequence), record, envelope),
         )
+        self._grow(space, grown)
 
     def superseded(self, space: SpaceKey, record: OpaqueId) -> StoredSnapshot | None:
         row = self._db.execute(
@@ -279,7 +274,7 @@ class SqliteStorage:
             if rows and (len(rows) == max_rows or size_bytes > max_bytes):
                 found.close()  # resets the statement: the rest is not read
                 return Page(rows, rows[-1].sequence, False)
-            rows.append(Row(position & _SEQUENCE_MASK, _KINDS[kind], payload))
+            rows.append(Row(position & SEQUENCE_MASK, _KINDS[kind], payload))
         return Page(rows, max(after, self.head(space)), True)
 
     def read_record(
@@ -297,81 +292,13 @@ class SqliteStorage:
             if rows and (len(rows) == max_rows or size_bytes > max_bytes):
                 found.close()
                 return rows, False
-            rows.append(Row(position & _SEQUENCE_MASK, _KINDS[kind], payload))
+            rows.append(Row(position & SEQUENCE_MASK, _KINDS[kind], payload))
         return rows, True
 
     def tidy(self) -> None:
         # As a script, because it has to be stepped once per page: execute() steps once.
-        self._db.executescript(f"PRAGMA incremental_vacuum({_CHECKPOINT_PAGES})")
+        self._db.executescript(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         self._db.close()
-
-
-def connect_storage(path: Path, entropy: Entropy) -> sqlite3.Connection:
-    """Open the database file, or make it. Raises DataDirError when it is not ours, too new or in use."""
-    new = not path.exists()
-    if new:
-        # Made by us, not by SQLite, so that it is never readable by others, not even for a moment.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, timeout=0.0, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        if path.stat().st_size == 0:
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        else:
-            _check_ours(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * _PAGE_BYTES}")
-        connection.execute("PRAGMA cache_size = -16384")
-        connection.execute("BEGIN EXCLUSIVE")
-        if connection.execute("PRAGMA application_id").fetchone()[0] == 0:
-            _make_tables(connection, entropy)
-        connection.execute("COMMIT")
-    except sqlite3.DatabaseError as exc:
-        connection.close()
-        raise _explained(exc, path) from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _make_tables(connection: sqlite3.Connection, entropy: Entropy) -> None:
-    for statement in _SCHEMA.split(";"):
-        connection.execute(statement)
-    connection.execute("INSERT INTO meta VALUES ('relay_id', ?)", (entropy(16),))
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-
-def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if tables:
-            raise DataDirError(
-                f"{path} is a database of another program", hint="choose another directory with --data"
-            )
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise DataDirError(
-            f"{path} was written by a newer relay (format {version}, this one knows {SCHEMA_VERSION})",
-            hint="update crdt-sync on this machine",
-        )
-
-
-def _explained(exc: sqlite3.DatabaseError, path: Path) -> DataDirError:
-    if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DataDirError(
-            f"{path} is in use by another process",
-            hint="another relay serves this directory; stop it, or choose another one with --data",
-        )
-    if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
-        return DataDirError(f"{path} is not a relay's database", hint="choose another directory with --data")
-    if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return DataDirError(f"{path} cannot be written", hint="check the owner and mode of the directory")
-    return DataDirError(f"{path} cannot be opened: {exc}", hint="check the disk, or restore from a backup")
