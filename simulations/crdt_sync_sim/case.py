@@ -69,7 +69,9 @@ def read_journal(case: Path) -> list[Scheduled]:
     return found
 
 
-def journalled(scenario: Scenario, seed: int, folder: Path, *, keep_trace: bool = True) -> Outcome:
+def journalled(
+    scenario: Scenario, seed: int, folder: Path, *, keep_trace: bool = True, remember: bool | None = None
+) -> Outcome:
     """Run it with its case in `folder`, which is gone afterwards if the run passed and the case was new."""
     case = case_path(folder, scenario, seed)
     new = not case.exists()
@@ -77,7 +79,9 @@ def journalled(scenario: Scenario, seed: int, folder: Path, *, keep_trace: bool 
     case.mkdir(parents=True, exist_ok=True)
     _write_basis(case, scenario, seed, events, verdict=UNFINISHED, digest="")
     with Journal(case) as journal:
-        outcome = simulate(scenario, seed, events, keep_trace=keep_trace, before=journal.before)
+        outcome = simulate(
+            scenario, seed, events, keep_trace=keep_trace, before=journal.before, remember=remember
+        )
     if not outcome.failed:
         if new:
             shutil.rmtree(case)

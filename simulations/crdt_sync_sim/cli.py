@@ -77,6 +77,7 @@ def simulate() -> None:
 @click.option(
     "--check-determinism", is_flag=True, help="Run each seed twice, in two processes; compare digests."
 )
+@click.option("--no-memo", is_flag=True, help="Work pure functions out for each device again.")
 @click.option("--timeline", type=click.Path(path_type=Path), help="Write a picture of the (first) run here.")
 @_json_option
 def run(
@@ -88,13 +89,14 @@ def run(
     as_json: bool,
     out: Path | None,
     check_determinism: bool,
+    no_memo: bool,
     timeline: Path | None,
 ) -> None:
     """Run SCENARIO, a file or the name of one that ships."""
     if seed is not None and seeds is not None:
         raise UsageProblem("--seed and --seeds exclude each other", hint="give one of them")
     _commands(as_json=as_json).run(
-        scenario, seed, seeds, jobs, storage, as_json, out, check_determinism, timeline
+        scenario, seed, seeds, jobs, storage, as_json, out, check_determinism, timeline, no_memo
     )
 
 

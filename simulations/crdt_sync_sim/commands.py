@@ -71,6 +71,7 @@ def run(
     out: Path | None,
     check_determinism: bool,
     timeline: Path | None,
+    no_memo: bool,
 ) -> None:
     """Run a scenario, a file or the name of one that ships."""
     loaded = _load(scenario, as_json=as_json)
@@ -81,7 +82,10 @@ def run(
     keep_trace = out is not None or timeline is not None
     tally = _Tally(several=len(chosen) > 1, as_json=as_json, out=out)
     with Watching("runs", len(chosen), enabled=len(chosen) > 1) as watching:
-        for outcome in outcomes(loaded, chosen, jobs=jobs, out=out, keep_trace=keep_trace):
+        made = outcomes(
+            loaded, chosen, jobs=jobs, out=out, keep_trace=keep_trace, remember=False if no_memo else None
+        )
+        for outcome in made:
             if check_determinism and digest_elsewhere(loaded, outcome.seed) != outcome.digest:
                 outcome.verdict, outcome.error = "crash", "Nondeterminism: the same seed gave another digest"
             explanation = tally.take(outcome, watching)

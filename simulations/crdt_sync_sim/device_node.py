@@ -30,6 +30,7 @@ from crdt_sync_client.engine.model import (
     TransactionResult,
     WriteResult,
 )
+from crdt_sync_client.engine.verifying import verify_one_by_one
 from crdt_sync_client.incoming_batch import IncomingBatch
 from crdt_sync_client.store.connection import Database
 from crdt_sync_client.write_queue import write_and_seal
@@ -39,7 +40,6 @@ from crdt_sync_sim.network import Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import Oracle, RecordName, WriteId, write_id
 from crdt_sync_sim.storage import Storage
-from crdt_sync_sim.verifying import Verifier
 from crdt_sync_sim.world import World, seconds
 
 RETRY_START_US = seconds(5)
@@ -143,7 +143,7 @@ class DeviceNode(Node):
                 database, name=self.name, clock=self.clock.now_ms, entropy=self._entropy
             )
             self._created = True
-        self.engine._replica.verify_many = self.world.memory.setdefault("verify", Verifier())
+        self.engine._replica.verify_many = verify_one_by_one
 
     def on_stop(self) -> None:
         self._keeping_up = False

@@ -14,6 +14,7 @@ from typing import Final
 from crdt_sync_sim.case import case_path, journalled, read_journal
 from crdt_sync_sim.figures import Figures
 from crdt_sync_sim.plan import plan
+from crdt_sync_sim.remembering import remembers
 from crdt_sync_sim.run import Outcome, simulate
 from crdt_sync_sim.scenario import Scenario
 from crdt_sync_sim.scenario_file import load_scenario
@@ -31,17 +32,25 @@ class Task:
     seed: int
     out: Path | None
     keep_trace: bool
+    remember: bool | None = None
+    """See `simulate`."""
 
 
 def outcomes(
-    scenario: Scenario, seeds: Sequence[int], *, jobs: int, out: Path | None, keep_trace: bool
+    scenario: Scenario,
+    seeds: Sequence[int],
+    *,
+    jobs: int,
+    out: Path | None,
+    keep_trace: bool,
+    remember: bool | None = None,
 ) -> Iterator[Outcome]:
     """The outcome of each seed, in their order. With `out`, failing runs leave their case there."""
+    tasks = deque(Task(scenario.source, scenario.storage, seed, out, keep_trace, remember) for seed in seeds)
     if jobs == 1:
-        for seed in seeds:
-            yield _run(scenario, seed, out, keep_trace)
+        for task in tasks:
+            yield _run(scenario, task)
         return
-    tasks = deque(Task(scenario.source, scenario.storage, seed, out, keep_trace) for seed in seeds)
     while tasks:
         # A run that kills its process breaks the pool: those that were in it are run again, each alone.
         broken = yield from _together(scenario, tasks, jobs)
@@ -99,19 +108,24 @@ def run_task(task: Task) -> Outcome:
     key = task.source, task.storage
     if key not in _loaded:
         _loaded[key] = with_storage(load_scenario(Path(task.source)), task.storage)
-    outcome = _run(_loaded[key], task.seed, task.out, task.keep_trace)
+    outcome = _run(_loaded[key], task)
     return replace(outcome, scenario=replace(outcome.scenario, schemas={}, versions=()))
 
 
-def _run(scenario: Scenario, seed: int, out: Path | None, keep_trace: bool) -> Outcome:
-    if out is None:
-        return simulate(scenario, seed, keep_trace=keep_trace)
-    return journalled(scenario, seed, out, keep_trace=keep_trace)
+def _run(scenario: Scenario, task: Task) -> Outcome:
+    keep_trace, remember = task.keep_trace, task.remember
+    if task.out is None:
+        return simulate(scenario, task.seed, keep_trace=keep_trace, remember=remember)
+    return journalled(scenario, task.seed, task.out, keep_trace=keep_trace, remember=remember)
 
 
 def digest_elsewhere(scenario: Scenario, seed: int) -> str:
-    """The digest of the run in a fresh process, whose hashes are salted differently."""
-    task = Task(scenario.source, scenario.storage, seed, None, keep_trace=False)
+    """The digest of the run in a fresh process, whose hashes are salted differently.
+
+    What other runs of the seed remember, it works out each time, and the other way round.
+    """
+    remember = not remembers(seed)
+    task = Task(scenario.source, scenario.storage, seed, None, keep_trace=False, remember=remember)
     return _alone(scenario, task).digest
 
 

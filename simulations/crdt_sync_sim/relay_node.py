@@ -28,7 +28,6 @@ from crdt_sync_sim.network import Endpoint, Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.scenario import RELAY
 from crdt_sync_sim.storage import Connection, Storage
-from crdt_sync_sim.verifying import Verifier
 from crdt_sync_sim.world import Timer, World, seconds
 
 COMMIT_US: Final = (300, 3_000)
@@ -104,8 +103,7 @@ class RelayNode(Node):
             sqlite_file.make_tables(_dbapi(connection), self._entropy)
             connection.execute("COMMIT")
         self.log_storage = SqliteStorage(_dbapi(connection))
-        verify = self.world.memory.setdefault("verify", Verifier())
-        self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True, verify=verify)
+        self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True)
 
     def on_stop(self) -> None:
         self.network.unlisten(self.name)

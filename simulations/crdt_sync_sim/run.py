@@ -12,6 +12,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import RecordName
 from crdt_sync_sim.plan import everyone, plan
 from crdt_sync_sim.rare_points import RarePoints
+from crdt_sync_sim.remembering import Remembering, remembers
 from crdt_sync_sim.scenario import Scenario, Scheduled, Verdict
 from crdt_sync_sim.site import Site
 from crdt_sync_sim.world import Event, World, seconds
@@ -81,6 +83,7 @@ class Simulation(Site):
         keep_trace: bool = False,
         before: Callable[[Scheduled], object] = lambda event: None,
         world: World | None = None,
+        remember: bool | None = None,
     ) -> None:
         super().__init__(scenario, world or World(seed, keep_trace=keep_trace))
         self._before = before
@@ -96,6 +99,7 @@ class Simulation(Site):
         self.actor = Actor(self)
         self.asked: set[int] = set()
         """The rules that were asked, by number."""
+        self.remembers = remembers(seed) if remember is None else remember
         self.story_us = 0
         self.healed_us = 0
         self._backups: dict[str, int] = {}
@@ -200,12 +204,15 @@ def simulate(
     *,
     keep_trace: bool = False,
     before: Callable[[Scheduled], object] = lambda event: None,
+    remember: bool | None = None,
 ) -> Outcome:
     """Run it. Never raises for what the product does; that is the outcome.
 
-    `before` is called with each event of the story directly before it is acted out.
+    `before` is called with each event of the story directly before it is acted out. `remember`: whether pure
+    functions are worked out once for all devices (see `remembering`); None: as the seed has it.
     """
-    return run_out(Simulation(scenario, seed, events, keep_trace=keep_trace, before=before))
+    sim = Simulation(scenario, seed, events, keep_trace=keep_trace, before=before, remember=remember)
+    return run_out(sim)
 
 
 def run_out(sim: Simulation) -> Outcome:
@@ -217,7 +224,7 @@ def run_out(sim: Simulation) -> Outcome:
     verdict: Verdict
     error = ""
     try:
-        with decided_by(sim.rare.decide):
+        with decided_by(sim.rare.decide), Remembering() if sim.remembers else nullcontext():
             verdict, violations = _run(sim)
     except FoundingError as exc:
         verdict, error = "crash", f"{type(exc).__name__}: {exc}"

@@ -23,7 +23,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 MICROSECONDS: Final = 1_000_000
 """In a second."""
@@ -136,8 +136,6 @@ class World:
         self.streams = Streams(seed)
         self.trace = Trace(keep=keep_trace)
         self.steps = 0
-        self.memory: dict[str, Any] = {}
-        """What nodes share without it being part of the story, such as results of pure functions."""
         self._heap: list[tuple[int, int, Timer]] = []
         self._sequence = 0
 
