@@ -20,7 +20,8 @@ of it is stored:
 - rows are delivered in strictly growing order, after the cursor and not beyond the new one;
 - a cursor never goes back;
 - acknowledgements of one chain never go back;
-- an answer to an append, a snapshot or a fetch comes only when one is open;
+- an answer to an append, a snapshot, a fetch or a checkout comes only when one is open;
+- an answer about checkouts is about the records that were asked for, in that order;
 - what was fetched is of the records that were asked for, as far as it can be told without opening it.
 
 A frame that breaks a rule raises MalformedFrame, FrameTooLarge or ProtocolViolation, the machine is then
@@ -45,6 +46,10 @@ from crdt_sync.protocol.frames import (
     AppendRefused,
     Bye,
     Challenge,
+    CheckedOut,
+    CheckIn,
+    CheckOut,
+    CheckoutAnswer,
     CompactDecline,
     CompactRequest,
     Create,
@@ -105,6 +110,8 @@ _TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
         CompactRequest: State.LIVE,
         SnapshotResult: State.LIVE,
         Fetched: State.LIVE,
+        CheckoutAnswer: State.LIVE,
+        CheckedOut: State.LIVE,
         Bye: State.DONE,
     },
     State.DONE: {},
@@ -134,6 +141,8 @@ class DeviceSession:
         self._snapshots = 0
         self._fetching = 0
         """How many records were asked for."""
+        self._checking: list[OpaqueId] = []
+        """Records of the open question about checkouts."""
 
     # Receiving
 
@@ -185,6 +194,9 @@ class DeviceSession:
                     raise ProtocolViolation("the relay sent records that were not asked for")
                 if not frame.rows and not frame.whole:
                     raise ProtocolViolation("the relay answered a question about records with nothing")
+            case CheckoutAnswer():
+                if [result.record for result in frame.results] != self._checking or not self._checking:
+                    raise ProtocolViolation("the relay answered about checkouts that were not asked for")
             case _:
                 pass
 
@@ -225,6 +237,8 @@ class DeviceSession:
                 self._snapshots -= 1
             case Fetched():
                 self._fetching = 0
+            case CheckoutAnswer():
+                self._checking = []
             case _:
                 pass
 
@@ -336,6 +350,26 @@ class DeviceSession:
             raise RuntimeError("the answer to the last such question has not come yet")
         message = self._live(FetchRecords(list(records), after))
         self._fetching = len(records)
+        return message
+
+    @property
+    def may_ask_checkouts(self) -> bool:
+        """Whether `check_out` or `check_in` may be sent: one question at a time."""
+        return not self._checking
+
+    def check_out(self, records: Sequence[OpaqueId], ttl_ms: int, newest_token: int) -> bytes:
+        """Ask to lend these records, or to lend them for longer; `CheckoutAnswer` answers it."""
+        return self._ask_checkouts(CheckOut(list(records), ttl_ms, newest_token))
+
+    def check_in(self, records: Sequence[OpaqueId], *, breaks: bool = False) -> bytes:
+        """Give these records back, or as an admin free them whoever has them; `CheckoutAnswer` answers it."""
+        return self._ask_checkouts(CheckIn(list(records), breaks))
+
+    def _ask_checkouts(self, frame: CheckOut | CheckIn) -> bytes:
+        if self._checking:
+            raise RuntimeError("the answer to the last question about checkouts has not come yet")
+        message = self._live(frame)
+        self._checking = list(frame.records)
         return message
 
     def bye(self, code: CloseCode, error: str, reason: str) -> bytes:

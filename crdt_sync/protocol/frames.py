@@ -23,7 +23,9 @@ from msgspec import Meta
 
 from crdt_sync.errors import DamagedFrame, FrameTooLarge, MalformedFrame
 from crdt_sync.ids import DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
+from crdt_sync.protocol.leases import Lease
 from crdt_sync.protocol.limits import (
+    MAX_CHECKOUT_RECORDS,
     MAX_COMPACT_RECORDS,
     MAX_ENVELOPE_BYTES,
     MAX_FETCH_RECORDS,
@@ -68,11 +70,13 @@ class Mode(IntEnum):
 
 
 class RowKind(IntEnum):
-    """What a row of the log holds. The same numbers as the envelope kinds."""
+    """What a row of the log holds. Numbers of envelope kinds mean the same here."""
 
     UPDATE = 1
     SNAPSHOT = 2
     MEMBERSHIP = 3
+    LEASE = 5
+    """Who has checked out a record, see `leases`."""
 
 
 class Frame(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -80,7 +84,7 @@ class Frame(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=
 
 
 class Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """One row of a space's log: its place in the order, its kind, and an envelope or membership entry."""
+    """One row of a space's log: its place in the order, its kind, and an envelope, an entry or a lease."""
 
     sequence: Number
     kind: RowKind
@@ -272,6 +276,55 @@ class Fetched(Frame, frozen=True, tag=20):
     head: Number
 
 
+class CheckOut(Frame, frozen=True, tag=21):
+    """Please lend these records to this device for `ttl_ms`, or for longer those that it has; 0: as is usual.
+
+    Each is granted or refused by itself. `newest_token` is the greatest token this device knows of, 0 if
+    none. Answered by `CheckoutAnswer`, as `CheckIn` is; of both together one is open at a time.
+    """
+
+    records: Annotated[list[Opaque], Meta(min_length=1, max_length=MAX_CHECKOUT_RECORDS)]
+    ttl_ms: Millis
+    newest_token: Number
+
+
+class CheckIn(Frame, frozen=True, tag=22):
+    """These records are free again. `breaks`: whoever holds them; for admins."""
+
+    records: Annotated[list[Opaque], Meta(min_length=1, max_length=MAX_CHECKOUT_RECORDS)]
+    breaks: bool
+
+
+class CheckoutResult(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """What became of one record: `granted`, `renewed`, `returned`, `broken`, or the code of a refusal.
+
+    `lease` is how it stands now, None if nobody ever had the record; `sequence` its row in the log, else 0.
+    """
+
+    record: Opaque
+    code: Code
+    sequence: Number
+    lease: Lease | None
+
+
+class CheckoutAnswer(Frame, frozen=True, tag=23):
+    """The results, record by record in the order of the question. What is granted is durable."""
+
+    results: Annotated[list[CheckoutResult], Meta(min_length=1, max_length=MAX_CHECKOUT_RECORDS)]
+
+
+class CheckedOut(Frame, frozen=True, tag=24):
+    """Nothing of a `Push` was stored: this envelope of it is of a record that another device has checked out.
+
+    `lease` is in force; `row` is its place in the log.
+    """
+
+    incarnation: Incarnation32
+    sequence: Number
+    row: Number
+    lease: Lease
+
+
 FromDevice: TypeAlias = (
     Hello
     | Create
@@ -282,6 +335,8 @@ FromDevice: TypeAlias = (
     | CompactDecline
     | ConfirmSnapshot
     | FetchRecords
+    | CheckOut
+    | CheckIn
     | Bye
 )
 FromRelay: TypeAlias = (
@@ -295,6 +350,8 @@ FromRelay: TypeAlias = (
     | CompactRequest
     | SnapshotResult
     | Fetched
+    | CheckoutAnswer
+    | CheckedOut
     | Bye
 )
 

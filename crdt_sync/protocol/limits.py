@@ -28,6 +28,15 @@ MAX_COMPACT_RECORDS: Final = 64
 """Records in one `CompactRequest`; a snapshot each is an amount of work a phone does in one breath."""
 MAX_FETCH_RECORDS: Final = 64
 """Records in one `FetchRecords`; the answer is cut to a frame, so this only bounds the question."""
+MAX_CHECKOUT_RECORDS: Final = 256
+"""Records in one `CheckOut` or `CheckIn`. A rig's day is some hundred; the answer is 30 KB at most."""
+MAX_LEASE_NOTES: Final = 8
+"""Former holders, and late updates, that are told of one record: more than that nobody reads."""
+DEFAULT_LEASE_MS: Final = 24 * 3_600_000
+"""How long a record is checked out for when nobody says: a shift and the way home."""
+MIN_LEASE_MS: Final = 1_000
+MAX_LEASE_MS: Final = 7 * 24 * 3_600_000
+"""Longer is cut to this: work that nobody else may touch for weeks is assigned, not checked out."""
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 """From the challenge to a valid answer; ample for a slow radio link, short for who only holds sockets."""
 MAX_REASON_CHARS: Final = 500

@@ -42,6 +42,8 @@ from crdt_sync.protocol.frames import (
     Append,
     Bye,
     Challenge,
+    CheckIn,
+    CheckOut,
     CompactDecline,
     ConfirmSnapshot,
     Create,
@@ -82,6 +84,8 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
         CompactDecline: RelayState.DEVICE,
         ConfirmSnapshot: RelayState.DEVICE,
         FetchRecords: RelayState.DEVICE,
+        CheckOut: RelayState.DEVICE,
+        CheckIn: RelayState.DEVICE,
         Bye: RelayState.CLOSED,
     },
     RelayState.INVITE: {
@@ -98,7 +102,7 @@ class RelaySession:
     """One connection as the relay sees it. `nonce` is 32 fresh random bytes."""
 
     __slots__ = (
-        "_confirmed", "_delivered", "_fetching", "_unconfirmed", "_unconfirmed_bytes",
+        "_checking", "_confirmed", "_delivered", "_fetching", "_unconfirmed", "_unconfirmed_bytes",
         "limits", "nonce", "state",
     )  # fmt: skip
 
@@ -111,6 +115,8 @@ class RelaySession:
         self._unconfirmed: deque[tuple[int, int]] = deque()
         self._unconfirmed_bytes = 0
         self._fetching = False
+        self._checking = False
+        """A question about checkouts is open."""
 
     def challenge(self, relay_id: RelayId, now_ms: int) -> Challenge:
         """The frame that opens the connection."""
@@ -134,6 +140,8 @@ class RelaySession:
             self._confirm(frame.cursor)
         elif isinstance(frame, FetchRecords):
             self._fetching = True
+        elif isinstance(frame, CheckOut | CheckIn):
+            self._checking = True
         self.state = after
         return frame
 
@@ -151,6 +159,8 @@ class RelaySession:
             )
         if isinstance(frame, FetchRecords) and self._fetching:
             raise ProtocolViolation("records were asked for before the answer to the last such question")
+        if isinstance(frame, CheckOut | CheckIn) and self._checking:
+            raise ProtocolViolation("records were checked out or in before the answer to the last of that")
         if isinstance(frame, Push) and len(frame.envelopes) > self.limits.max_push_envelopes:
             raise FrameTooLarge(
                 f"{len(frame.envelopes)} envelopes in one push, the limit is {self.limits.max_push_envelopes}"
@@ -200,6 +210,10 @@ class RelaySession:
     def fetch_answered(self) -> None:
         """A `Fetched` goes out: the next may be asked for."""
         self._fetching = False
+
+    def checkout_answered(self) -> None:
+        """A `CheckoutAnswer` goes out: the next question may come."""
+        self._checking = False
 
     def _confirm(self, cursor: int) -> None:
         self._confirmed = cursor

@@ -25,6 +25,10 @@ from crdt_sync.protocol.frames import (
     AppendRefused,
     Bye,
     Challenge,
+    CheckIn,
+    CheckOut,
+    CheckoutAnswer,
+    CheckoutResult,
     CompactRequest,
     Create,
     Deliver,
@@ -212,6 +216,30 @@ def test_an_answer_about_records_is_about_those_that_were_asked_for(answer: Fetc
     assert session.state is State.DONE
 
 
+def result(record: OpaqueId) -> CheckoutResult:
+    return CheckoutResult(record, "granted", 4, None)
+
+
+def test_checkouts_are_asked_for_one_question_at_a_time() -> None:
+    session, one = live(), OpaqueId(b"o" * 16)
+    assert decode_from_device(session.check_out([one], 60_000, 7)) == CheckOut([one], 60_000, 7)
+    assert not session.may_ask_checkouts
+    with pytest.raises(RuntimeError, match="has not come yet"):
+        session.check_in([one])
+    session.receive(encode(CheckoutAnswer([result(one)])))
+    assert decode_from_device(session.check_in([one])) == CheckIn([one], False)
+
+
+@pytest.mark.parametrize("asked", [[], [b"o"], [b"o", b"p", b"q"], [b"p", b"o"]])
+def test_an_answer_about_checkouts_is_about_those_that_were_asked_for(asked: list[bytes]) -> None:
+    session = live()
+    if asked:
+        session.check_out([OpaqueId(name * 16) for name in asked], 0, 0)
+    with pytest.raises(ProtocolViolation, match="not asked for"):
+        session.receive(encode(CheckoutAnswer([result(OpaqueId(b"o" * 16)), result(OpaqueId(b"p" * 16))])))
+    assert session.state is State.DONE
+
+
 def test_acknowledgements_of_another_life_of_the_device_are_not_compared_with_this_one() -> None:
     session = live()
     session.receive(encode(Ack(Incarnation(99), 1, 10)))
@@ -226,6 +254,7 @@ BEFORE_WELCOME = [
     CompactRequest([OpaqueId(b"o" * 16)]),
     Appended(1, HASH),
     Fetched([], 1, 1),
+    CheckoutAnswer([CheckoutResult(OpaqueId(b"o" * 16), "granted", 4, None)]),
 ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt_sync.errors import DamagedFrame, FrameTooLarge, MalformedFrame
-from crdt_sync.ids import Incarnation, OpaqueId, RelayId, SpaceId
+from crdt_sync.ids import DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
@@ -18,6 +18,11 @@ from crdt_sync.protocol.frames import (
     AppendRefused,
     Bye,
     Challenge,
+    CheckedOut,
+    CheckIn,
+    CheckOut,
+    CheckoutAnswer,
+    CheckoutResult,
     CompactDecline,
     CompactRequest,
     ConfirmSnapshot,
@@ -42,10 +47,12 @@ from crdt_sync.protocol.frames import (
     encode,
     with_checksum,
 )
+from crdt_sync.protocol.leases import Former, Late, Lease, LeaseState
 from crdt_sync.protocol.limits import (
     MAX_COMPACT_RECORDS,
     MAX_FETCH_RECORDS,
     MAX_FRAME_BYTES,
+    MAX_LEASE_NOTES,
     MAX_PUSH_ENVELOPES,
     Limits,
 )
@@ -65,6 +72,17 @@ rows = st.builds(Row, numbers, st.sampled_from(RowKind), blobs)
 limits = st.builds(Limits, *[st.integers(0, 2**40)] * 4)
 spaces, relays = ids.map(SpaceId), ids.map(RelayId)
 
+devices = ids.map(DeviceId)
+former = st.lists(st.builds(Former, devices, numbers, millis), max_size=MAX_LEASE_NOTES).map(tuple)
+late = st.lists(
+    st.builds(Late, devices, numbers, millis, incarnations, numbers, numbers, millis),
+    max_size=MAX_LEASE_NOTES,
+).map(tuple)
+leases = st.builds(
+    Lease, ids.map(OpaqueId), devices, numbers, millis, millis, st.sampled_from(LeaseState), former, late
+)
+results = st.builds(CheckoutResult, ids.map(OpaqueId), codes, numbers, st.none() | leases)
+
 byes = st.builds(Bye, st.integers(1000, 4999), codes, reasons)
 from_device = st.one_of(
     st.builds(
@@ -78,6 +96,8 @@ from_device = st.one_of(
     st.builds(CompactDecline, records),
     st.builds(ConfirmSnapshot, ids.map(OpaqueId), hashes),
     st.builds(FetchRecords, records, numbers),
+    st.builds(CheckOut, records, millis, numbers),
+    st.builds(CheckIn, records, st.booleans()),
     byes,
 )
 from_relay = st.one_of(
@@ -93,6 +113,8 @@ from_relay = st.one_of(
     st.builds(CompactRequest, records),
     st.builds(SnapshotResult, ids.map(OpaqueId), codes, reasons),
     st.builds(Fetched, st.lists(rows, max_size=5), st.integers(0, MAX_FETCH_RECORDS), numbers),
+    st.builds(CheckoutAnswer, st.lists(results, min_size=1, max_size=5)),
+    st.builds(CheckedOut, incarnations, numbers, numbers, leases),
     byes,
 )
 
@@ -145,6 +167,8 @@ FROM_DEVICE_ONLY = (
     CompactDecline,
     ConfirmSnapshot,
     FetchRecords,
+    CheckOut,
+    CheckIn,
 )
 
 

@@ -19,6 +19,8 @@ from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import (
     Append,
     Bye,
+    CheckIn,
+    CheckOut,
     CompactDecline,
     ConfirmSnapshot,
     Create,
@@ -57,6 +59,8 @@ FRAMES: list[Frame] = [
     CompactDecline([OpaqueId(ID)]),
     ConfirmSnapshot(OpaqueId(ID), bytes(32)),
     FetchRecords([OpaqueId(ID)], 0),
+    CheckOut([OpaqueId(ID)], 0, 0),
+    CheckIn([OpaqueId(ID)], False),
     Bye(1000, "", ""),
 ]
 
@@ -110,6 +114,17 @@ def test_records_are_asked_for_one_question_at_a_time() -> None:
     relay.receive(question)
     with pytest.raises(ProtocolViolation, match="before the answer"):
         relay.receive(question)
+    assert relay.state is RelayState.CLOSED
+
+
+def test_checkouts_are_asked_for_one_question_at_a_time() -> None:
+    relay = session(RelayState.DEVICE)
+    out, back = encode(CheckOut([OpaqueId(ID)], 0, 0)), encode(CheckIn([OpaqueId(ID)], False))
+    relay.receive(out)
+    relay.checkout_answered()
+    relay.receive(back)
+    with pytest.raises(ProtocolViolation, match="before the answer"):
+        relay.receive(out)
     assert relay.state is RelayState.CLOSED
 
 

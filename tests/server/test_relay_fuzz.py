@@ -16,6 +16,8 @@ from crdt_sync.protocol.frames import (
     Ack,
     Append,
     Bye,
+    CheckIn,
+    CheckOut,
     CompactDecline,
     ConfirmSnapshot,
     Deliver,
@@ -58,6 +60,8 @@ def good_frames() -> list[bytes]:
         CompactDecline([record(1)]),
         ConfirmSnapshot(record(1), bytes(32)),
         FetchRecords([record(1), record(2)], 0),
+        CheckOut([record(1), record(2)], 60_000, 0),
+        CheckIn([record(1)], True),
         Bye(1000, "", ""),
         space.founder.hello(bytes(32), space.id),  # type: ignore[arg-type]
         Deliver(1, [], 1, True),
@@ -94,7 +98,7 @@ VALUES = st.recursive(
 )
 ARRAYS = st.builds(
     lambda tag, rest: with_checksum(msgspec.msgpack.encode([tag, *rest])),
-    st.integers(0, 20),
+    st.integers(0, 24),
     st.lists(VALUES),
 )
 MESSAGES = st.lists(
