@@ -6,7 +6,7 @@ then `{"ended": status}`, negative for a signal. Forking costs a tenth of starti
 can afford scores of lives.
 
 A life says `{"tried": what}` before a write and `{"acknowledged": what}` after the library has returned
-from it. `die_at` kills it by `kill -9` in front of its SQL statement of that number, in whichever thread that runs.
+from it. `die_at` kills it by `kill -9` in front of its SQL statement of that number, in whichever thread.
 """
 
 from __future__ import annotations
