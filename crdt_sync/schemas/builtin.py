@@ -30,6 +30,8 @@ title: Record type
 x-type: schema
 x-version: 1
 x-write: {roles: [admin]}
+# Before the records that cannot be read without it.
+x-priority: 1
 type: object
 required: [source]
 properties:

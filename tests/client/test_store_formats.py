@@ -17,13 +17,13 @@ FORMAT_1 = {
     "spaces": "catching_up",
     "documents": "group_ends",
     "outbox": "tied",
-    "sealed": "until",
+    "sealed": "until priority",
     "chains": "settled",
     "records": "parent",
     "quarantine": "type",
     "types": None,
 }
-"""What a store of format 1 lacks: whole tables (None), or a column."""
+"""What a store of format 1 lacks: whole tables (None), or columns."""
 
 
 def layout(db: Database) -> dict[str, set[tuple[Any, ...]]]:
@@ -38,7 +38,8 @@ def to_format_1(db: Database) -> None:
     """Take away what has come since."""
     db.execute("DROP INDEX records_by_parent")
     for table, column in FORMAT_1.items():
-        db.execute(f"DROP TABLE {table}" if column is None else f"ALTER TABLE {table} DROP COLUMN {column}")
+        for each in (column or "").split() or [None]:
+            db.execute(f"DROP TABLE {table}" if each is None else f"ALTER TABLE {table} DROP COLUMN {each}")
     db.execute("PRAGMA user_version = 1")
 
 

@@ -43,6 +43,7 @@ from crdt_sync.records.writes import DocWrites, Path, Write
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync.schemas.priorities import check_priority
 from crdt_sync_client.engine import deciding, preferences, trail
 from crdt_sync_client.engine.family import Family
 from crdt_sync_client.engine.materialising import Materialiser, sync_state
@@ -63,6 +64,7 @@ from crdt_sync_client.engine.model import (
     WriteResult,
 )
 from crdt_sync_client.engine.open_records import OpenRecord
+from crdt_sync_client.engine.outbox_order import NewRow
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.write_plans import Done, Plan, Seen
 
@@ -78,11 +80,6 @@ envelopes; and while it is stored, some 50 ms, every other write waits."""
 MAX_TRANSACTION_BYTES: Final = 16 * 1024 * 1024
 """Of values in one transaction: a receiver has them all in memory at once."""
 
-INSERT_OUTBOX: Final = (
-    "INSERT INTO outbox (space, record, incarnation, schema_version, change, at_ms, tied)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-
 
 class LocalWrites:
     """One call of `Engine.write`. Use once."""
@@ -90,7 +87,7 @@ class LocalWrites:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._seen = Seen()
-        self._outbox: list[tuple[Any, ...]] = []
+        self._outbox: list[NewRow] = []
         self._tick: Tick = replica.tick
         self._now_ms = replica.now_ms()
         self._family = Family(replica, self._seen_now, find=self._find)
@@ -103,13 +100,15 @@ class LocalWrites:
             for op in ops:
                 try:
                     if isinstance(op, Transaction):
-                        done.append(self._do_together(op.ops))
+                        done.append(self._do_together(op.ops, op.priority))
                     else:
-                        done.append(self._apply(self._plan(op), None))
+                        done.append(self._apply(self._plan(op), None, op.priority))
                 except CrdtSyncError as error:
                     done.append(error)
-            for row in self._outbox:
-                replica.unsent[row[1]] += 1
+            if self._outbox:
+                replica.outbox.add(replica, self._outbox)
+                for row in self._outbox:
+                    replica.unsent[row.record] += 1
             changes = self._save() if self._outbox else []
         return self._results(done, changes)
 
@@ -125,7 +124,6 @@ class LocalWrites:
             if record.type != SCHEMA_TYPE:
                 materialiser.take(record)
         changes = materialiser.save().changes
-        replica.db.many(INSERT_OUTBOX, self._outbox)
         replica.save_clock()
         for record in edited:
             replica.records.keep(record)
@@ -157,7 +155,7 @@ class LocalWrites:
 
     # Several operations together --------------------------------------------------------------------
 
-    def _do_together(self, ops: Sequence[Operation]) -> list[Done]:
+    def _do_together(self, ops: Sequence[Operation], priority: int | None) -> list[Done]:
         """All of them or, when one fails, none. Nothing is edited before all are planned."""
         before, self._seen = self._seen, self._seen.copy()
         try:
@@ -165,7 +163,7 @@ class LocalWrites:
         finally:
             self._seen = before
         tied = self._replica.tick()
-        return [self._apply(plan, tied) for plan in plans]
+        return [self._apply(plan, tied, op.priority or priority) for plan, op in zip(plans, ops, strict=True)]
 
     def _plan_together(self, ops: Sequence[Operation]) -> list[Plan]:
         """Each upon those before it. Raises the error of the first that cannot be done."""
@@ -204,6 +202,8 @@ class LocalWrites:
     # One operation ----------------------------------------------------------------------------------
 
     def _plan(self, op: Operation) -> Plan:
+        if op.priority is not None:
+            check_priority(op.priority)
         plan = self._plan_alone(op)
         if plan.deleted is None or isinstance(op, CreateOp):
             return plan
@@ -321,22 +321,22 @@ class LocalWrites:
             return None
         return any(write.path == DELETED_PATH for write in edit.add)
 
-    def _apply(self, plan: Plan, tied: int | None) -> Done:
+    def _apply(self, plan: Plan, tied: int | None, priority: int | None) -> Done:
         """Edit the document, and those of records below. Nothing before this has changed anything.
 
         `tied`: the number of the transaction that it is a part of.
         """
         if not plan.below:
-            return self._edit(plan, tied)
+            return self._edit(plan, tied, priority)
         if tied is None:
             tied = self._replica.tick()
-        done = self._edit(plan, tied)
+        done = self._edit(plan, tied, priority)
         for below in plan.below:
-            self._edit(below, tied)
+            self._edit(below, tied, priority)
         named = tuple((below.record.type, below.record.id) for below in plan.below)
         return done._replace(changed=True, below=named)
 
-    def _edit(self, plan: Plan, tied: int | None) -> Done:
+    def _edit(self, plan: Plan, tied: int | None, priority: int | None) -> Done:
         """Edit one document and queue what that gives."""
         record, schema, edit, _, remember, _ = plan
         space, replica = record.space, self._replica
@@ -348,8 +348,9 @@ class LocalWrites:
             change = record.doc.edit(remove=edit.remove, add=edit.add)
             self._seen.note(plan, resolved)
             incarnation = replica.author.incarnation
+            urgency = priority or schema.priorities.of(edit.add)
             self._outbox.append(
-                (space.no, record.no, incarnation, schema.version, change, self._now_ms, tied)
+                NewRow(space.no, record.no, incarnation, schema.version, change, self._now_ms, tied, urgency)
             )
         else:
             self._seen.touched.setdefault((space.no, record.opaque), record)

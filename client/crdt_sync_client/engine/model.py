@@ -17,114 +17,23 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
 from crdt_sync.records.writes import same_value
 from crdt_sync.roles import Role
+from crdt_sync_client.engine.operations import UNSET as UNSET
+from crdt_sync_client.engine.operations import CreateOp as CreateOp
+from crdt_sync_client.engine.operations import DeleteOp as DeleteOp
+from crdt_sync_client.engine.operations import Keep as Keep
+from crdt_sync_client.engine.operations import Operation as Operation
+from crdt_sync_client.engine.operations import Path as Path
+from crdt_sync_client.engine.operations import ResolveOp as ResolveOp
+from crdt_sync_client.engine.operations import ResolveRecordOp as ResolveRecordOp
+from crdt_sync_client.engine.operations import RestoreOp as RestoreOp
+from crdt_sync_client.engine.operations import RestoreVersionOp as RestoreVersionOp
+from crdt_sync_client.engine.operations import Transaction as Transaction
+from crdt_sync_client.engine.operations import UpdateOp as UpdateOp
 from crdt_sync_client.engine.unfinished import UnfinishedGroup as UnfinishedGroup
 
-Path = tuple[str, ...]
 SyncState = Literal["synced", "pending", "conflict", "failed"]
 Origin = Literal["local", "remote"]
-Keep = Literal["mine", "theirs", "winner", "deleted", "record"]
-"""Which alternative stays: this device's, the other one, the one in use; where a deletion met edits also
-whether the record (row, element) is deleted or stays."""
 ConflictState = Literal["open", "auto", "closed"]
-
-
-class _Unset:
-    """The type of `UNSET`; None is a value that a field may have."""
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET = _Unset()
-
-
-# Operations ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CreateOp:
-    """Make a record. An existing id is updated with the values instead (a second import)."""
-
-    type: str
-    values: Mapping[str, Any]
-    id: RecordId | None = None
-    space: SpaceId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateOp:
-    """Change fields of a record. Keys are field names, dotted paths or path tuples."""
-
-    type: str
-    id: RecordId
-    changes: Mapping[str, Any] | Mapping[str | Path, Any]
-    space: SpaceId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteOp:
-    type: str
-    id: RecordId
-    space: SpaceId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreOp:
-    """Undo the delete of a record."""
-
-    type: str
-    id: RecordId
-    space: SpaceId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ResolveOp:
-    """Settle a standing conflict with one of its alternatives or a value of one's own.
-
-    Give exactly one of `keep`, `alternative` (its index in `ConflictEntry.alternatives`), `value` and
-    `suggested` (what the remembered preference says). `field`, where given, must be the conflict's field.
-    `remember`: keep that side in later conflicts about the field too, see `preferences`.
-    """
-
-    conflict: str
-    keep: Keep | None = None
-    alternative: int | None = None
-    value: Any = UNSET
-    field: str | None = None
-    suggested: bool = False
-    remember: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ResolveRecordOp:
-    """Settle several standing conflicts of one record: all of them or, when one cannot be, none."""
-
-    decisions: tuple[ResolveOp, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreVersionOp:
-    """Bring back an alternative of any conflict in the trail, standing or closed, by its index.
-
-    While the conflict stands this resolves it. Afterwards it is a new write that has seen everything
-    since: it replaces what stands now, and says so in its result.
-    """
-
-    conflict: str
-    alternative: int
-
-
-Operation = CreateOp | UpdateOp | DeleteOp | RestoreOp | ResolveOp | ResolveRecordOp | RestoreVersionOp
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """Operations on records of one space that are all done or none, and that others see all of or nothing.
-
-    Each sees what those before it did.
-    """
-
-    ops: tuple[Operation, ...]
 
 
 # Records and changes ------------------------------------------------------------------------------
@@ -477,6 +386,7 @@ class OutboxItem:
     type: str
     id: RecordId
     state: Literal["pending", "sending", "failed"]
+    priority: int
     updates: int
     size_bytes: int
     since_ms: int

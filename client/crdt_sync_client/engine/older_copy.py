@@ -40,9 +40,11 @@ from crdt_sync.records.update_cutting import deletes_only, without_tail
 from crdt_sync.records.update_format import Blocks, parse_update
 from crdt_sync.records.writes import DELETED, Write, read_write
 from crdt_sync.roles import Role
-from crdt_sync_client.engine.local_writes import INSERT_OUTBOX, MAX_TRANSACTION
+from crdt_sync.schemas.priorities import LAST
+from crdt_sync_client.engine.local_writes import MAX_TRANSACTION
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
+from crdt_sync_client.engine.outbox_order import NewRow, priority_of
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ class Rescue:
 
     writes: list[Write] = field(default_factory=list)
     deletions: list[bytes] = field(default_factory=list)
+    priority: int = LAST
+    """The most urgent of what is rescued."""
     ties: set[tuple[str, int]] = field(default_factory=set)
     """The transactions and groups that it was a part of, by `tied` of the outbox and `until` of sealed."""
 
@@ -196,12 +200,18 @@ class Rescues:
             version = 0 if schema is None else schema.version
             change = merge_updates(changes)
             incarnation, at_ms = replica.author.incarnation, replica.now_ms()
-            outbox.append((space.no, record.no, incarnation, version, change, at_ms, tied.get(opaque)))
+            outbox.append(
+                NewRow(
+                    *(space.no, record.no, incarnation, version, change, at_ms),
+                    tied.get(opaque),
+                    rescue.priority,
+                )
+            )
             materialiser.take(record)
-        outbox.sort(key=lambda row: row[-1] or 0)  # what is tied stands together
-        replica.db.many(INSERT_OUTBOX, outbox)
-        for _, no, *_rest in outbox:
-            replica.count_unsent(no)
+        outbox.sort(key=lambda row: row.tied or 0)  # what is tied stands together
+        replica.outbox.add(replica, outbox)
+        for row in outbox:
+            replica.count_unsent(row.record)
         return materialiser.save()
 
     # ------------------------------------------------------------------------------------------------
@@ -262,6 +272,7 @@ class Rescues:
                 if client in parse_update(change).deletes:
                     values = (without_tail(change, client, clock), no)
                     db.execute("UPDATE outbox SET change = ? WHERE no = ?", values)
+        rescue.priority = min(rescue.priority, self._priority(record, author))
         for table in ("outbox", "sealed", "held"):
             db.execute(
                 f"DELETE FROM {table} WHERE record = ? AND incarnation = ?",
@@ -272,6 +283,12 @@ class Rescues:
         if not authors:
             del self._space.held[record.opaque]
         self._replica.count_unsent(record.no)
+
+    def _priority(self, record: OpenRecord, author: Author) -> int:
+        db, place = self._replica.db, (record.no, author.incarnation)
+        sealed = db.value("SELECT min(priority) FROM sealed WHERE record = ? AND incarnation = ?", place)
+        first = db.value("SELECT min(no) FROM outbox WHERE record = ? AND incarnation = ?", place)
+        return min(sealed or LAST, LAST if first is None else priority_of(first))
 
     def _deletions(self, record: OpenRecord, author: Author, clock: int) -> list[bytes]:
         """What the held updates delete, from the first on that the relay does not have.

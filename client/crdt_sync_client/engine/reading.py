@@ -75,13 +75,14 @@ def outbox(replica: Replica, space_no: int | None) -> list[OutboxItem]:
     """Unacknowledged work by record and state, oldest first."""
     spaces: dict[int, SpaceId] = {space.no: space.id for space in replica.spaces.values()}
     rows = replica.db.rows(
-        "SELECT q.space, r.type, r.id, q.state, sum(q.updates), sum(q.size), min(q.at_ms), max(q.attempts),"
-        " max(q.error) FROM ("
+        "SELECT q.space, r.type, r.id, q.state, min(q.priority), sum(q.updates), sum(q.size),"
+        " min(q.at_ms), max(q.attempts), max(q.error) FROM ("
         "  SELECT space, record, CASE WHEN error IS NULL THEN 'pending' ELSE 'failed' END AS state,"
-        "   1 AS updates, length(change) AS size, at_ms, 0 AS attempts, error FROM outbox"
+        "   no >> 48 AS priority, 1 AS updates, length(change) AS size, at_ms, 0 AS attempts, error"
+        "   FROM outbox"
         "  UNION ALL"
         "  SELECT space, record, CASE WHEN error IS NULL THEN 'sending' ELSE 'failed' END,"
-        "   updates, length(envelope), at_ms, attempts, error FROM sealed"
+        "   priority, updates, length(envelope), at_ms, attempts, error FROM sealed"
         " ) q JOIN records r ON r.no = q.record WHERE ?1 IS NULL OR q.space = ?1"
         " GROUP BY q.record, q.state ORDER BY min(q.at_ms), q.record",
         (space_no,),

@@ -17,6 +17,7 @@ from crdt_sync.ids import Author, Entropy, Incarnation, SpaceId, new_incarnation
 from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.model import StatusCounts
 from crdt_sync_client.engine.open_records import OpenRecords
+from crdt_sync_client.engine.outbox_order import OutboxOrder
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.verifying import VerifyMany, verify_one_by_one
 from crdt_sync_client.store.connection import Database
@@ -111,6 +112,7 @@ class Replica:
         incarnation = new_incarnation(self.entropy)
         self.set_meta("incarnation", incarnation)
         self.author = Author(self.device_id, incarnation)
+        self.outbox = OutboxOrder(self.db, incarnation)
         self.records.clear()  # open documents write under the author they were opened for
         for space in self.spaces.values():
             space.new_life()
@@ -129,6 +131,7 @@ class Replica:
         self.author = Author(
             self.device_id, Incarnation(db.value("SELECT value FROM meta WHERE name = 'incarnation'"))
         )
+        self.outbox = OutboxOrder(db, self.author.incarnation)
         sessions = {id: space.session for id, space in self.spaces.items()}
         self.spaces = {}
         for row in db.rows(f"SELECT {_SPACE_COLUMNS} FROM spaces ORDER BY no"):

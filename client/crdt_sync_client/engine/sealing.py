@@ -1,6 +1,6 @@
 """Sealing: pending updates become envelopes of their author's chain, stored as they will be sent.
 
-Pending updates of one record go out as one envelope, in the order in which the records were first written; a
+Pending updates of one record go out as one envelope, in the order of the outbox (see `outbox_order`); a
 record's updates never overtake each other. What one transaction wrote (`tied`) is a group: its envelopes
 follow each other in the chain, are sealed in one transaction of the store, and each says so inside. Where
 a record waits that a transaction wrote to, that one waits in the same envelope and so belongs to the group;
@@ -24,6 +24,7 @@ from crdt_sync.ids import Author, OpaqueId, RecordId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.rare import rare
 from crdt_sync.records.document import merge_updates
+from crdt_sync_client.engine.outbox_order import priority_of
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _AROUND_BYTES: Final = 512
 def seal_pending(
     replica: Replica, space: Space, max_count: int, max_bytes: int, something_chosen: bool
 ) -> list[bytes]:
-    """Seal the oldest pending updates of the session's author, and hand out what fits.
+    """Seal the first pending updates of the session's author, and hand out what fits.
 
     At least one envelope, if there is one and `something_chosen` does not take the push already. The rest of
     a group that is longer is lined up to be handed out next.
@@ -277,19 +278,24 @@ def _seal(replica: Replica, space: Space, author: Author, choice: _Choice) -> li
                 check_size(envelope, max_bytes=MAX_ENVELOPE_BYTES)
                 head = ChainHead(header.sequence, envelope_hash(envelope))
                 sealed.append(
-                    (space.no, first.record, author.incarnation, *head, count, envelope, now_ms, until)
+                    (
+                        *(space.no, first.record, author.incarnation, *head, count, envelope, now_ms, until),
+                        priority_of(first.no),
+                    )
                 )
                 envelopes.append(envelope)
                 replica.unsent[first.record] -= count - 1
         replica.db.many(
-            "INSERT INTO sealed (space, record, incarnation, sequence, hash, updates, envelope, at_ms, until)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sealed"
+            " (space, record, incarnation, sequence, hash, updates, envelope, at_ms, until, priority)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             sealed,
         )
         replica.db.execute(
             "DELETE FROM outbox WHERE space = ? AND incarnation = ? AND error IS NULL AND no <= ?",
             (space.no, author.incarnation, choice.last),
         )
+        replica.outbox.sealed(pending.first.record for pending in choice.envelopes)
         space.advance(author, head, own=author == replica.author)
         save_chains(replica, space, {author: head})
     return envelopes

@@ -11,8 +11,8 @@ opaque ids, device ids) are looked up once per batch.
                  conflicts; `parent` is the id of the record that it names as its parent
     documents    the CRDT document of a record, and its heads: the newest merged envelope of each author;
                  `group_ends` names per author the end of the newest group it holds a part of
-    outbox       local updates not sealed yet, in the order they were made; `tied` is equal for those of
-                 one transaction
+    outbox       local updates not sealed yet, in the order in which they will be (see `outbox_order`);
+                 `tied` is equal for those of one transaction
     sealed       envelopes not acknowledged yet, byte for byte as they will always be sent; `until` is the
                  last sequence number of the group that one belongs to
     held         records with unsent work of an author that another life of this store continued
@@ -39,7 +39,7 @@ from crdt_sync_client.store.connection import Database
 
 APPLICATION_ID: Final = 0x63526453
 """`cRdS` in the SQLite header: this database is a crdt-sync store."""
-STORE_VERSION: Final = 2
+STORE_VERSION: Final = 3
 
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -118,6 +118,10 @@ CREATE TABLE history (
 ) WITHOUT ROWID;
 """
 
+_NEW_IN_3: Final = """
+ALTER TABLE sealed ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
+"""
+
 _UPGRADES: Final[Mapping[int, str]] = {
     2: """
 ALTER TABLE records ADD COLUMN parent TEXT;
@@ -128,13 +132,17 @@ ALTER TABLE sealed ADD COLUMN until INTEGER;
 ALTER TABLE chains ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
 """
     + _NEW_IN_2,
+    3: """
+UPDATE outbox SET no = no + (5 << 48) WHERE no < (1 << 48);
+"""
+    + _NEW_IN_3,
 }
 """By format: what makes a store of the format before it one of this. It only ever adds."""
 
 
 def create_tables(db: Database) -> None:
     """Lay out an empty database. Call it inside a transaction."""
-    _run(db, _TABLES + _NEW_IN_2)
+    _run(db, _TABLES + _NEW_IN_2 + _NEW_IN_3)
     db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     db.execute(f"PRAGMA user_version={STORE_VERSION}")
 
