@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crdt_sync.crypto.chain import ChainHead
-from crdt_sync.ids import Author, DeviceId, Incarnation, SpaceId
+from crdt_sync.ids import Author, DeviceId, Incarnation, RelayId, SpaceId
 from crdt_sync.protocol.frames import RowKind
 from crdt_sync_server.storage.port import (
     AuditEvent,
@@ -20,6 +20,7 @@ from crdt_sync_server.storage.port import (
     SpaceEntry,
     SpaceKey,
     Storage,
+    StoredLease,
     Visit,
 )
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
@@ -69,13 +70,28 @@ def sequences(storage: Storage, space: SpaceKey, after: int = 0) -> list[int]:
     return [row.sequence for row in storage.read(space, after, max_rows=99, max_bytes=9999).rows]
 
 
-def test_it_is_one_life_of_a_relay(opener: Opener, tmp_path: Path) -> None:
-    first = opener(tmp_path)
-    relay_id = first.relay_id
-    first.close()
-    again = opener(tmp_path)
-    assert again.relay_id == relay_id
-    again.close()
+def test_every_opening_is_a_life_that_knows_where_the_ones_before_ended(
+    opener: Opener, tmp_path: Path
+) -> None:
+    lives, ends = [], [6, 6, 7]
+    for number, end in enumerate(ends):
+        storage = opener(tmp_path)
+        space = filled(storage)[0] if not number else storage.find_space(SPACE)
+        assert space is not None
+        assert storage.life_end(space, storage.relay_id) == storage.head(space)
+        if storage.head(space) < end:
+            with storage.transaction():
+                storage.append_membership(space, end, b"an entry")
+        lives.append(storage.relay_id)
+        storage.close()
+    storage = opener(tmp_path)
+    assert len({*lives, storage.relay_id}) == 4
+    assert [storage.life_end(space, life) for life in lives] == ends
+    assert storage.life_end(space, RelayId(bytes(16))) is None
+    with storage.transaction():
+        later = storage.add_space(OTHER)
+    assert [storage.life_end(later, life) for life in lives] == [0, 0, 0]
+    storage.close()
 
 
 def test_spaces_are_found_and_kept_apart(storage: Storage) -> None:
@@ -275,3 +291,42 @@ def test_what_happened_is_read_in_order_and_forgotten_by_age(storage: Storage) -
         assert storage.books.forget_audit(4, 2) == 2
         assert storage.books.forget_audit(4, 9) == 1
     assert [row.event for row in storage.books.audit(space, 0, 9)] == events[3:]
+
+
+def test_leases_are_rows_of_the_log_one_per_record_and_tokens_are_remembered(
+    opener: Opener, tmp_path: Path
+) -> None:
+    storage = opener(tmp_path)
+    space, _, _ = filled(storage)
+    before = storage.size_bytes(space)
+    with storage.transaction():
+        other = storage.add_space(OTHER)
+        for sequence, name, payload in ((7, R1, b"one"), (8, R2, b"two"), (9, R1, b"three!")):
+            storage.leases.put(space, StoredLease(name, sequence, payload))
+        storage.leases.put(other, StoredLease(R1, 1, b"elsewhere"))
+        assert storage.leases.newest_token(space) == 0
+        storage.leases.set_newest_token(space, 2**53)
+        storage.leases.set_newest_token(other, 7)
+    storage.close()
+    storage = opener(tmp_path)
+    assert storage.leases.all(space) == [StoredLease(R2, 8, b"two"), StoredLease(R1, 9, b"three!")]
+    assert storage.leases.newest_token(space) == 2**53
+    rows = storage.read(space, 6, max_rows=99, max_bytes=9999).rows
+    assert [(row.sequence, row.kind, row.payload) for row in rows] == [
+        (8, RowKind.LEASE, b"two"),
+        (9, RowKind.LEASE, b"three!"),
+    ]
+    assert storage.head(space) == 9
+    assert storage.size_bytes(space) == before + len(b"twothree!")
+    # They are no part of a record's own rows, nor of what compaction counts.
+    assert all(
+        row.kind is RowKind.UPDATE
+        for row in storage.read_record(space, R1, 0, max_rows=99, max_bytes=9999)[0]
+    )
+    assert storage.tail_length(space, R2) == 1
+    with storage.transaction():
+        storage.leases.drop(space, R2)
+        storage.leases.drop(space, R2)
+    assert storage.leases.all(space) == [StoredLease(R1, 9, b"three!")]
+    assert storage.size_bytes(space) == before + len(b"three!")
+    storage.close()

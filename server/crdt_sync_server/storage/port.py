@@ -139,8 +139,43 @@ class Books(Protocol):
         ...
 
 
+class StoredLease(NamedTuple):
+    """A lease and its row in the log; what it says is in the payload."""
+
+    record: OpaqueId
+    sequence: int
+    payload: bytes
+
+
+class Leases(Protocol):
+    """Rows of a log that tell who has which record: one per record, the newest."""
+
+    def all(self, space: SpaceKey) -> list[StoredLease]:
+        """In the order of the log."""
+        ...
+
+    def put(self, space: SpaceKey, lease: StoredLease) -> None:
+        """Append it at its sequence number, the log's next, and take out the record's row before it."""
+        ...
+
+    def drop(self, space: SpaceKey, record: OpaqueId) -> None:
+        """Take the record's row out. Never the last of the log, see the module."""
+        ...
+
+    def newest_token(self, space: SpaceKey) -> int:
+        """The greatest token that was given, 0 if none was."""
+        ...
+
+    def set_newest_token(self, space: SpaceKey, token: int) -> None: ...
+
+
 class Storage(Protocol):
     """See the module."""
+
+    @property
+    def leases(self) -> Leases:
+        """Who has checked out what."""
+        ...
 
     @property
     def books(self) -> Books:
@@ -149,7 +184,12 @@ class Storage(Protocol):
 
     @property
     def relay_id(self) -> RelayId:
-        """Drawn when the database was made: one life of the relay."""
+        """Drawn whenever the database is opened: one life of the relay.
+
+        A database that was put back from a copy does not know the lives that came after the copy was made,
+        and knows where the logs ended when the next one began: so what a device has seen of a log can
+        always be told from what only looks like it.
+        """
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -170,6 +210,10 @@ class Storage(Protocol):
 
     def record_bytes(self, space: SpaceKey, record: OpaqueId) -> int:
         """Bytes of the record's rows in the log."""
+        ...
+
+    def life_end(self, space: SpaceKey, life: RelayId) -> int | None:
+        """Where the space's log ended when that life did, or ends now; None for an unknown life."""
         ...
 
     def head(self, space: SpaceKey) -> int:

@@ -35,6 +35,7 @@ from crdt_sync_server.storage.sqlite_file import (
     SEQUENCE_MASK,
     connect_storage,
 )
+from crdt_sync_server.storage.sqlite_leases import SqliteLeases
 
 __all__ = ["SqliteStorage", "connect_storage"]
 
@@ -84,8 +85,9 @@ class SqliteStorage:
         self._db = connection
         self._transaction = _Transaction(connection)
         self.books = SqliteBooks(connection)
+        self.leases = SqliteLeases(connection)
         self.relay_id: RelayId = RelayId(
-            connection.execute("SELECT value FROM meta WHERE name = 'relay_id'").fetchone()[0]
+            connection.execute("SELECT id FROM lives ORDER BY number DESC LIMIT 1").fetchone()[0]
         )
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -119,6 +121,18 @@ class SqliteStorage:
 
     def _grow(self, space: SpaceKey, size_bytes: int) -> None:
         self._db.execute("UPDATE spaces SET bytes = bytes + ? WHERE number = ?", (size_bytes, space))
+
+    def life_end(self, space: SpaceKey, life: RelayId) -> int | None:
+        row = self._db.execute("SELECT number FROM lives WHERE id = ?", (life,)).fetchone()
+        if row is None:
+            return None
+        if life == self.relay_id:
+            return self.head(space)
+        row = self._db.execute(
+            "SELECT head FROM life_heads WHERE space = ? AND life <= ? ORDER BY life DESC LIMIT 1",
+            (space, row[0] + 1),
+        ).fetchone()
+        return 0 if row is None else int(row[0])
 
     def head(self, space: SpaceKey) -> int:
         row = self._db.execute(

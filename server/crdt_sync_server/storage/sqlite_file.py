@@ -1,6 +1,7 @@
 """The relay's database file: its tables, its versions, and how it is opened.
 
-Version 1 had no books (who was seen when, what happened) and did not count the bytes of a space.
+Version 1 had no books (who was seen when, what happened), did not count the bytes of a space, and did not know
+its own lives.
 """
 
 from __future__ import annotations
@@ -75,7 +76,24 @@ CREATE TABLE audit (
     detail TEXT NOT NULL
 );
 CREATE INDEX audit_by_space ON audit (space);
+CREATE TABLE lives (number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
+CREATE TABLE life_heads (
+    space INTEGER NOT NULL,
+    life INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    PRIMARY KEY (space, life)
+) WITHOUT ROWID;
 """
+_HEADS: Final = f"""
+INSERT INTO life_heads (space, life, head)
+    SELECT number, :life, head FROM (
+        SELECT number, (SELECT coalesce(max(position), 0) & {SEQUENCE_MASK} FROM log
+            WHERE position BETWEEN number << {SEQUENCE_BITS} AND number << {SEQUENCE_BITS} | {SEQUENCE_MASK}
+        ) AS head FROM spaces)
+    WHERE head IS NOT
+        (SELECT head FROM life_heads WHERE space = number AND life < :life ORDER BY life DESC LIMIT 1)
+"""
+"""Where the logs ended when a life began, of those that had moved since the life before."""
 _COUNT_BYTES: Final = f"""
 UPDATE spaces SET bytes =
     (SELECT coalesce(sum(length(payload)), 0) FROM log
@@ -104,10 +122,7 @@ def connect_storage(path: Path, entropy: Entropy) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * PAGE_BYTES}")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("BEGIN EXCLUSIVE")
-        if connection.execute("PRAGMA application_id").fetchone()[0] == 0:
-            make_tables(connection, entropy)
-        else:
-            _upgrade(connection)
+        prepare(connection, entropy)
         connection.execute("COMMIT")
     except sqlite3.DatabaseError as exc:
         connection.close()
@@ -118,8 +133,17 @@ def connect_storage(path: Path, entropy: Entropy) -> sqlite3.Connection:
     return connection
 
 
-def make_tables(connection: sqlite3.Connection, entropy: Entropy) -> None:
-    """In an empty database, within a transaction."""
+def prepare(connection: sqlite3.Connection, entropy: Entropy) -> None:
+    """Make the tables or bring them up to date, and begin a life of the relay. Within a transaction."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] == 0:
+        _make_tables(connection, entropy)
+    else:
+        _upgrade(connection)
+    life = connection.execute("INSERT INTO lives (id) VALUES (?)", (entropy(16),)).lastrowid
+    connection.execute(_HEADS, {"life": life})
+
+
+def _make_tables(connection: sqlite3.Connection, entropy: Entropy) -> None:
     _run(connection, _SCHEMA + _NEW_IN_2)
     connection.execute("INSERT INTO meta VALUES ('relay_id', ?)", (entropy(16),))
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -132,6 +156,8 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE spaces ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0")
         _run(connection, _NEW_IN_2)
         connection.execute(_COUNT_BYTES)
+        # To devices it was one life until now, and what they have seen in it stays good.
+        connection.execute("INSERT INTO lives (id) SELECT value FROM meta WHERE name = 'relay_id'")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
