@@ -15,6 +15,7 @@ from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import CrdtSyncError, ValidationError
 from crdt_sync.ids import RecordId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.records.update_format import parse_update
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync_client.engine.model import CreateOp, DeleteOp, Transaction, UpdateOp
 from tests.client.engine_world import JOB, Peer, World
@@ -144,14 +145,14 @@ def test_record_types_go_before_the_records_that_need_them(world: World) -> None
 def test_whatever_the_priorities_a_record_keeps_its_order_and_everything_arrives(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    """Each write adds a row of its own to its record; the rows of a record must leave in their order."""
+    """Each write adds a row of its own to its record; what an author wrote in one must leave in its order."""
     rng = random.Random(seed)
     world = World(tmp_path_factory.mktemp("world"), seed=str(seed))
     office, anna = world.office, world.join("anna")
     ids = [office.create({"title": str(n)}) for n in range(5)]
     world.settle()
     wanted: dict[RecordId, list[str]] = {id: [] for id in ids}
-    left: dict[RecordId, list[str]] = {id: [] for id in ids}
+    left: dict[tuple[int, RecordId], int] = {}
 
     def op(step: str) -> UpdateOp:
         id = rng.choice(ids)
@@ -163,11 +164,11 @@ def test_whatever_the_priorities_a_record_keeps_its_order_and_everything_arrives
         for raw in office.engine.next_push(world.space, max_count=count, max_bytes=10**6):
             header = parse(raw, max_bytes=MAX_ENVELOPE_BYTES).header
             assert world.relay.push(raw)
-            anna.pull()
             id = RecordId(opened(office, raw).record_id)
-            come = anna.values(id).get("parts", {})
-            left[id] += [step for step in wanted[id] if step in come and step not in left[id]]
-            assert left[id] == wanted[id][: len(left[id])], "a write overtook an earlier one of its record"
+            for blocks in parse_update(opened(office, raw).update).blocks:
+                place = (blocks.client, id)
+                assert blocks.start >= left.get(place, 0), "a write overtook an earlier one of its record"
+                left[place] = blocks.end
             office.engine.acked(world.space, header.incarnation, header.sequence)
 
     office.connect()
