@@ -76,6 +76,13 @@ CREATE TABLE audit (
     detail TEXT NOT NULL
 );
 CREATE INDEX audit_by_space ON audit (space);
+CREATE TABLE leases (
+    space INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (space, record)
+) WITHOUT ROWID;
+CREATE TABLE lease_tokens (space INTEGER PRIMARY KEY, token INTEGER NOT NULL);
 CREATE TABLE lives (number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
 CREATE TABLE life_heads (
     space INTEGER NOT NULL,

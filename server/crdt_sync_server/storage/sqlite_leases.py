@@ -21,7 +21,7 @@ class SqliteLeases:
 
     def all(self, space: SpaceKey) -> list[StoredLease]:
         rows = self._db.execute(
-            "SELECT record, leases.sequence, payload FROM leases JOIN log"
+            "SELECT leases.record, leases.sequence, payload FROM leases JOIN log"
             f" ON position = (space << {SEQUENCE_BITS} | leases.sequence) WHERE space = ? ORDER BY 2",
             (space,),
         ).fetchall()
