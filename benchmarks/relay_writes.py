@@ -87,7 +87,7 @@ class Bench:
 
     def __init__(self, verify: Callable[[Sequence[Claim]], list[bool]]) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
-        sqlite_file.make_tables(database, os.urandom)
+        sqlite_file.prepare(database, os.urandom)
         self.engine = RelayEngine(SqliteStorage(database), token_is_right=lambda _: True, verify=verify)
         self._now_ms = 1_772_000_000_000
         self.device = DeviceKeys.generate(os.urandom)

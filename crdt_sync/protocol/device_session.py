@@ -36,6 +36,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final
 
+from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.errors import CrdtSyncError, DamagedFrame, FrameTooLarge, ProtocolViolation, VersionMismatch
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
@@ -52,23 +53,29 @@ from crdt_sync.protocol.frames import (
     CheckoutAnswer,
     CompactDecline,
     CompactRequest,
+    ConfirmRequest,
+    ConfirmSnapshot,
     Create,
     Deliver,
+    DenySnapshot,
     Fetched,
     FetchRecords,
     Frame,
     FromRelay,
+    GiveBack,
     Got,
     Hello,
     Mode,
     Push,
     PushSnapshot,
     Refuse,
+    Revive,
     SnapshotResult,
     Welcome,
     auth_message,
     decode_from_relay,
     encode,
+    revive_message,
 )
 from crdt_sync.protocol.limits import (
     DEFAULT_LIMITS,
@@ -80,6 +87,9 @@ from crdt_sync.protocol.limits import (
 
 NO_RELAY: Final = RelayId(bytes(16))
 """What `Hello.relay_id_seen` holds when this device has never met a relay for the space."""
+
+NOTHING_ACKED: Final = ChainHead(0, bytes(32))
+"""What `Hello` says of a chain of which no relay has acknowledged anything."""
 
 ENVELOPE_OVERHEAD_BYTES: Final = 8
 """More than msgpack puts in front of one envelope (5 bytes)."""
@@ -108,6 +118,7 @@ _TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
         Appended: State.LIVE,
         AppendRefused: State.LIVE,
         CompactRequest: State.LIVE,
+        ConfirmRequest: State.LIVE,
         SnapshotResult: State.LIVE,
         Fetched: State.LIVE,
         CheckoutAnswer: State.LIVE,
@@ -254,11 +265,45 @@ class DeviceSession:
         relay_seen: RelayId | None,
         sign: Callable[[bytes], bytes],
         agent: str,
+        promised: int = 0,
+        acked: ChainHead = NOTHING_ACKED,
     ) -> bytes:
-        """Answer the challenge as a member; `sign` uses the device's key, `cursor` is of `relay_seen`."""
+        """Answer the challenge as a member; `sign` uses the device's key, `cursor` is of `relay_seen`.
+
+        `promised` and `acked` are as in `Hello`.
+        """
         self._incarnation = incarnation
         self._asked = cursor
-        return self._hello(Mode.DEVICE, space, device, incarnation, cursor, relay_seen, sign, agent)
+        return self._hello(
+            Mode.DEVICE, space, device, incarnation, cursor, relay_seen, sign, agent, promised, acked
+        )
+
+    def revive(
+        self,
+        *,
+        space: SpaceId,
+        device: DeviceId,
+        entries: Sequence[bytes],
+        sign: Callable[[bytes], bytes],
+        agent: str,
+    ) -> bytes:
+        """Give the relay the membership log that it lost; answered by `Appended`, or it closes."""
+        self._demand(State.CHALLENGED)
+        self.state = State.CREATING
+        self._appends = 1
+        message = revive_message(
+            nonce=self._nonce, relay_id=self.relay_id, space=space, party=device, entries=entries
+        )
+        return encode(
+            Revive(
+                version=self._version,
+                space=space,
+                party=device,
+                entries=list(entries),
+                agent=agent[:100],
+                signature=sign(message),
+            )
+        )
 
     def hello_with_invite(
         self, *, space: SpaceId, invite: InviteId, sign: Callable[[bytes], bytes], agent: str
@@ -276,6 +321,8 @@ class DeviceSession:
         relay_seen: RelayId | None,
         sign: Callable[[bytes], bytes],
         agent: str,
+        promised: int = 0,
+        acked: ChainHead = NOTHING_ACKED,
     ) -> bytes:
         self._demand(State.CHALLENGED)
         message = auth_message(
@@ -298,6 +345,9 @@ class DeviceSession:
                 relay_id_seen=relay_seen or NO_RELAY,
                 agent=agent[:100],
                 signature=sign(message),
+                promised=promised,
+                acked_sequence=acked.sequence,
+                acked_hash=acked.hash,
             )
         )
 
@@ -336,6 +386,20 @@ class DeviceSession:
         message = self._live(PushSnapshot(envelope))
         self._snapshots += 1
         return message
+
+    def give_back(self, envelope: bytes) -> bytes:
+        """A snapshot of a record of which the relay lost something; `SnapshotResult` answers it."""
+        message = self._live(GiveBack(envelope))
+        self._snapshots += 1
+        return message
+
+    def confirm(self, record: OpaqueId, snapshot: bytes) -> bytes:
+        """The snapshot with that hash holds what it covers."""
+        return self._live(ConfirmSnapshot(record, snapshot))
+
+    def deny(self, record: OpaqueId, snapshot: bytes, code: str) -> bytes:
+        """It does not, or this device cannot tell."""
+        return self._live(DenySnapshot(record, snapshot, code))
 
     def decline(self, records: Sequence[OpaqueId]) -> bytes:
         """These records cannot be compacted now."""

@@ -14,7 +14,9 @@ This module knows nothing about what is inside envelopes and membership entries:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+from hashlib import sha256
 from typing import Annotated, Final, TypeAlias, TypeVar
 from zlib import crc32
 
@@ -38,6 +40,7 @@ from crdt_sync.protocol.limits import (
 
 CHECKSUM_BYTES: Final = 4
 AUTH_DOMAIN: Final = b"crdt-sync/auth/v1"
+REVIVE_DOMAIN: Final = b"crdt-sync/revive/v1"
 
 _MAX_INT: Final = 2**63 - 1
 _T = TypeVar("_T")
@@ -111,7 +114,11 @@ class Hello(Frame, frozen=True, tag=2):
     """Who I am and up to where I have everything. `party` is a device id or an invite id, by mode.
 
     `relay_id_seen` is the relay to which `cursor` belongs, 16 zero bytes if none; the relay starts from
-    the beginning when that is not its own id. `incarnation` is 0 in mode INVITE.
+    the beginning when its log is not the one of which that is a place. `incarnation` is 0 in mode INVITE.
+
+    What the device was promised, by which a relay knows that it has lost something: `promised` is how long
+    the log of `relay_id_seen` was when that last acknowledged something, `acked_sequence` and `acked_hash`
+    are the end of what it acknowledged of this chain.
     """
 
     version: Number
@@ -123,6 +130,9 @@ class Hello(Frame, frozen=True, tag=2):
     relay_id_seen: Relay
     agent: Agent
     signature: Signature
+    promised: Number = 0
+    acked_sequence: Number = 0
+    acked_hash: Hash = bytes(32)
 
 
 class Create(Frame, frozen=True, tag=3):
@@ -240,7 +250,7 @@ class CompactDecline(Frame, frozen=True, tag=16):
 
 
 class ConfirmSnapshot(Frame, frozen=True, tag=17):
-    """Reserved: a second device has the same content as the snapshot. Accepted and ignored in version 1."""
+    """This device finds in the snapshot with that hash (of its bytes) exactly what it covers."""
 
     record: Opaque
     content_hash: Hash
@@ -325,15 +335,57 @@ class CheckedOut(Frame, frozen=True, tag=24):
     lease: Lease
 
 
+class Revive(Frame, frozen=True, tag=25):
+    """In place of `Hello`: the membership log, for a relay that lost it or the end of it.
+
+    `party` is the device that says so, a member by these entries. Answered by `Appended` with the number of
+    entries that the relay has now.
+    """
+
+    version: Number
+    space: Space
+    party: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    entries: Annotated[list[EntryBytes], Meta(min_length=1, max_length=65_536)]
+    agent: Agent
+    signature: Signature
+
+
+class GiveBack(Frame, frozen=True, tag=26):
+    """A snapshot of a record of which the relay has lost something; it may cover what the log never had.
+
+    Answered by `SnapshotResult`.
+    """
+
+    envelope: EnvelopeBytes
+
+
+class ConfirmRequest(Frame, frozen=True, tag=27):
+    """Does this snapshot of somebody else hold what it covers? `rest` are the updates that it does not."""
+
+    envelope: EnvelopeBytes
+    rest: Annotated[list[EnvelopeBytes], Meta(max_length=MAX_PUSH_ENVELOPES)]
+
+
+class DenySnapshot(Frame, frozen=True, tag=28):
+    """Not confirmed: `differs` (other content than it says), or `unable` (this device cannot tell now)."""
+
+    record: Opaque
+    content_hash: Hash
+    code: Code
+
+
 FromDevice: TypeAlias = (
     Hello
     | Create
+    | Revive
     | Got
     | Push
     | Append
     | PushSnapshot
     | CompactDecline
+    | GiveBack
     | ConfirmSnapshot
+    | DenySnapshot
     | FetchRecords
     | CheckOut
     | CheckIn
@@ -348,6 +400,7 @@ FromRelay: TypeAlias = (
     | Appended
     | AppendRefused
     | CompactRequest
+    | ConfirmRequest
     | SnapshotResult
     | Fetched
     | CheckoutAnswer
@@ -406,3 +459,13 @@ def auth_message(
 ) -> bytes:
     """What a device or invite key signs in `Hello`: bound to this connection, relay, space and identity."""
     return AUTH_DOMAIN + nonce + relay_id + space + party + incarnation.to_bytes(4, "big") + bytes([mode])
+
+
+def revive_message(
+    *, nonce: bytes, relay_id: RelayId, space: SpaceId, party: bytes, entries: Sequence[bytes]
+) -> bytes:
+    """What a device signs in `Revive`: bound to this connection and to every entry."""
+    digest = sha256()
+    for entry in entries:
+        digest.update(len(entry).to_bytes(4, "big") + entry)
+    return REVIVE_DOMAIN + nonce + relay_id + space + party + digest.digest()

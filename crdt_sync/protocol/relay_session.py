@@ -47,14 +47,17 @@ from crdt_sync.protocol.frames import (
     CompactDecline,
     ConfirmSnapshot,
     Create,
+    DenySnapshot,
     FetchRecords,
     Frame,
     FromDevice,
+    GiveBack,
     Got,
     Hello,
     Mode,
     Push,
     PushSnapshot,
+    Revive,
     decode_from_device,
 )
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_REASON_CHARS, PROTOCOL_VERSION, Limits
@@ -73,6 +76,7 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
     RelayState.WAITING: {
         Hello: RelayState.CHECKING,
         Create: RelayState.CHECKING,
+        Revive: RelayState.CHECKING,
         Bye: RelayState.CLOSED,
     },
     RelayState.CHECKING: {Bye: RelayState.CLOSED},
@@ -82,7 +86,9 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
         Append: RelayState.DEVICE,
         PushSnapshot: RelayState.DEVICE,
         CompactDecline: RelayState.DEVICE,
+        GiveBack: RelayState.DEVICE,
         ConfirmSnapshot: RelayState.DEVICE,
+        DenySnapshot: RelayState.DEVICE,
         FetchRecords: RelayState.DEVICE,
         CheckOut: RelayState.DEVICE,
         CheckIn: RelayState.DEVICE,
@@ -146,7 +152,7 @@ class RelaySession:
         return frame
 
     def _check(self, frame: FromDevice) -> None:
-        if isinstance(frame, Hello | Create) and frame.version != PROTOCOL_VERSION:
+        if isinstance(frame, Hello | Create | Revive) and frame.version != PROTOCOL_VERSION:
             raise VersionMismatch(
                 f"this relay speaks version {PROTOCOL_VERSION} of the protocol, not {frame.version}",
                 hint="update crdt-sync on the older of the two machines",

@@ -98,10 +98,9 @@ class RelayNode(Node):
 
     def _open(self) -> None:
         connection = self.storage.connect()
-        if not connection.execute("PRAGMA application_id").fetchone()[0]:
-            connection.execute("BEGIN EXCLUSIVE")
-            sqlite_file.make_tables(_dbapi(connection), self._entropy)
-            connection.execute("COMMIT")
+        connection.execute("BEGIN EXCLUSIVE")
+        sqlite_file.prepare(_dbapi(connection), self._entropy)
+        connection.execute("COMMIT")
         self.log_storage = SqliteStorage(_dbapi(connection))
         self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True)
 

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from crdt_sync.ids import DeviceId, SpaceId
+from crdt_sync.ids import DeviceId, RelayId, SpaceId
 from crdt_sync_server.storage.port import Visit
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 
@@ -41,7 +41,8 @@ CREATE TABLE superseded (
 ) WITHOUT ROWID;
 INSERT INTO meta VALUES ('relay_id', x'00112233445566778899aabbccddeeff');
 INSERT INTO spaces VALUES (1, x'01'), (2, x'02');
-INSERT INTO log VALUES ((1 << 40) | 1, 3, NULL, NULL, NULL, x'aabbcc'), ((2 << 40) | 1, 3, NULL, NULL, NULL, x'aa');
+INSERT INTO log VALUES ((1 << 40) | 1, 3, NULL, NULL, NULL, x'aabbcc');
+INSERT INTO log VALUES ((2 << 40) | 1, 3, NULL, NULL, NULL, x'aa');
 INSERT INTO log VALUES ((1 << 40) | 2, 1, 1, 1, x'05', x'aabb');
 INSERT INTO superseded VALUES (1, x'06', 1, x'aabbccdd');
 PRAGMA user_version = 1;
@@ -56,8 +57,8 @@ def test_version_1_is_upgraded_once_and_nothing_of_it_is_lost(tmp_path: Path) ->
     old.close()
     for _ in range(2):
         storage = SqliteStorage(connect_storage(path, os.urandom))
-        assert storage.relay_id.hex() == "00112233445566778899aabbccddeeff"
         one, two = storage.spaces()
+        assert storage.life_end(one.key, RelayId(bytes.fromhex("00112233445566778899aabbccddeeff"))) == 2
         assert (storage.size_bytes(one.key), storage.size_bytes(two.key)) == (3 + 2 + 4, 1)
         assert storage.find_space(SpaceId(b"\x01")) == one.key
         assert [row.payload for row in storage.read(one.key, 0, max_rows=9, max_bytes=99).rows] == [
