@@ -12,19 +12,26 @@ from typing import Final
 from crdt_sync.crypto.envelope import Envelope, Kind, parse
 from crdt_sync.errors import CrdtSyncError, MalformedEnvelope
 from crdt_sync.protocol.frames import Push, PushSnapshot
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_server.effects import Arrival, Peer
 from crdt_sync_server.signatures import Claim
 
 
 class Checked:
-    """The envelopes of one frame, and for each whether the peer's device signed it; or why they are none."""
+    """The envelopes of one frame, and for each whether the peer's device signed it; or why they are none.
 
-    __slots__ = ("envelopes", "error", "good")
+    From `admitted` on they are more than the device may send now, and their signatures were not looked at.
+    """
 
-    def __init__(self, envelopes: list[Envelope], error: CrdtSyncError | None = None) -> None:
+    __slots__ = ("admitted", "envelopes", "error", "good")
+
+    def __init__(
+        self, envelopes: list[Envelope], error: CrdtSyncError | None = None, *, admitted: int | None = None
+    ) -> None:
         self.envelopes = envelopes
         self.good = [False] * len(envelopes)
         self.error = error
+        self.admitted = len(envelopes) if admitted is None else admitted
 
 
 _NOTHING: Final = Checked([])
@@ -34,13 +41,16 @@ def check_envelopes(
     arrivals: Sequence[Arrival],
     sign_key_of: Callable[[Peer], bytes | None],
     verify: Callable[[Sequence[Claim]], list[bool]],
-    max_bytes: int,
+    admitted: Sequence[int | None],
 ) -> list[Checked]:
-    """What each frame brings; frames without envelopes bring nothing. Never raises for what a device sent."""
+    """What each frame brings, of which `admitted` says how many may be looked at.
+
+    Frames without envelopes bring nothing. Never raises for what a device sent.
+    """
     results: list[Checked] = []
     claims: list[Claim] = []
     places: list[tuple[Checked, int]] = []
-    for peer, frame in arrivals:
+    for (peer, frame), may in zip(arrivals, admitted, strict=True):
         if isinstance(frame, Push):
             raws, kind = frame.envelopes, Kind.UPDATE
         elif isinstance(frame, PushSnapshot):
@@ -49,7 +59,7 @@ def check_envelopes(
             results.append(_NOTHING)
             continue
         try:
-            checked = Checked([_parsed(raw, kind, peer, max_bytes) for raw in raws])
+            checked = Checked([_parsed(raw, kind, peer) for raw in raws], admitted=may)
             key = sign_key_of(peer) if raws else None
         except CrdtSyncError as exc:
             results.append(Checked([], exc))
@@ -58,7 +68,7 @@ def check_envelopes(
         if key is None or peer.author is None:
             continue
         device = peer.author.device
-        for index, envelope in enumerate(checked.envelopes):
+        for index, envelope in enumerate(checked.envelopes[: checked.admitted]):
             # Somebody else's envelope is refused without a look at its signature.
             if envelope.header.device == device:
                 claims.append((envelope, key))
@@ -69,8 +79,8 @@ def check_envelopes(
     return results
 
 
-def _parsed(raw: bytes, kind: Kind, peer: Peer, max_bytes: int) -> Envelope:
-    envelope = parse(raw, max_bytes=max_bytes)
+def _parsed(raw: bytes, kind: Kind, peer: Peer) -> Envelope:
+    envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
     header = envelope.header
     if header.kind is not kind:
         raise MalformedEnvelope(f"header field kind: this frame takes envelopes of kind {kind.name.lower()}")

@@ -151,6 +151,8 @@ class Delivery:
         """The connection is gone."""
         self.peer.caught_up = False
         if self._live is not None:
+            self.peer.cursor, self.peer.synced = self.cursor, self._told_caught_up
+        if self._live is not None:
             self._live.readers.pop(self, None)
 
     # What goes out

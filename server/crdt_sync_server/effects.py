@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from crdt_sync.ids import Author, InviteId, SpaceId
+from crdt_sync.ids import Author, Incarnation, InviteId, SpaceId
 from crdt_sync.protocol.frames import Bye, Frame, FromDevice, Mode, Row, Welcome
+from crdt_sync_server.limits import Refusal
 
 
 class Peer:
     """One connection as the engine knows it; identity is identity.
 
-    The engine fills in who it is when it admits it. `caught_up` is kept by whoever delivers: the peer has
-    had the whole log, or is only as far behind as live delivery always is.
+    The engine fills in who it is when it admits it, and what it remembers of the connection. Whoever delivers
+    keeps the rest: `caught_up`, the peer has had the whole log, or is only as far behind as live delivery
+    always is; `synced`, it was so once; `cursor`, how far delivery had come when the connection ended.
     """
 
-    __slots__ = ("author", "caught_up", "invite", "nonce", "space")
+    __slots__ = (
+        "agent", "author", "caught_up", "cursor", "held", "invite", "nonce", "pushed", "refused", "since_ms",
+        "space", "synced",
+    )  # fmt: skip
 
     def __init__(self, nonce: bytes) -> None:
         self.nonce = nonce
@@ -26,6 +31,17 @@ class Peer:
         self.invite: InviteId | None = None
         """In mode INVITE."""
         self.caught_up = False
+        self.synced = False
+        self.cursor: int | None = None
+        self.agent = ""
+        self.since_ms = 0
+        """When it was admitted, Unix milliseconds."""
+        self.pushed = 0
+        """Updates of it that were taken, or were there already."""
+        self.held: tuple[Incarnation, int, Refusal] | None = None
+        """The last update that is to come again later: its place in the chain, and why."""
+        self.refused: set[str] = set()
+        """Codes of refusals that are in the books."""
 
 
 class Arrival(NamedTuple):

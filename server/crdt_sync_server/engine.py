@@ -27,7 +27,7 @@ from crdt_sync.errors import (
     UnknownMember,
     UnknownSpace,
 )
-from crdt_sync.ids import Author, DeviceId, Incarnation, InviteId, RelayId, SpaceId
+from crdt_sync.ids import Author, DeviceId, InviteId, RelayId, SpaceId
 from crdt_sync.membership.entries import Genesis, Join, parse_entry
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.protocol.codes import CloseCode
@@ -46,7 +46,6 @@ from crdt_sync.protocol.frames import (
     Mode,
     Push,
     PushSnapshot,
-    Refuse,
     Row,
     RowKind,
     SnapshotResult,
@@ -56,15 +55,18 @@ from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.limits import MAX_REASON_CHARS
 from crdt_sync.protocol.relay_session import bye_of
 from crdt_sync.rare import rare
+from crdt_sync_server.batch import Batch
 from crdt_sync_server.checking import Checked, check_envelopes
 from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.fetching import fetched
-from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
+from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RateLimited, RelayLimits, TooManyConnections
+from crdt_sync_server.rates import Rates
+from crdt_sync_server.roster import Roster
 from crdt_sync_server.signatures import Claim, verify_here
 from crdt_sync_server.snapshots import Accepted, Rejected
 from crdt_sync_server.spaces import Space, travelling
-from crdt_sync_server.storage.port import Page, Storage
+from crdt_sync_server.storage.port import Page, Storage, Visit
 
 log: Final = logging.getLogger("crdt_sync_server")
 
@@ -77,28 +79,6 @@ class WrongToken(UnknownMember):
     """Creating a space needs the relay's setup token."""
 
     code = "wrong_token"
-
-
-class _Batch:
-    """What one transaction has come to so far."""
-
-    def __init__(self, now_ms: int) -> None:
-        self.now_ms = now_ms
-        self.effects: list[Effect] = []
-        self.touched: dict[SpaceId, Space] = {}
-        self.replaced: list[Replaced] = []
-        self.acks: dict[tuple[Peer, Incarnation], int] = {}
-        self.closed: set[Peer] = set()
-
-    def close(self, peer: Peer, bye: Bye) -> None:
-        """Close the connection. What else it sent is not looked at: it may build on what was not taken."""
-        self.closed.add(peer)
-        self.effects.append(Close(peer, bye))
-
-    def refuse(self, peer: Peer, envelope: Envelope, error: CrdtSyncError) -> None:
-        header = envelope.header
-        reason = error.message[:MAX_REASON_CHARS]
-        self.effects.append(Send(peer, Refuse(header.incarnation, header.sequence, error.code, reason)))
 
 
 class RelayEngine:
@@ -117,7 +97,8 @@ class RelayEngine:
         self._verify = verify
         self._limits = limits
         self._spaces: dict[SpaceId, Space] = {}
-        self._peers: dict[SpaceId, dict[Peer, None]] = {}
+        self._rates = Rates(limits)
+        self._roster = Roster()
         self.due_ms = NEVER_MS
         """Before this time (Unix milliseconds) `tick` has nothing to do, unless frames are processed."""
 
@@ -128,20 +109,26 @@ class RelayEngine:
 
     # Batches
 
-    def process(self, arrivals: Sequence[Arrival], now_ms: int) -> list[Effect]:
-        """Handle frames in order, durably. Effects are in the order in which they are to be done."""
+    def process(
+        self, arrivals: Sequence[Arrival], now_ms: int, monotonic_ms: int | None = None
+    ) -> list[Effect]:
+        """Handle frames in order, durably. Effects are in the order in which they are to be done.
+
+        `monotonic_ms` is a clock that nobody sets, for rates; `now_ms` if there is no other.
+        """
+        admitted = self._admit(arrivals, now_ms if monotonic_ms is None else monotonic_ms)
         try:
             if not rare("frame_per_commit"):
-                return self._process(arrivals, now_ms)
+                return self._process(arrivals, now_ms, admitted)
         except Exception as exc:
             log.error("a commit failed (%s); trying its %d frames one by one", _named(exc), len(arrivals))
         effects: list[Effect] = []
         closed: set[Peer] = set()
-        for arrival in arrivals:
+        for arrival, may in zip(arrivals, admitted, strict=True):
             if arrival.peer in closed and arrival.frame is not None:
-                continue  # as in `_Batch.close`
+                continue  # as in `Batch.close`
             try:
-                effects += self._process([arrival], now_ms)
+                effects += self._process([arrival], now_ms, [may])
             except Exception as exc:
                 log.error("a frame could not be handled (%s); its connection is closed", _named(exc))
                 reason = "the relay could not do its work; nothing of this frame was kept"
@@ -149,11 +136,20 @@ class RelayEngine:
             closed.update(effect.peer for effect in effects if isinstance(effect, Close))
         return effects
 
-    def _process(self, arrivals: Sequence[Arrival], now_ms: int) -> list[Effect]:
-        batch = _Batch(now_ms)
-        checked = check_envelopes(
-            arrivals, self._sign_key, self._verify, self._limits.wire.max_envelope_bytes
-        )
+    def _admit(self, arrivals: Sequence[Arrival], monotonic_ms: int) -> list[int | None]:
+        """How many updates of each push its device may send now; before anything is done for them."""
+        return [
+            self._rates.admit(peer.author.device, [len(raw) for raw in frame.envelopes], monotonic_ms)
+            if isinstance(frame, Push) and peer.author is not None
+            else None
+            for peer, frame in arrivals
+        ]
+
+    def _process(
+        self, arrivals: Sequence[Arrival], now_ms: int, admitted: Sequence[int | None]
+    ) -> list[Effect]:
+        batch = Batch(now_ms)
+        checked = check_envelopes(arrivals, self._sign_key, self._verify, admitted)
         try:
             with self._storage.transaction():
                 for index, (peer, frame) in enumerate(arrivals):
@@ -164,6 +160,7 @@ class RelayEngine:
                     if rows:
                         batch.effects.append(Grown(space.id, rows))
                 batch.effects += batch.replaced
+                batch.keep(self._storage.books)
         except BaseException:
             for space_id in batch.touched:
                 self._spaces.pop(space_id, None)
@@ -183,7 +180,7 @@ class RelayEngine:
         assert peer.space is not None
         return self._spaces[peer.space].head
 
-    def _handle(self, batch: _Batch, peer: Peer, frame: FromDevice | None, checked: Checked) -> None:
+    def _handle(self, batch: Batch, peer: Peer, frame: FromDevice | None, checked: Checked) -> None:
         """One frame. What a device can do wrong ends here: in an answer, or in its connection closed."""
         try:
             if checked.error is not None:
@@ -205,9 +202,11 @@ class RelayEngine:
                     answer = fetched(self._storage, self._space_of(batch, peer), frame)
                     batch.effects.append(Send(peer, answer))
                 case None | Bye():
-                    self._gone(peer)
+                    self._gone(batch, peer)
                 case _:
                     pass  # Got is the session's business, ConfirmSnapshot is reserved
+        except TooManyConnections as exc:
+            batch.close(peer, Bye(CloseCode.RATE, exc.code, exc.message))
         except CrdtSyncError as exc:
             batch.close(peer, bye_of(exc))
 
@@ -218,13 +217,15 @@ class RelayEngine:
         member = self._loaded(peer).members.members.get(peer.author.device)
         return None if member is None else member.sign
 
-    def _push(self, batch: _Batch, peer: Peer, checked: Checked) -> None:
+    def _push(self, batch: Batch, peer: Peer, checked: Checked) -> None:
         space = self._space_of(batch, peer)
         assert peer.author is not None
         device, may_write = peer.author.device, False
-        for envelope, good in zip(checked.envelopes, checked.good, strict=True):
+        for index, (envelope, good) in enumerate(zip(checked.envelopes, checked.good, strict=True)):
             header = envelope.header
             try:
+                if index >= checked.admitted:
+                    raise RateLimited("more at once than one device may send; go on a little later")
                 if not may_write:  # once a frame: nobody's role changes within it
                     may_write = space.writer(device).role.may_write
                 _check_signer(device, envelope, good)
@@ -235,9 +236,10 @@ class RelayEngine:
                     reason = "two different envelopes claim one place in this device's chain"
                     batch.close(peer, Bye(CloseCode.CONFLICT, exc.code, reason))
                 return
+            peer.pushed += 1
             batch.acks[peer, header.incarnation] = end
 
-    def _snapshot(self, batch: _Batch, peer: Peer, checked: Checked) -> None:
+    def _snapshot(self, batch: Batch, peer: Peer, checked: Checked) -> None:
         envelope, good = checked.envelopes[0], checked.good[0]
         space = self._space_of(batch, peer)
         record = envelope.header.record
@@ -260,7 +262,7 @@ class RelayEngine:
 
     # Who is who
 
-    def _hello(self, batch: _Batch, peer: Peer, hello: Hello) -> None:
+    def _hello(self, batch: Batch, peer: Peer, hello: Hello) -> None:
         space = self._open(hello.space, batch.now_ms)
         if space is None:
             raise UnknownSpace("this relay does not hold the space", hint="check the relay's address")
@@ -281,15 +283,17 @@ class RelayEngine:
         if hello.mode is Mode.DEVICE:
             peer.author = Author(DeviceId(hello.party), hello.incarnation)
             self._take_over(batch, peer)
+            self._check_connections(peer.author.device)
             chain = space.chain(peer.author)
             if chain.key is not None:
                 own_sequence, own_hash = chain.head
         else:
             peer.invite = InviteId(hello.party)
-        self._peers.setdefault(space.id, {})[peer] = None
+        self._roster.add(peer, space.id)
         # A cursor of another relay, or beyond the end (this relay was restored from a backup), means nothing.
         known = hello.relay_id_seen == self.relay_id and hello.cursor <= space.head
         cursor = hello.cursor if known else 0
+        self._note_arrival(batch, space, peer, hello, cursor)
         welcome = Welcome(space.head, cursor, space.members.head, own_sequence, own_hash, batch.now_ms)
         batch.effects.append(Admit(peer, space.id, hello.mode, welcome))
 
@@ -299,37 +303,54 @@ class RelayEngine:
             raise UnknownMember("this device is not a member of the space", hint="join with an invite")
         return member.sign
 
-    def _invite_key(self, batch: _Batch, space: Space, hello: Hello) -> bytes:
+    def _invite_key(self, batch: Batch, space: Space, hello: Hello) -> bytes:
         invite = space.members.invites.get(InviteId(hello.party))
         if invite is None:
             raise UnknownMember("the space has no such invite", hint="ask an admin for a new one")
         invite.check_usable(batch.now_ms)
         return invite.sign
 
-    def _take_over(self, batch: _Batch, peer: Peer) -> None:
+    def _take_over(self, batch: Batch, peer: Peer) -> None:
         """A device that connects again has lost its old connection, whether that knows it or not."""
         assert peer.space is not None
-        for other in list(self._peers.get(peer.space, ())):
+        for other in list(self._roster.of(peer.space)):
             if other.author == peer.author and other is not peer:
-                self._gone(other)
+                self._gone(batch, other)
                 reason = "this device has opened a newer connection"
                 batch.close(other, Bye(CloseCode.CONFLICT, "replaced", reason))
 
-    def _gone(self, peer: Peer) -> None:
-        if peer.space is None:
+    def _check_connections(self, device: DeviceId) -> None:
+        if self._roster.connections_of(device) >= self._limits.device_connections:
+            raise TooManyConnections(
+                f"this device has {self._limits.device_connections} connections already",
+                hint="it needs one for each of its spaces",
+            )
+
+    @staticmethod
+    def _note_arrival(batch: Batch, space: Space, peer: Peer, hello: Hello, cursor: int) -> None:
+        peer.agent, peer.since_ms = hello.agent, batch.now_ms
+        if peer.author is not None:
+            device = peer.author.device
+            batch.visit(Visit(space.key, device, batch.now_ms, agent=hello.agent, cursor=cursor))
+            batch.note(space.key, device, "connected", agent=hello.agent, cursor=cursor)
+
+    def _gone(self, batch: Batch, peer: Peer) -> None:
+        if peer.space is None or not self._roster.remove(peer):
             return
-        peers = self._peers.get(peer.space, {})
-        peers.pop(peer, None)
-        if not peers:
-            self._peers.pop(peer.space, None)
         space = self._spaces.get(peer.space)
-        if space is not None:
-            space.planner.gone(peer)
-            self.due_ms = min(self.due_ms, space.planner.due_ms)
+        if space is None:
+            return
+        space.planner.gone(peer)
+        self.due_ms = min(self.due_ms, space.planner.due_ms)
+        if peer.author is not None:
+            device, synced_ms = peer.author.device, batch.now_ms if peer.synced else None
+            batch.visit(Visit(space.key, device, batch.now_ms, cursor=peer.cursor, synced_ms=synced_ms))
+            spent_ms = max(0, batch.now_ms - peer.since_ms)
+            batch.note(space.key, device, "disconnected", pushed=peer.pushed, after_ms=spent_ms)
 
     # Membership
 
-    def _append(self, batch: _Batch, peer: Peer, frame: Append) -> None:
+    def _append(self, batch: Batch, peer: Peer, frame: Append) -> None:
         space = self._space_of(batch, peer)
         try:
             if peer.invite is not None:
@@ -343,9 +364,12 @@ class RelayEngine:
             refusal = AppendRefused(exc.code, exc.message[:MAX_REASON_CHARS], space.members.head)
             batch.effects.append(Send(peer, refusal))
             return
+        if sequence:
+            who = None if peer.author is None else peer.author.device
+            batch.note(space.key, who, "membership", kind=_kind_of(frame.entry), row=sequence)
         batch.effects.append(Send(peer, Appended(sequence or space.head, space.members.head)))
 
-    def _create(self, batch: _Batch, peer: Peer, frame: Create) -> None:
+    def _create(self, batch: Batch, peer: Peer, frame: Create) -> None:
         if not self._token_is_right(frame.setup_token):
             raise WrongToken(
                 "the setup token is not this relay's", hint="`crdt-sync relay token` makes a new one"
@@ -353,8 +377,11 @@ class RelayEngine:
         space_id = _founded_by(frame.genesis)
         space = self._open(space_id, batch.now_ms)
         if space is None:
-            space = self._spaces[space_id] = Space.found(self._storage, frame.genesis, batch.now_ms)
+            space = self._spaces[space_id] = Space.found(
+                self._storage, frame.genesis, batch.now_ms, self._limits
+            )
             log.info("a space was created")
+            batch.note(space.key, None, "space_created", agent=frame.agent)
         batch.touched[space_id] = space
         batch.effects.append(Created(peer, Appended(1, space.members.head)))
 
@@ -362,7 +389,7 @@ class RelayEngine:
 
     def _open(self, space_id: SpaceId, now_ms: int) -> Space | None:
         """The space, from memory or loaded; the most recently used stands last."""
-        space = self._spaces.pop(space_id, None) or Space.load(self._storage, space_id, now_ms)
+        space = self._spaces.pop(space_id, None) or Space.load(self._storage, space_id, now_ms, self._limits)
         if space is not None:
             self._spaces[space_id] = space
         return space
@@ -374,16 +401,16 @@ class RelayEngine:
             raise UnknownSpace("this relay does not hold the space any more")
         return space
 
-    def _space_of(self, batch: _Batch, peer: Peer) -> Space:
+    def _space_of(self, batch: Batch, peer: Peer) -> Space:
         space = self._loaded(peer, batch.now_ms)
         batch.touched[space.id] = space
         return space
 
     def _rest(self) -> None:
         """Forget spaces to which nobody is connected, the longest unused first."""
-        excess = len(self._spaces) - len(self._peers) - MAX_RESTING_SPACES
+        excess = len(self._spaces) - len(self._roster) - MAX_RESTING_SPACES
         if excess > 0:
-            resting = [space_id for space_id in self._spaces if space_id not in self._peers]
+            resting = [space_id for space_id in self._spaces if space_id not in self._roster]
             for space_id in resting[:excess]:
                 del self._spaces[space_id]
 
@@ -395,7 +422,7 @@ class RelayEngine:
         if now_ms < self.due_ms:
             return effects
         self.due_ms = NEVER_MS
-        for space_id in self._peers:
+        for space_id in self._roster:
             space = self._spaces.get(space_id)
             if space is not None:
                 if space.planner.due_ms <= now_ms:
@@ -404,7 +431,7 @@ class RelayEngine:
         return effects
 
     def _ask(self, space: Space, now_ms: int) -> list[Effect]:
-        able = [peer for peer in self._peers.get(space.id, ()) if self._may_compact(space, peer)]
+        able = [peer for peer in self._roster.of(space.id) if self._may_compact(space, peer)]
         return [Send(peer, CompactRequest(records)) for peer, records in space.planner.plan(able, now_ms)]
 
     @staticmethod
@@ -432,6 +459,10 @@ def _check_signer(device: DeviceId, envelope: Envelope, good: bool) -> None:
         raise PermissionDenied("a device pushes its own envelopes only")
     if not good:
         raise BadSignature("signature: does not fit; the envelope was changed, or another device made it")
+
+
+def _kind_of(entry: bytes) -> str:
+    return type(parse_entry(entry).payload).__name__.lower()
 
 
 def _founded_by(genesis: bytes) -> SpaceId:

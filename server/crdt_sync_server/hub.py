@@ -148,7 +148,9 @@ class Hub:
 
     async def _process(self, batch: Sequence[Waiting]) -> list[Effect]:
         arrivals = [waiting.arrival for waiting in batch]
-        return await self._thread.run(lambda: self._engine.process(arrivals, self._clock()))
+        return await self._thread.run(
+            lambda: self._engine.process(arrivals, self._clock(), time.monotonic_ns() // 1_000_000)
+        )
 
     async def _tick(self) -> None:
         while True:

@@ -11,19 +11,25 @@ are errors that were raised before anything changed.
 
 from __future__ import annotations
 
+from typing import Final
+
 from crdt_sync.crypto.chain import ChainHead, Duplicate
 from crdt_sync.crypto.cover import CoverVector
 from crdt_sync.crypto.envelope import Envelope, parse
-from crdt_sync.errors import BadMembership, PermissionDenied, UnknownEpoch
-from crdt_sync.ids import Author, DeviceId, SpaceId
+from crdt_sync.errors import BadMembership, FrameTooLarge, PermissionDenied, UnknownEpoch
+from crdt_sync.ids import Author, DeviceId, OpaqueId, SpaceId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.membership.log import Member, MembershipLog
 from crdt_sync.protocol.frames import Row, RowKind
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_server.compaction import SHORT_TAIL, CompactionPlanner
 from crdt_sync_server.effects import LiveRow, Peer
+from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, OverQuota, RelayLimits
 from crdt_sync_server.snapshots import Accepted, Rejected, judge
 from crdt_sync_server.storage.port import AuthorKey, NewUpdate, SpaceKey, Storage
+
+REMEMBERED_RECORDS: Final = 65_536
+"""Records whose size is remembered; beyond, it is looked up again when they next grow."""
 
 
 class StaleHead(BadMembership):
@@ -58,7 +64,13 @@ class Space:
     """See the module. Make one with `load` or `found`."""
 
     def __init__(
-        self, storage: Storage, space: SpaceId, key: SpaceKey, members: MembershipLog, now_ms: int
+        self,
+        storage: Storage,
+        space: SpaceId,
+        key: SpaceKey,
+        members: MembershipLog,
+        now_ms: int,
+        limits: RelayLimits = DEFAULT_RELAY_LIMITS,
     ) -> None:
         self.id = space
         self.key = key
@@ -67,6 +79,10 @@ class Space:
         self.planner: CompactionPlanner[Peer] = CompactionPlanner(
             lambda record: storage.tail_length(key, record), storage.long_tails(key, SHORT_TAIL), now_ms
         )
+        self.size_bytes = storage.size_bytes(key)
+        """Of everything that is stored for it, and of what is buffered."""
+        self._record_bytes: dict[OpaqueId, int] = {}
+        self._limits = limits
         self._storage = storage
         self._chains: dict[Author, Chain] = {}
         self._grown: list[LiveRow] = []
@@ -74,19 +90,25 @@ class Space:
         self._moved: list[tuple[AuthorKey, Chain]] = []
 
     @classmethod
-    def load(cls, storage: Storage, space: SpaceId, now_ms: int) -> Space | None:
+    def load(
+        cls, storage: Storage, space: SpaceId, now_ms: int, limits: RelayLimits = DEFAULT_RELAY_LIMITS
+    ) -> Space | None:
         """The space from the storage, None if it is not there."""
         key = storage.find_space(space)
         if key is None:
             return None
-        return cls(storage, space, key, MembershipLog.restore(space, storage.membership(key)), now_ms)
+        members = MembershipLog.restore(space, storage.membership(key))
+        return cls(storage, space, key, members, now_ms, limits)
 
     @classmethod
-    def found(cls, storage: Storage, genesis: bytes, now_ms: int) -> Space:
+    def found(
+        cls, storage: Storage, genesis: bytes, now_ms: int, limits: RelayLimits = DEFAULT_RELAY_LIMITS
+    ) -> Space:
         """A new space with its first entry. Raises BadMembership."""
         members = MembershipLog()
         members.apply(genesis, now_ms=now_ms)
-        space = cls(storage, members.space_id, storage.add_space(members.space_id), members, now_ms)
+        key = storage.add_space(members.space_id)
+        space = cls(storage, members.space_id, key, members, now_ms, limits)
         space._append_entry(genesis)
         return space
 
@@ -120,6 +142,7 @@ class Space:
     def _append_entry(self, raw: bytes) -> int:
         self.flush()
         self.head += 1
+        self.size_bytes += len(raw)
         self._storage.append_membership(self.key, self.head, raw)
         self._grown.append(LiveRow(travelling(Row(self.head, RowKind.MEMBERSHIP, raw)), None))
         return self.head
@@ -140,9 +163,10 @@ class Space:
     def append_update(self, envelope: Envelope, now_ms: int) -> int:
         """Take an update whose signature is good. Gives the end of its chain, also if it was there already.
 
-        Raises UnknownEpoch, ChainBroken or Equivocation.
+        Raises UnknownEpoch, ChainBroken, Equivocation, FrameTooLarge or OverQuota.
         """
         header = envelope.header
+        self.check_size(envelope)
         if header.epoch not in self.members.epochs:
             raise UnknownEpoch(f"the space has no epoch {header.epoch}")
         author = header.author
@@ -154,6 +178,7 @@ class Space:
         head = chain.head.accept(envelope, stored_hash=stored_hash)
         if isinstance(head, Duplicate):
             return chain.head.sequence
+        self._take_room(header.record, len(envelope.raw))
         if chain.key is None:
             chain.key = self._storage.add_author(self.key, author, head)
             self._chains[author] = chain
@@ -167,14 +192,43 @@ class Space:
         self._grown.append(LiveRow(Row(self.head, RowKind.UPDATE, envelope.raw), author))
         return head.sequence
 
+    def check_size(self, envelope: Envelope) -> None:
+        """Raises FrameTooLarge: there is room for no envelope of that size."""
+        most = self._limits.wire.max_envelope_bytes
+        if len(envelope.raw) > most:
+            raise FrameTooLarge(
+                f"an envelope of {len(envelope.raw):,} bytes; this relay takes at most {most:,}"
+            )
+
+    def _take_room(self, record: OpaqueId, size_bytes: int) -> None:
+        """For an update that is not there yet. Raises OverQuota. Snapshots need none: they make room."""
+        limits = self._limits
+        if limits.space_bytes is not None and self.size_bytes + size_bytes > limits.space_bytes:
+            raise OverQuota(
+                f"the space has {self.size_bytes:,} of {limits.space_bytes:,} bytes at this relay",
+                hint="the relay's operator can raise space_quota",
+            )
+        if limits.record_bytes is not None:
+            stored = self._record_bytes.get(record)
+            if stored is None:
+                stored = self._storage.record_bytes(self.key, record)
+            if stored + size_bytes > limits.record_bytes:
+                raise OverQuota(
+                    f"the record has {stored:,} of {limits.record_bytes:,} bytes at this relay",
+                    hint="it takes less when it is compacted; the relay's operator can raise max_record",
+                )
+            self._record_bytes[record] = stored + size_bytes
+        self.size_bytes += size_bytes
+
     # Snapshots
 
     def take_snapshot(self, envelope: Envelope) -> Accepted | Rejected:
         """Put a snapshot whose signature is good in the place of what it covers, or say why not.
 
-        Raises UnknownEpoch, and MalformedEnvelope when what it covers cannot be read.
+        Raises UnknownEpoch, FrameTooLarge, and MalformedEnvelope when what it covers cannot be read.
         """
         header = envelope.header
+        self.check_size(envelope)
         if header.epoch not in self.members.epochs:
             raise UnknownEpoch(f"the space has no epoch {header.epoch}")
         cover = envelope.cover()
@@ -194,6 +248,8 @@ class Space:
             self._storage.replace_by_snapshot(
                 self.key, header.record, verdict.sequence, envelope.raw, verdict.covered
             )
+            self.size_bytes = self._storage.size_bytes(self.key)
+            self._record_bytes.pop(header.record, None)
             self.planner.compacted(header.record, len(tail) - len(verdict.covered))
         return verdict
 
@@ -212,6 +268,8 @@ class Space:
     def finish(self) -> tuple[LiveRow, ...]:
         """Write everything that is left, and hand over the rows that came since the last time."""
         self.flush()
+        if len(self._record_bytes) > REMEMBERED_RECORDS:
+            self._record_bytes.clear()
         if self._moved:
             self._storage.set_chain_heads([(key, chain.head) for key, chain in self._moved])
             for _, chain in self._moved:

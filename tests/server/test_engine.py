@@ -447,7 +447,7 @@ def test_spaces_that_nobody_uses_are_forgotten_and_come_back(engine: Relay) -> N
         peer = engine.connect(space.founder)
         engine.push(peer, space.founder.update(R1))
         engine.do((peer, None))
-        for other in list(engine.engine._peers.get(space.id, ())):
+        for other in list(engine.engine._roster.of(space.id)):
             engine.do((other, None))
     assert len(engine.engine._spaces) == MAX_RESTING_SPACES
     for space in spaces:
