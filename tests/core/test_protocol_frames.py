@@ -103,7 +103,7 @@ from_device = st.one_of(
         numbers,
         numbers,
         hashes,
-    ),  # fmt: skip
+    ),
     st.builds(Revive, numbers, spaces, ids, st.lists(blobs, min_size=1, max_size=5), agents, signatures),
     st.builds(GiveBack, blobs),
     st.builds(DenySnapshot, ids.map(OpaqueId), hashes, codes),
