@@ -18,7 +18,18 @@ from typing import Final, NamedTuple
 
 from crdt_sync.errors import CrdtSyncError, MalformedFrame
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import Bye, Deliver, Fetched, Frame, FromDevice, Got, Mode, Welcome, encode
+from crdt_sync.protocol.frames import (
+    Bye,
+    CheckoutAnswer,
+    Deliver,
+    Fetched,
+    Frame,
+    FromDevice,
+    Got,
+    Mode,
+    Welcome,
+    encode,
+)
 from crdt_sync.protocol.relay_session import RelaySession, RelayState, bye_of
 from crdt_sync.rare import rare
 from crdt_sync_server.effects import Peer
@@ -116,6 +127,8 @@ class Delivery:
         if isinstance(frame, Fetched):
             self._fetched = encode(frame)
         else:
+            if isinstance(frame, CheckoutAnswer):
+                self.session.checkout_answered()
             self._answers.append(encode(frame))
         self.wake()
 

@@ -13,6 +13,7 @@ random nonces of peers are given. The simulator drives it as it is.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -37,6 +38,9 @@ from crdt_sync.protocol.frames import (
     Appended,
     AppendRefused,
     Bye,
+    CheckIn,
+    CheckOut,
+    CheckoutAnswer,
     CompactDecline,
     CompactRequest,
     Create,
@@ -201,6 +205,8 @@ class RelayEngine:
                 case FetchRecords():
                     answer = fetched(self._storage, self._space_of(batch, peer), frame)
                     batch.effects.append(Send(peer, answer))
+                case CheckOut() | CheckIn():
+                    self._checkouts(batch, peer, frame)
                 case None | Bye():
                     self._gone(batch, peer)
                 case _:
@@ -221,6 +227,12 @@ class RelayEngine:
         space = self._space_of(batch, peer)
         assert peer.author is not None
         device, may_write = peer.author.device, False
+        checked_out = space.leases.refusal(
+            device, checked.envelopes, lambda author: space.chain(author).head.sequence, batch.now_ms
+        )
+        if checked_out is not None:
+            batch.effects.append(Send(peer, checked_out))
+            return
         for index, (envelope, good) in enumerate(zip(checked.envelopes, checked.good, strict=True)):
             header = envelope.header
             try:
@@ -238,6 +250,14 @@ class RelayEngine:
                 return
             peer.pushed += 1
             batch.acks[peer, header.incarnation] = end
+
+    def _checkouts(self, batch: Batch, peer: Peer, asked: CheckOut | CheckIn) -> None:
+        space = self._space_of(batch, peer)
+        assert peer.author is not None
+        results = space.leases.answer(asked, peer.author.device, batch.now_ms)
+        batch.effects.append(Send(peer, CheckoutAnswer(results)))
+        for code, count in sorted(Counter(result.code for result in results).items()):
+            batch.note(space.key, peer.author.device, "checkout", result=code, records=count)
 
     def _snapshot(self, batch: Batch, peer: Peer, checked: Checked) -> None:
         envelope, good = checked.envelopes[0], checked.good[0]

@@ -22,11 +22,12 @@ from crdt_sync.membership.entries import parse_entry
 from crdt_sync.membership.log import Member, MembershipLog
 from crdt_sync.protocol.frames import Row, RowKind
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync_server.checkouts import LeaseBook
 from crdt_sync_server.compaction import SHORT_TAIL, CompactionPlanner
 from crdt_sync_server.effects import LiveRow, Peer
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, OverQuota, RelayLimits
 from crdt_sync_server.snapshots import Accepted, Rejected, judge
-from crdt_sync_server.storage.port import AuthorKey, NewUpdate, SpaceKey, Storage
+from crdt_sync_server.storage.port import AuthorKey, NewUpdate, SpaceKey, Storage, StoredLease
 
 REMEMBERED_RECORDS: Final = 65_536
 """Records whose size is remembered; beyond, it is looked up again when they next grow."""
@@ -88,6 +89,7 @@ class Space:
         self._grown: list[LiveRow] = []
         self._buffered: list[NewUpdate] = []
         self._moved: list[tuple[AuthorKey, Chain]] = []
+        self.leases = LeaseBook(storage, key, members, self)
 
     @classmethod
     def load(
@@ -190,6 +192,8 @@ class Space:
         self.head += 1
         self._buffered.append(NewUpdate(chain.key, header.sequence, header.record, envelope.raw))
         self._grown.append(LiveRow(Row(self.head, RowKind.UPDATE, envelope.raw), author))
+        if self.leases:
+            self.leases.took(header, now_ms)
         return head.sequence
 
     def check_size(self, envelope: Envelope) -> None:
@@ -256,6 +260,23 @@ class Space:
     def _update_hash(self, author: Author, chain_sequence: int) -> bytes | None:
         key = self.chain(author).key
         return None if key is None else self._storage.update_hash(key, chain_sequence)
+
+    # Leases
+
+    def put_lease(self, record: OpaqueId, payload: bytes) -> int:
+        """As `checkouts.Log` asks for."""
+        self.flush()
+        self.head += 1
+        self._storage.leases.put(self.key, StoredLease(record, self.head, payload))
+        self.size_bytes = self._storage.size_bytes(self.key)
+        self._grown.append(LiveRow(Row(self.head, RowKind.LEASE, payload), None))
+        return self.head
+
+    def drop_lease(self, record: OpaqueId) -> None:
+        """As `checkouts.Log` asks for."""
+        self.flush()
+        self._storage.leases.drop(self.key, record)
+        self.size_bytes = self._storage.size_bytes(self.key)
 
     # The end of a batch
 
