@@ -8,7 +8,7 @@
     │   │   ├── TransitionError       a status may not follow the one before
     │   │   └── MergeFailed           a merge function that raised, or gave what does not fit
     │   ├── PermissionDenied        this device's role may not do that
-    │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordDeleted
+    │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordAbsent, RecordDeleted
     │   ├── ConflictNotFound, ConflictClosed
     │   ├── RecordTooLarge
     │   ├── UnsyncedWork            a logout that would lose work no relay has
@@ -128,6 +128,12 @@ class RecordNotFound(LocalError):
     code = "not_found"
 
 
+class RecordAbsent(LocalError):
+    """The space has that record; this device does not hold it now, and can fetch it from the relay."""
+
+    code = "absent"
+
+
 class SchemaRefused(LocalError):
     """A schema that may not follow the one that a space carries. `unsafe`: why its changes are, if so."""
 
@@ -233,6 +239,33 @@ class StoreInUse(StoreError):
 
 class StoreTooNew(StoreError):
     code = "store_too_new"
+
+
+class StoreDamaged(StoreError):
+    """A part of the store cannot be read. What else is in it can; nothing is written any more."""
+
+    code = "store_damaged"
+
+
+class StoreFull(StoreError):
+    """The disk has no room; the write was not done and everything before it is there."""
+
+    code = "store_full"
+    retryable = True
+
+
+class StoreReadOnly(StoreError):
+    """The disk or the file takes no writes; the write was not done."""
+
+    code = "store_read_only"
+    retryable = True
+
+
+class StoreDiskError(StoreError):
+    """The disk failed; the write was not done."""
+
+    code = "store_disk"
+    retryable = True
 
 
 class NoKey(StoreError):

@@ -49,6 +49,7 @@ from .locking import IdleTimer, read_setting, unused
 from .logout import LogoutMethods
 from .query_methods import QueryMethods
 from .records import Member, Record, SpaceInfo, WriteResult
+from .scope_methods import ScopeMethods
 from .space_status import space_status
 from .status import Status, SyncReport
 from .store_opening import StorePath, create_store, open_store, secret_of
@@ -61,7 +62,7 @@ from .write_queue import WriteQueue
 T = TypeVar("T")
 
 
-class Device(ConflictMethods, LogoutMethods, QueryMethods):
+class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
     def __init__(self, path: StorePath, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:

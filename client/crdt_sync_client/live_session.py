@@ -24,7 +24,7 @@ from .engine.model import RecordChange
 from .push_window import PushWindow
 from .relay_connection import RelayConnection
 from .session_driver import SessionDriver
-from .session_steps import BatchStep, PushBounds, Step
+from .session_steps import BatchStep, FetchedStep, PushBounds, Step
 from .signal import Signal
 
 Publish = Callable[[Sequence[RecordChange]], None]
@@ -73,6 +73,11 @@ class LiveSession:
         """There may be something to send."""
         self.driver.push_soon()
         self._to_push.set()
+
+    def fetch_soon(self) -> None:
+        """There may be a record to fetch."""
+        self.driver.fetch_soon()
+        self._arrived.set()
 
     def pushed(self, envelopes: Sequence[bytes] | None) -> None:
         """The engine sealed these for this session, after `window.begin`; None if it was not asked."""
@@ -188,6 +193,8 @@ class LiveSession:
         if step.needs_store:
             await self._thread.run(step.run)
         self.driver.done(step)
+        if isinstance(step, FetchedStep) and step.received is not None:
+            self._publish(step.received.changes)
         if isinstance(step, BatchStep):
             for received in step.batch.received:
                 self._publish(received.changes)

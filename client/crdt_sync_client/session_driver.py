@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from crdt_sync.errors import RelayUnreachable, RemoteError
+from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync.protocol.frames import (
     Ack,
@@ -25,6 +26,7 @@ from crdt_sync.protocol.frames import (
     Challenge,
     CompactRequest,
     Deliver,
+    Fetched,
     FromRelay,
     Refuse,
     SnapshotResult,
@@ -37,8 +39,19 @@ from .connection_driver import ConnectionDriver
 from .endings import Reconnect, refusal
 from .engine import Engine
 from .engine.model import SessionStart
+from .fetching import Fetching
 from .push_window import PushWindow
-from .session_steps import BatchStep, CursorStep, PushBounds, PushStep, SnapshotStep, Step, WelcomeStep
+from .session_steps import (
+    BatchStep,
+    CursorStep,
+    FetchedStep,
+    PushBounds,
+    PushStep,
+    SnapshotStep,
+    Step,
+    WantedStep,
+    WelcomeStep,
+)
 
 logger = logging.getLogger("crdt_sync.client")
 
@@ -99,6 +112,7 @@ class SessionDriver(ConnectionDriver):
         self._ungot_bytes = 0
         self._appends: deque[tuple[bytes, Answered]] = deque()
         self._compactions: deque[CompactRequest] = deque()
+        self.fetching = Fetching(self._ask_for)
 
     # What the shell may ask
 
@@ -119,8 +133,8 @@ class SessionDriver(ConnectionDriver):
 
     @property
     def idle(self) -> bool:
-        """Caught up, and everything sent is acknowledged."""
-        return self.caught_up and self.window.idle
+        """Caught up, everything sent is acknowledged, and everything wanted is fetched."""
+        return self.caught_up and self.window.idle and self.fetching.idle
 
     @property
     def fruitful(self) -> bool:
@@ -134,7 +148,11 @@ class SessionDriver(ConnectionDriver):
 
     @property
     def has_work(self) -> bool:
-        return bool(self._inbox or self._compactions or self._welcome)
+        return bool(self._inbox or self._compactions or self._welcome or self._may_fetch)
+
+    @property
+    def _may_fetch(self) -> bool:
+        return self.welcomed and self.fetching.ready(cursor=self.cursor, at_end=self._at_end)
 
     # What happens to the connection
 
@@ -145,6 +163,8 @@ class SessionDriver(ConnectionDriver):
                 self.outgoing.append(self._hello())
             case Welcome():
                 self._welcome = frame
+            case Fetched():
+                self.fetching.arrived(frame)
             case Bye():
                 self.end(refusal(frame.code, frame.error, frame.reason, self.url))
             case _:
@@ -183,6 +203,14 @@ class SessionDriver(ConnectionDriver):
         self._appends.append((entry, answered))
         self.outgoing.append(self.protocol.append(entry))
 
+    def fetch_soon(self) -> None:
+        """There may be a record to fetch."""
+        self.fetching.look()
+
+    def _ask_for(self, records: Sequence[OpaqueId], after: int) -> None:
+        if self.can_send:
+            self.outgoing.append(self.protocol.fetch(records, after))
+
     @property
     def bounds(self) -> PushBounds:
         """For whoever asks the engine for a push, after `window.begin`."""
@@ -217,6 +245,12 @@ class SessionDriver(ConnectionDriver):
             step = SnapshotStep(engine, space, self._compactions.popleft().records)
         elif self._inbox and self.welcomed:
             step = self._batch_step()
+        elif self._may_fetch:
+            try:
+                step = self.fetching.next_step(engine, space)
+            except RemoteError as exc:
+                self.end(exc)
+                return None
         else:
             return None
         self._at_work = True
@@ -242,6 +276,11 @@ class SessionDriver(ConnectionDriver):
             case SnapshotStep():
                 self._at_work = False
                 self._compacted(step)
+            case WantedStep() | FetchedStep():
+                self._at_work = False
+                if isinstance(step, FetchedStep) and step.received is not None:
+                    self.received += step.received.envelopes
+                self.fetching.done(step)
             case _:
                 pass
         if step.error is not None:
@@ -256,6 +295,8 @@ class SessionDriver(ConnectionDriver):
             self.end(Reconnect("this store is behind what it sent before", hint="the device tries again"))
             return
         self.welcomed = True
+        if step.wants:
+            self.fetching.look()
         self.window = PushWindow(*self.protocol.push_budget, self._clock)
         self.cursor = self.first_cursor = step.frame.cursor
         # While work is held back until everything has come, every moved cursor counts.
@@ -314,6 +355,8 @@ class SessionDriver(ConnectionDriver):
             self._at_end = batch.caught_up
         if batch.error is not None:
             return
+        if step.wants:
+            self.fetching.look()
         if batch.reconnect or rare("session_over"):
             self._unstored_cursors = 0  # where the log stands is for the next session to find out
             self.end(Reconnect("another session has to send what is left"))

@@ -13,7 +13,8 @@ from crdt_sync.ids import OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import FromRelay, Welcome
 
 from .engine import Engine
-from .engine.model import Welcomed
+from .engine.fetched import FetchedRecord
+from .engine.model import Received, Welcomed
 from .incoming_batch import IncomingBatch
 
 PushBounds = tuple[int, int]
@@ -49,6 +50,8 @@ class WelcomeStep(Step):
         super().__init__(engine, space)
         self.frame = frame
         self.welcomed = Welcomed(resend=0)
+        self.wants = False
+        """Whether records are to be fetched."""
         self._relay = relay
 
     def work(self) -> None:
@@ -61,6 +64,7 @@ class WelcomeStep(Step):
         self.welcomed = self.engine.welcome(
             self.space, self._relay, frame.own_sequence, frame.own_hash, frame.head
         )
+        self.wants = bool(self.engine.wanted(self.space, 1))
 
 
 class PushStep(Step):
@@ -93,11 +97,14 @@ class BatchStep(PushStep):
         self.frames = frames
         self.batch = IncomingBatch(engine, space, frames, appends=appends)
         self.pushes = bounds is not None
+        self.wants = False
+        """Whether records are to be fetched."""
 
     def work(self) -> None:
         self.batch.store()
         if self.batch.error is not None:
             raise self.batch.error
+        self.wants = bool(self.engine.wanted(self.space, 1))
         if self.pushes and not self.batch.reconnect:
             super().work()
 
@@ -118,6 +125,30 @@ class SnapshotStep(Step):
         """Those of the records that no snapshot was made of."""
         made = {Header.unpack(snapshot).record for snapshot in self.snapshots}
         return [record for record in self.records if record not in made]
+
+
+class WantedStep(Step):
+    """Which records the relay is to be asked for."""
+
+    def __init__(self, engine: Engine, space: SpaceId, limit: int) -> None:
+        super().__init__(engine, space)
+        self.wanted: list[OpaqueId] = []
+        self._limit = limit
+
+    def work(self) -> None:
+        self.wanted = self.engine.wanted(self.space, self._limit)
+
+
+class FetchedStep(Step):
+    """Make records anew that have come whole."""
+
+    def __init__(self, engine: Engine, space: SpaceId, records: Sequence[FetchedRecord]) -> None:
+        super().__init__(engine, space)
+        self.records = records
+        self.received: Received | None = None
+
+    def work(self) -> None:
+        self.received = self.engine.take_fetched(self.space, self.records)
 
 
 class CursorStep(Step):

@@ -154,7 +154,10 @@ class SpaceSync:
             await self.signal.until(lambda: session.window.idle or not session.live)
             head = session.driver.head
             await self.signal.until(
-                lambda: (session.driver.cursor >= head and session.window.idle) or not session.live
+                lambda: (
+                    (session.driver.cursor >= head and session.window.idle and session.driver.fetching.idle)
+                    or not session.live
+                )
             )
         return session.live
 
@@ -191,6 +194,11 @@ class SpaceSync:
         """Something was written that no session was given yet."""
         if self.session is not None:
             self.session.push_soon()
+
+    def fetch_soon(self) -> None:
+        """A record is wanted that no session was told of yet."""
+        if self.session is not None:
+            self.session.fetch_soon()
 
     @property
     def retry_in_s(self) -> float | None:

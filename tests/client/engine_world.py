@@ -19,6 +19,7 @@ from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.roles import Role
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync_client.engine import Engine
+from crdt_sync_client.engine.fetched import FetchedRecord
 from crdt_sync_client.engine.model import CreateOp, Operation, Received, Record, UpdateOp, WriteResult
 from crdt_sync_client.store.connection import Database
 
@@ -123,6 +124,10 @@ class Relay:
             for seq, kind, raw, author, _, upto in self.rows
             if seq > cursor and author != reader and (kind != Kind.SNAPSHOT or cursor < upto)
         ]
+
+    def of(self, record: OpaqueId) -> list[tuple[int, int, bytes]]:
+        """All rows of one record, as `FetchRecords` gives them."""
+        return [(seq, kind, raw) for seq, kind, raw, _, of, _ in self.rows if of == record]
 
     def updates(self) -> list[Envelope]:
         return [
@@ -230,6 +235,20 @@ class Peer:
             self.connect()
             self.push()
         return received
+
+    def fetch(self) -> Received:
+        """Have everything fetched that is wanted."""
+        relay, wanted = self.world.relay, self.engine.wanted(self.space, 999)
+        return self.engine.take_fetched(
+            self.space, [FetchedRecord(opaque, relay.of(opaque), relay.head) for opaque in wanted]
+        )
+
+    def opaque(self, id: RecordId, type: str = "job") -> OpaqueId:
+        return self.engine._replica.space(self.space).keys.opaque_id(type, id)
+
+    def give_up(self, *ids: RecordId) -> None:
+        """Take these jobs off the device, to be fetched."""
+        assert self.engine.give_up(self.space, [self.opaque(id) for id in ids]) == len(ids)
 
     def compact(self, *ids: RecordId, type: str = "job") -> list[bytes]:
         """Answer the relay's request for snapshots of these records."""

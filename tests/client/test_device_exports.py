@@ -73,6 +73,7 @@ DEVICE = {
     "delete",
     "disconnect",
     "explain",
+    "fetch",
     "export_conflicts",
     "get",
     "history",

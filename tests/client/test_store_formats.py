@@ -19,7 +19,10 @@ FORMAT_1 = {
     "outbox": "tied",
     "sealed": "until priority",
     "chains": "settled",
-    "records": "parent",
+    "records": "parent absent wanted",
+    "scopes": None,
+    "picks": None,
+    "leaving": None,
     "quarantine": "type",
     "types": None,
 }
@@ -36,10 +39,13 @@ def layout(db: Database) -> dict[str, set[tuple[Any, ...]]]:
 
 def to_format_1(db: Database) -> None:
     """Take away what has come since."""
-    db.execute("DROP INDEX records_by_parent")
+    for index in ("records_by_parent", "records_absent"):
+        db.execute(f"DROP INDEX {index}")
     for table, column in FORMAT_1.items():
-        for each in (column or "").split() or [None]:
-            db.execute(f"DROP TABLE {table}" if each is None else f"ALTER TABLE {table} DROP COLUMN {each}")
+        if column is None:
+            db.execute(f"DROP TABLE {table}")
+        for each in (column or "").split():
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {each}")
     db.execute("PRAGMA user_version = 1")
 
 

@@ -674,3 +674,11 @@ class Device(BlockingDevice):
         """
         made = self._call(lambda: self._inner.live(query))
         return LiveQuery(made, self._background, self._kept())
+
+    def fetch(self, type: str, id: str, *, space: str | None = None, timeout_s: float = 30.0) -> Record:
+        """The record, from the relay if it is not on this device.
+
+        Raises RecordNotFound when the space does not have it, RecordAbsent when the relay cannot be reached
+        within the time; it is fetched then as soon as the device is connected again.
+        """
+        return self._run(lambda: self._inner.fetch(type, id, space=space, timeout_s=timeout_s))

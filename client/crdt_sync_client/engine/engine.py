@@ -13,7 +13,7 @@ from typing import overload
 
 import msgspec
 
-from crdt_sync.errors import CrdtSyncError, RecordNotFound
+from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
@@ -31,6 +31,7 @@ from crdt_sync_client.engine import (
     trail,
     upkeep,
 )
+from crdt_sync_client.engine.absent_calls import AbsentCalls
 from crdt_sync_client.engine.explaining import Explanation
 from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.history import HistoryEntry
@@ -60,9 +61,11 @@ from crdt_sync_client.engine.model import (
     WriteResult,
     changes_of,
 )
+from crdt_sync_client.engine.pausing import collector_paused
 from crdt_sync_client.engine.queries import OrderBy, Query, Where
-from crdt_sync_client.engine.receiving import ReceivedBatch, collector_paused, take_entry
+from crdt_sync_client.engine.receiving import ReceivedBatch
 from crdt_sync_client.engine.replica import Replica
+from crdt_sync_client.engine.taking_entries import take_entry
 from crdt_sync_client.engine.verifying import VerifyMany, verify_on_two_threads
 from crdt_sync_client.store.connection import Database
 
@@ -77,7 +80,7 @@ def _closing_on_error(db: Database) -> Iterator[None]:
         raise
 
 
-class Engine:
+class Engine(AbsentCalls):
     """See the module. Make one with `create` or `open`, end it with `close`."""
 
     def __init__(self, replica: Replica) -> None:
@@ -360,7 +363,7 @@ class Engine:
         opaque = found.keys.opaque_id(type, id)
         record = self._replica.records.find(found, opaque, self._replica.author)
         if record is None:
-            raise RecordNotFound(f"there is no {type} {id}", hint="sync first")
+            raise self.missing(type, id, space=found.id)
         return record.doc.content_hash()
 
     # Synchronisation of one space -------------------------------------------------------------------

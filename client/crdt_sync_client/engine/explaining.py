@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from crdt_sync.errors import RecordNotFound
 from crdt_sync.hlc import Hlc, hlc_to_ms
 from crdt_sync.ids import DeviceId, RecordId, SpaceId
 from crdt_sync.records import explaining
@@ -13,6 +12,7 @@ from crdt_sync.records.explaining import FieldExplanation, Part
 from crdt_sync.records.writes import DocWrites, Path
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.presenting import Orphans
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def explain(
     schema = space.schema(record_type)
     record = replica.records.find(space, space.keys.opaque_id(record_type, id), replica.author)
     if record is None:
-        raise RecordNotFound(f"there is no {record_type} {id}", hint="sync, or list them with `crdt-sync ls`")
+        raise absent.missing(replica, space, record_type, id)
     path = tuple(field.split(".")) if isinstance(field, str) else field
     writes = record.doc.writes()
     found = explaining.explain(schema, record_type, record.id, writes, path)

@@ -25,6 +25,7 @@ from crdt_sync.records.view import DELETED_PATH, view
 from crdt_sync.records.writes import DocWrites, Write
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.audit import decode_alternatives
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.presenting import parent_of
@@ -177,7 +178,8 @@ class Family:
 
     def _open(self, space: Space, child: _Child) -> OpenRecord:
         found = self._find(space, child.opaque)
-        assert found is not None  # it has a row, or was touched
+        if found is None:
+            raise absent.missing(self._replica, space, child.schema.type, child.id)
         return found
 
     def _deletions_of(self, record: OpenRecord) -> frozenset[Stamp]:

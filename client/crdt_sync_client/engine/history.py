@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from crdt_sync.errors import LocalError, RecordNotFound
+from crdt_sync.errors import LocalError
 from crdt_sync.ids import DeviceId
 from crdt_sync.records.writes import DocWrites, Write
 from crdt_sync.rules.base import by_clock
+from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.model import Origin
 from crdt_sync_client.engine.open_records import OpenRecord
 
@@ -143,11 +144,11 @@ def read(replica: Replica, space: Space, record_type: str, id: str, limit: int) 
     """The newest first. Raises RecordNotFound, and LocalError for a type that keeps none."""
     schema = space.schema(record_type)
     no = replica.db.value(
-        "SELECT no FROM records WHERE space = ? AND opaque = ?",
+        "SELECT no FROM records WHERE space = ? AND opaque = ? AND absent IS NULL",
         (space.no, space.keys.opaque_id(record_type, id)),
     )
     if no is None:
-        raise RecordNotFound(f"there is no {record_type} {id}", hint="sync, or list them with `crdt-sync ls`")
+        raise absent.missing(replica, space, record_type, id)
     if not schema.history:
         raise LocalError(
             f"records of type {record_type} keep no history",

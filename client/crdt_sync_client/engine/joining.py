@@ -21,8 +21,8 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import publishing
 from crdt_sync_client.engine.model import JoinStart, MemberInfo, SpaceState, UnfinishedGroup
-from crdt_sync_client.engine.receiving import take_entry
 from crdt_sync_client.engine.space import Space, Stage
+from crdt_sync_client.engine.taking_entries import take_entry
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -105,6 +105,9 @@ def abandon(replica: Replica, space: Space) -> None:
             "quarantine",
             "waiting",
             "types",
+            "scopes",
+            "picks",
+            "leaving",
         ):
             db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))
         db.execute("DELETE FROM spaces WHERE no = ?", (space.no,))

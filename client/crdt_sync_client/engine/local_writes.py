@@ -20,7 +20,6 @@ from crdt_sync.errors import (
     CrdtSyncError,
     PermissionDenied,
     RecordDeleted,
-    RecordNotFound,
     RecordTooLarge,
     TransactionError,
     ValidationError,
@@ -44,7 +43,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync.schemas.priorities import check_priority
-from crdt_sync_client.engine import deciding, preferences, trail
+from crdt_sync_client.engine import absent, deciding, preferences, trail
 from crdt_sync_client.engine.family import Family
 from crdt_sync_client.engine.materialising import Materialiser, sync_state
 from crdt_sync_client.engine.model import (
@@ -259,6 +258,8 @@ class LocalWrites:
         writes = {} if record is None else self._writes(record)
         edit = plan_create(schema, writes, op.values, **self._as(role))
         if record is None:
+            if absent.find(self._replica, space, opaque) is not None:
+                raise absent.missing(self._replica, space, op.type, id)
             record = self._replica.records.new(space, op.type, id, opaque, self._replica.author, None)
         return Plan(record, schema, edit, deleted=False)
 
@@ -391,9 +392,7 @@ class LocalWrites:
     def _existing(self, space: Space, record_type: str, id: RecordId) -> OpenRecord:
         record = self._find(space, space.keys.opaque_id(record_type, id))
         if record is None:
-            raise RecordNotFound(
-                f"there is no {record_type} {id}", hint="sync, or list them with `crdt-sync ls`"
-            )
+            raise absent.missing(self._replica, space, record_type, id)
         return record
 
     def _is_deleted(self, record: OpenRecord) -> bool:

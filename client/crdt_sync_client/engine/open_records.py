@@ -171,15 +171,22 @@ class OpenRecords:
         author: Author,
         state: bytes | None,
         checked: CheckedUpdate | None = None,
+        *,
+        no: int | None = None,
     ) -> OpenRecord:
         """A record that is not in the store yet. It is kept once the caller says so.
 
-        `checked` is what a check of `state` gave, where there was one.
+        `checked` is what a check of `state` gave, where there was one; `no` its number, where it had one.
         """
-        record = OpenRecord(space, record_type, id, opaque, self._next_no)
-        self._next_no += 1
+        record = OpenRecord(space, record_type, id, opaque, self.next_no() if no is None else no)
         record.doc = RecordDocument(state, author=author, checked=checked)
         return record
+
+    def next_no(self) -> int:
+        """A number that no record has had."""
+        no = self._next_no
+        self._next_no += 1
+        return no
 
     def keep(self, record: OpenRecord) -> None:
         """Hold the record open; the least recently used one makes room."""
@@ -190,6 +197,10 @@ class OpenRecords:
     def drop(self, records: Iterable[OpenRecord]) -> None:
         for record in records:
             self._open.pop((record.space.no, record.opaque), None)
+
+    def forget(self, space: Space, opaque: OpaqueId) -> None:
+        """The store does not have it any more."""
+        self._open.pop((space.no, opaque), None)
 
     def clear(self) -> None:
         """Forget everything, and take record numbers from the store again."""

@@ -24,7 +24,8 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 COLUMNS: Final = "no, id, json, deleted, standing, parent"
 """Of the table `records`: what a record is made from."""
 _THERE: Final = (
-    "SELECT 1 FROM records WHERE space = ? AND opaque = ? AND json IS NOT NULL AND deleted = 0 LIMIT 1"
+    "SELECT 1 FROM records WHERE space = ? AND opaque = ? AND deleted = 0"
+    " AND (json IS NOT NULL OR absent IS NOT NULL) LIMIT 1"
 )
 _CHILDREN: Final = (
     f"SELECT {COLUMNS} FROM records WHERE space = ? AND parent = ? AND type = ?"
@@ -136,7 +137,7 @@ class Orphans:
         self._there: dict[tuple[str, str], bool] = {}
 
     def lacks(self, schema: RecordSchema, parent: str | None) -> bool:
-        """Whether a record that names this parent names one that is deleted, or not on this device."""
+        """Whether a record that names this parent names one that is deleted, or not known here."""
         if parent is None or schema.parent is None:
             return False
         key = (schema.parent.type, parent)

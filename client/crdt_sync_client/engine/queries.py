@@ -208,7 +208,8 @@ class Prepared:
             raise ValidationError("state", f"a {self.schema.type} has no parent, so it cannot be orphaned")
         return Sql(
             "deleted = 0 AND parent IS NOT NULL AND parent NOT IN (SELECT p.id FROM records p"
-            " WHERE p.space = ? AND p.type = ? AND p.deleted = 0 AND p.json IS NOT NULL)",
+            " WHERE p.space = ? AND p.type = ? AND p.deleted = 0"
+            " AND (p.json IS NOT NULL OR p.absent IS NOT NULL))",
             (space_no, parent.type),
         )
 
@@ -250,7 +251,7 @@ class Prepared:
             raise wrong
         if any(not (each is None or type(each) in (int, float, str)) for each in place):
             raise wrong
-        if any(type(each) is int and abs(each) >= 2**63 for each in place):
+        if any(type(each) is int and not -(2**63) <= each < 2**63 for each in place):
             raise wrong
         return place
 

@@ -16,10 +16,8 @@ harmless; one that is known to be merged is skipped for speed.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -29,13 +27,11 @@ from crdt_sync.crypto.envelope import Kind, parse
 from crdt_sync.crypto.groups import encode_ends
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import (
-    BadMembership,
     BadSignature,
     BadUpdate,
     ChainBroken,
     CrdtSyncError,
     Equivocation,
-    InviteError,
     MalformedEnvelope,
     NotAllowed,
     RemoteError,
@@ -43,14 +39,14 @@ from crdt_sync.errors import (
 )
 from crdt_sync.hlc import Hlc
 from crdt_sync.ids import Author, OpaqueId, RecordId
-from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync_client.engine import admission, older_copy, sending
+from crdt_sync_client.engine import absent, admission, older_copy, sending
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
+from crdt_sync_client.engine.fetched import Coming, FetchedRecord, put_back
 from crdt_sync_client.engine.gathering import Gathering
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.model import QuarantinedEnvelope, Received
@@ -58,11 +54,11 @@ from crdt_sync_client.engine.older_copy import Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.sealing import save_chains
 from crdt_sync_client.engine.space import Space
+from crdt_sync_client.engine.taking_entries import take_entry
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
 
-_LARGE_BATCH: Final = 100
 _QUARANTINE: Final = (
     "INSERT OR IGNORE INTO quarantine"
     " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms, type)"
@@ -96,6 +92,7 @@ class ReceivedBatch:
         self._quarantined: list[QuarantinedEnvelope] = []
         self._chains: dict[Author, ChainHead] = {}
         self._rescues = Rescues(replica, space)
+        self._coming = Coming(replica, space)
         self._members_changed = False
         self._duplicates = 0
         self._clocks_ahead = 0
@@ -137,6 +134,39 @@ class ReceivedBatch:
             duplicates=self._duplicates + self._gathering.duplicates,
             clocks_ahead=self._clocks_ahead,
             reconnect=settled or bool(self._rescues),
+        )
+
+    def run_fetched(self, answers: Sequence[FetchedRecord]) -> Received:
+        """Make absent records anew from all rows there are of them. Raises RemoteError."""
+        coming = self._coming
+        arrivals: list[Arrival] = []
+        for answer in coming.whole(answers):
+            for seq, kind, raw in answer.rows:
+                arrival = self._admit_envelope(seq, kind, raw)
+                coming.check(arrival, answer)
+                arrivals.append(arrival)
+        self._verify(arrivals)
+        incoming: dict[OpaqueId, _Incoming] = {}
+        for arrival in arrivals:
+            self._envelopes += 1
+            if coming.waits(arrival):
+                continue
+            try:
+                _bring(incoming, self._contents(arrival))
+            except RemoteError as error:
+                self._put_aside(arrival, error)
+        result = self._merge(incoming)
+        coming.finish()
+        if self._envelopes:
+            self._replica.save_clock()
+        return Received(
+            changes=tuple(result.changes),
+            conflicts_opened=tuple(result.opened),
+            conflicts_closed=tuple(result.closed),
+            quarantined=tuple(self._quarantined),
+            schemas_changed=tuple(result.schemas_changed),
+            envelopes=self._envelopes,
+            clocks_ahead=self._clocks_ahead,
         )
 
     def _forked(self, arrivals: Sequence[Arrival]) -> set[Author]:
@@ -318,6 +348,12 @@ class ReceivedBatch:
         """Merge all that came for a record at once; None when nothing of it is new."""
         replica, space = self._replica, self._space
         record = replica.records.find(space, opaque, replica.author)
+        no = None
+        if record is None and space.absent:
+            no = self._coming.revive(opaque)
+            if no is None and absent.find(replica, space, opaque) is not None:
+                self._pass_over(opaque, coming)
+                return None
         heads = {} if record is None else dict(record.heads)
         news = self._news(opaque, coming, heads)
         if not news:
@@ -325,9 +361,12 @@ class ReceivedBatch:
         merged, checked = news[0] if len(news) == 1 else (merge_updates([each for each, _ in news]), None)
         if record is None:
             record = replica.records.new(
-                space, coming.record_type, coming.record_id, opaque, replica.author, merged, checked
+                space, coming.record_type, coming.record_id, opaque, replica.author, merged, checked, no=no
             )
             state = merged if len(news) == 1 else None
+            if no is not None:
+                put_back(replica, space, record)
+                state = None
         else:
             if opaque in space.held:
                 self._rescues.meet(record, merged)
@@ -338,6 +377,10 @@ class ReceivedBatch:
             if opened.payload.group is not None:
                 self._note_group(record, opened)
         return record, state
+
+    def _pass_over(self, opaque: OpaqueId, coming: _Incoming) -> None:
+        """It came for a record that is not on this device. The relay has it, with all the rest."""
+        absent.note_missed(self._space, opaque, max(opened.arrival.seq for opened in coming.opened))
 
     def _note_group(self, record: OpenRecord, opened: Opened) -> None:
         """The record holds a part of a group, or of several that a snapshot names."""
@@ -450,47 +493,3 @@ def _bring(incoming: dict[OpaqueId, _Incoming], opened: Opened) -> None:
         payload = opened.payload
         coming = incoming[opaque] = _Incoming(payload.record_type, payload.record_id)
     coming.opened.append(opened)
-
-
-def collector_paused(rows: int) -> AbstractContextManager[None]:
-    """No garbage collection during a large batch.
-
-    A batch makes tens of thousands of objects that all live until its end, so collecting finds nothing and
-    takes a fifth of the time. What a batch can hold is bounded by the relay's delivery window.
-    """
-    return _no_collection() if rows >= _LARGE_BATCH and gc.isenabled() else _AS_IT_IS
-
-
-_AS_IT_IS: Final = nullcontext()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def take_entry(replica: Replica, space: Space, raw: bytes) -> bool:
-    """Take a membership entry; False for one that is there already. Inside a transaction.
-
-    Raises BadMembership, also for what no honest relay lets pass, an invite used twice.
-    """
-    entry = parse_entry(raw)
-    if space.log.position_of(entry.hash) is not None:
-        return False
-    try:
-        space.log.apply(raw)
-    except InviteError as error:
-        raise BadMembership(f"membership entry: {error.message}") from None
-    replica.db.execute(
-        "INSERT INTO membership (space, position, entry) VALUES (?, ?, ?)", (space.no, entry.index, raw)
-    )
-    if entry.signer == replica.device_id and space.stage != "active":
-        space.stage, space.pending_entry = "active", None
-        replica.db.execute(
-            "UPDATE spaces SET stage = 'active', pending_entry = NULL WHERE no = ?", (space.no,)
-        )
-    return True

@@ -19,7 +19,7 @@ from crdt_sync.crypto.groups import decode_ends, encode_ends
 from crdt_sync.errors import ChainBroken
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.rare import rare
-from crdt_sync_client.engine import older_copy
+from crdt_sync_client.engine import absent, older_copy
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.sealing import seal_pending
@@ -214,7 +214,11 @@ def _cover(
     for no, (opaque, head) in newest.items():
         opened = replica.records.opened(space, opaque)
         if opened is None:
-            heads = decode_heads(replica.db.value("SELECT heads FROM documents WHERE record = ?", (no,)))
+            raw = replica.db.value("SELECT heads FROM documents WHERE record = ?", (no,))
+            if raw is None:  # given up, to be fetched anew: with this envelope
+                absent.note_missed(space, opaque)
+                continue
+            heads = decode_heads(raw)
         else:
             heads = opened.heads
         heads[author] = head

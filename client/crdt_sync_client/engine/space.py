@@ -17,6 +17,7 @@ from crdt_sync.membership.authoring import open_names
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.record_types import RecordTypes
 from crdt_sync_client.engine.waiting import BEHIND, FIRST, Waiting
 
@@ -29,7 +30,7 @@ Stage = Literal["creating", "joining", "active"]
 class SessionMemory:
     """What a space's session with the relay needs to know. Not stored: the next session asks anew."""
 
-    __slots__ = ("author", "fresh", "head", "refusals", "resend")
+    __slots__ = ("author", "fresh", "head", "missed", "refusals", "resend")
 
     def __init__(self) -> None:
         self.author: Author | None = None
@@ -42,6 +43,8 @@ class SessionMemory:
         """Those of them that were not handed out before."""
         self.refusals: dict[tuple[int, int], int] = {}
         """How often in a row an envelope (incarnation, sequence) was refused, over all sessions."""
+        self.missed: dict[OpaqueId, int] = {}
+        """The newest row that came for a wanted record and was passed over."""
 
     def end(self) -> None:
         """Nothing more is sent in this session."""
@@ -87,6 +90,10 @@ class Space:
         """While BEHIND: per author the sequence number up to which this device had everything before."""
         self.held: dict[OpaqueId, dict[Author, int]] = {}
         """Per record with held work (see `older_copy`), how much of each author's array has come."""
+        self.absent = 0
+        """How many records of the space are not on this device."""
+        self.wanted: dict[OpaqueId, None] = {}
+        """Those of them that are to be fetched, in that order."""
         self.session = SessionMemory()
         self._frontier: bytes | None = None
         self._names: dict[DeviceId, str] = {}
@@ -133,6 +140,7 @@ class Space:
         ):
             space.held.setdefault(OpaqueId(opaque), {})[Author(device_id, Incarnation(incarnation))] = arrived
         space.record_types.load(db)
+        absent.load(db, space)
         return space
 
     # Members ----------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ opaque ids, device ids) are looked up once per batch.
     spaces       one row per space: keys, cursor, relay
     membership   the space's log, as received
     records      what apps read: materialised JSON (NULL until the type's schema is there), standing
-                 conflicts; `parent` is the id of the record that it names as its parent
+                 conflicts; `parent` is the id of the record that it names as its parent; `absent` says why
+                 a record is not on this device (NULL: it is), `wanted` that it is to be fetched
     documents    the CRDT document of a record, and its heads: the newest merged envelope of each author;
                  `group_ends` names per author the end of the newest group it holds a part of
     outbox       local updates not sealed yet, in the order in which they will be (see `outbox_order`);
@@ -24,6 +25,9 @@ opaque ids, device ids) are looked up once per batch.
                  what an earlier one made of them; rows of `quarantine` from `judging` on are judged anew
     waiting      envelopes of which a part that shows together with them has not come yet
     preferences  which side people keep in conflicts about a field, remembered on this device
+    scopes       of which types only some records are kept on this device: those that meet a condition
+    picks        records that are kept whatever the conditions say
+    leaving      records that do not belong here any more and have unsent work
     history      what each transaction changed in a record, for types whose schema keeps a history
 
 A store of an earlier format is upgraded when it is opened (`upgrade_tables`); one of a later is refused.
@@ -120,6 +124,17 @@ CREATE TABLE history (
 
 _NEW_IN_3: Final = """
 ALTER TABLE sealed ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
+ALTER TABLE records ADD COLUMN absent TEXT;
+ALTER TABLE records ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX records_absent ON records (space, wanted) WHERE absent IS NOT NULL;
+CREATE TABLE scopes (
+  space INTEGER NOT NULL, type TEXT NOT NULL, condition TEXT NOT NULL, PRIMARY KEY (space, type)
+) WITHOUT ROWID;
+CREATE TABLE picks (
+  space INTEGER NOT NULL, opaque BLOB NOT NULL, type TEXT NOT NULL, id TEXT NOT NULL,
+  PRIMARY KEY (space, opaque)
+) WITHOUT ROWID;
+CREATE TABLE leaving (record INTEGER PRIMARY KEY, space INTEGER NOT NULL);
 """
 
 _UPGRADES: Final[Mapping[int, str]] = {
