@@ -11,18 +11,23 @@ partials, so that no log can hold a value.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import aiosqlite
 
-from crdt_sync.errors import StoreClosed
+from crdt_sync.errors import StoreClosed, StoreDamaged
 
 from .engine import Engine
 from .store.connection import Database
+from .store.failures import damaged, store_failure
 
 if TYPE_CHECKING:
     import sqlite3
+
+logger = logging.getLogger("crdt_sync.client")
 
 T = TypeVar("T")
 
@@ -35,15 +40,23 @@ class OpenStore:
         self.engine = engine
 
     def close(self) -> None:
-        self.engine.close()
-        self.db.close()
+        """Close the store. One that cannot be marked as closed is as after a crash: nothing is lost."""
+        try:
+            self.engine.close()
+        except Exception as exc:
+            if store_failure(exc, "") is None:
+                raise
+            logger.warning("the store could not be marked as closed: %s", exc)
+        finally:
+            self.db.close()
 
 
 class DatabaseThread(aiosqlite.Connection):
     """Runs closures on the store's own thread, in the order given. Start it by awaiting it."""
 
-    def __init__(self, open_store: Callable[[], OpenStore]) -> None:
-        """`open_store` runs on the thread."""
+    def __init__(self, open_store: Callable[[], OpenStore], path: str | os.PathLike[str]) -> None:
+        """`open_store` runs on the thread. `path` is what errors name."""
+        self._path = path
         super().__init__(cast("Callable[[], sqlite3.Connection]", open_store), iter_chunk_size=64)
         # A program that forgot to close its device still ends; what it was told is durable is durable.
         self._thread.daemon = True
@@ -53,10 +66,15 @@ class DatabaseThread(aiosqlite.Connection):
             started = cast(Self, await super()._connect())
             self._connector = _started  # what it was holds a passphrase or a key
             return started
-        except BaseException:
+        except BaseException as exc:
             # aiosqlite has told its thread to stop but does not wait: it would answer a loop that is closed.
             await asyncio.to_thread(self._thread.join)
-            raise
+            failure = store_failure(exc, self._path)
+            if failure is None:
+                raise
+            if isinstance(failure, StoreDamaged):
+                failure = damaged(self._path, opens=False)
+            raise failure from None
 
     @property
     def store(self) -> OpenStore:
@@ -67,11 +85,17 @@ class DatabaseThread(aiosqlite.Connection):
         return store
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work()`, or what it raised."""
+        """The result of `work()`, or what it raised; for errors of the disk, see `store.failures`."""
         if not self._running or self._connection is None:
             raise _closed()
-        # aiosqlite leaves this method without types.
-        return cast(T, await self._execute(work))  # type: ignore[no-untyped-call]
+        try:
+            # aiosqlite leaves this method without types.
+            return cast(T, await self._execute(work))  # type: ignore[no-untyped-call]
+        except Exception as exc:
+            failure = store_failure(exc, self._path)
+            if failure is None:
+                raise
+            raise failure from None
 
 
 def _started() -> sqlite3.Connection:

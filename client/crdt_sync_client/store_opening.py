@@ -53,7 +53,7 @@ async def create_store(
                 Path(f"{os.fspath(path)}{suffix}").unlink(missing_ok=True)
             raise
 
-    return await _started(create)
+    return await _started(create, path)
 
 
 async def open_store(path: StorePath, secret: Secret, *, now_ms: Callable[[], int]) -> DatabaseThread:
@@ -67,10 +67,10 @@ async def open_store(path: StorePath, secret: Secret, *, now_ms: Callable[[], in
             db.close()
             raise
 
-    return await _started(open_it)
+    return await _started(open_it, path)
 
 
-async def _started(open_it: Callable[[], OpenStore]) -> DatabaseThread:
-    thread = DatabaseThread(open_it)
+async def _started(open_it: Callable[[], OpenStore], path: StorePath) -> DatabaseThread:
+    thread = DatabaseThread(open_it, path)
     await thread
     return thread

@@ -28,7 +28,7 @@ from tests.crashes.cut_disk import CutDisk, cut_storage, power_back
 Image = dict[str, bytes]
 
 
-# Connections that go while the disk is without power fail once more when they close; nobody is there to tell.
+# Connections that go while the disk is without power fail again when they close; nobody is there to tell.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 

@@ -32,8 +32,7 @@ from tests.crashes.cut_disk import PowerGone, cut_storage, power_back
 from tests.server.engine_kit import NONCE, TOKEN, Relay
 from tests.server.relay_kit import TestSpace, record
 
-
-# Connections that go while the disk is without power fail once more when they close; nobody is there to tell.
+# Connections that go while the disk is without power fail again when they close; nobody is there to tell.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 

@@ -40,11 +40,11 @@ from crdt_sync.errors import (
     StoreClosed,
     StoreError,
     StoreExists,
-    StoreInUse,
     StoreMissing,
     WrongPassphrase,
 )
 from crdt_sync_client.store.claim import FileClaim
+from crdt_sync_client.store.failures import damaged, store_failure
 
 KEY_BYTES: Final = 32
 SALT_BYTES: Final = 16
@@ -56,7 +56,6 @@ CACHE_KIB: Final = 16_384
 _PLAIN_SQLITE: Final = b"SQLite format 3\0"
 _MIN_DISTINCT_BYTES: Final = 200
 """A page of ciphertext has 248 or more of the 256 byte values (below 248 in fewer than 1 of 10**15)."""
-_ALREADY_LOCKED: Final = "locked"
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -319,7 +318,7 @@ def _check_file(path: str | os.PathLike[str], claim: FileClaim) -> bytes:
     if size_bytes % PAGE_BYTES:
         raise NotAStore(
             f"{path} is not a store, or was cut short: its size is not a multiple of {PAGE_BYTES} bytes",
-            hint="restore it from a backup, or join again with a new store",
+            hint=f"see what can be saved: crdt-sync doctor --store {path}",
         )
     return first[:SALT_BYTES]
 
@@ -344,7 +343,7 @@ def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes) -> Connectio
         connection.execute("ROLLBACK")
     except dbapi2.Error as exc:
         connection.close()
-        raise _open_error(str(exc), os.fspath(path)) from None
+        raise _open_error(exc, os.fspath(path), key, salt) from None
     except BaseException:
         connection.close()
         raise
@@ -352,19 +351,22 @@ def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes) -> Connectio
     return opened
 
 
-def _open_error(message: str, path: str) -> Exception:
-    """SQLite's reason for not opening, in our terms. Its texts are stable; sqlcipher3 gives no codes."""
-    if _ALREADY_LOCKED in message:
-        return StoreInUse(
-            f"{path} is in use",
-            hint="close the other program that has it open; one at a time can use a store",
-        )
-    if "not a database" in message:
+def _open_error(error: Exception, path: str, key: bytes, salt: bytes) -> Exception:
+    """Why SQLite does not open the file, in our terms."""
+    # Imported here because only a store that fails needs it, and it needs this module.
+    from crdt_sync_client.store.pages import key_fits
+
+    if "not a database" in str(error):
+        if key_fits(path, key, salt):  # the key is right, so it is the beginning of the file that is not
+            return damaged(path, opens=False)
         return WrongPassphrase(
             f"{path} does not open with this passphrase or key",
-            hint="check the passphrase; a file that is no store looks the same",
+            hint="check the passphrase; a file that is no store, or one whose first bytes are damaged, "
+            "looks the same",
         )
-    return NotAStore(
-        f"{path} is damaged or was cut short: {message}",
-        hint="restore it from a backup, or join again with a new store",
+    if "malformed" in str(error):
+        return damaged(path, opens=False)
+    return store_failure(error, path) or NotAStore(
+        f"{path} is damaged or was cut short: {error}",
+        hint=f"see what can be saved: crdt-sync doctor --store {path}",
     )
