@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from crdt_sync.errors import RelayUnreachable, RemoteError
+from crdt_sync.errors import ProtocolViolation, RelayUnreachable, RemoteError
 from crdt_sync.ids import OpaqueId
+from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync.protocol.frames import (
     Ack,
@@ -111,6 +112,8 @@ class SessionDriver(ConnectionDriver):
         """Whether nothing in the store waits to hear that it has everything."""
         self._ungot_bytes = 0
         self._appends: deque[tuple[bytes, Answered]] = deque()
+        self._unanswered: deque[bytes] = deque()
+        """Hashes of the entries whose answer has not arrived."""
         self._compactions: deque[CompactRequest] = deque()
         self.fetching = Fetching(self._ask_for)
 
@@ -168,8 +171,17 @@ class SessionDriver(ConnectionDriver):
             case Bye():
                 self.end(refusal(frame.code, frame.error, frame.reason, self.url))
             case _:
+                if isinstance(frame, Appended | AppendRefused) and not self._answers(frame):
+                    self.end(ProtocolViolation("the relay answered another membership entry than was sent"))
+                    return
                 self._inbox.append((frame, size_bytes))
                 self._inbox_bytes += size_bytes
+
+    def _answers(self, frame: Appended | AppendRefused) -> bool:
+        """Whether it is about the oldest entry without an answer: what swapped or replayed answers confirm
+        would stand in our log, and nowhere else."""
+        entry_hash = self._unanswered.popleft()
+        return isinstance(frame, AppendRefused) or frame.members_head == entry_hash
 
     def late(self) -> None:
         if not self.welcomed:
@@ -201,6 +213,7 @@ class SessionDriver(ConnectionDriver):
     def append(self, entry: bytes, answered: Answered) -> None:
         """Send a membership entry; it is applied to the store before `answered` hears of `Appended`."""
         self._appends.append((entry, answered))
+        self._unanswered.append(parse_entry(entry).hash)
         self.outgoing.append(self.protocol.append(entry))
 
     def fetch_soon(self) -> None:

@@ -209,7 +209,7 @@ class Append(Frame, frozen=True, tag=10):
 
 
 class Appended(Frame, frozen=True, tag=11):
-    """The entry is durable, as row `sequence`; the membership log's head is now `members_head`."""
+    """The entry is durable, as row `sequence`. `members_head` is its hash; of a space's log, the head of that."""
 
     sequence: Number
     members_head: Hash

@@ -9,6 +9,7 @@ import pytest
 
 from crdt_sync.errors import DamagedFrame, ProtocolViolation, RelayRefused, RelayUnreachable
 from crdt_sync.ids import Incarnation
+from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync.protocol.frames import (
@@ -31,6 +32,7 @@ from crdt_sync.protocol.frames import (
     encode,
 )
 from crdt_sync.protocol.limits import Limits
+from crdt_sync.roles import Role
 from crdt_sync_client.endings import Reconnect
 from crdt_sync_client.session_driver import LAZY_CURSORS, SessionDriver
 from crdt_sync_client.session_steps import Step
@@ -221,7 +223,10 @@ def test_whoever_waits_for_an_answer_hears_of_the_end(line: Line) -> None:
     answers: list[object] = []
     line.greet()
     line.sent()
-    line.driver.append(b"an entry", answers.append)
+    entry, _ = line.peer.world.office.engine.make_invite(
+        line.peer.space, Role.FIELD, line.peer.world.now_ms + 60_000
+    )
+    line.driver.append(entry, answers.append)
     line.driver.closed(1006)
     assert answers == [None]
     assert not line.driver.can_send
@@ -258,3 +263,20 @@ def test_a_store_that_fails_ends_the_session_with_its_error(
     line.relay(Ack(Incarnation(line.incarnation), 1, line.driver.head))
     assert line.driver.error is full
     assert line.driver.last_word[0] is CloseCode.NORMAL
+
+
+def test_answers_that_were_swapped_put_no_entry_into_the_log(world: World) -> None:
+    """Two invites in flight; the first was refused and the answers came in the wrong order."""
+    office = Line(world.office)
+    office.greet()
+    engine = world.office.engine
+    told: list[object] = []
+    entries = [engine.make_invite(world.space, Role.FIELD, world.now_ms + n)[0] for n in (60_000, 61_000)]
+    log = engine._replica.space(world.space).log
+    before = log.head
+    for entry in entries:
+        office.driver.append(entry, told.append)
+    office.relay(Appended(9, parse_entry(entries[1]).hash))
+    assert told == [None, None]
+    assert isinstance(office.driver.error, ProtocolViolation)
+    assert log.head == before
