@@ -173,6 +173,10 @@ async def _connect(url: str) -> ClientConnection:
     except InvalidStatus as exc:
         raise _http_refusal(url, exc.response.status_code) from None
     except (InvalidHandshake, InvalidURI, InvalidProxy) as exc:
+        if isinstance(exc.__cause__, EOFError):
+            raise RelayUnreachable(
+                f"the connection to the relay at {url} ended before it answered", hint=_UNREACHABLE_HINT
+            ) from None
         raise RelayRefused(
             f"{url} is not a crdt-sync relay ({type(exc).__name__})",
             close_code=CloseCode.VERSION,

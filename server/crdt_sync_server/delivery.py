@@ -33,7 +33,7 @@ from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.relay_session import RelaySession, RelayState, bye_of
 from crdt_sync.rare import rare
 from crdt_sync_server.effects import Peer
-from crdt_sync_server.live import FRAME_BYTES, FRAME_ROWS, LiveLog
+from crdt_sync_server.live import FIRST_FRAME_BYTES, FRAME_BYTES, FRAME_ROWS, LiveLog
 from crdt_sync_server.storage.port import Page
 
 BACKLOG_BYTES: Final = 4 * 1024 * 1024
@@ -59,8 +59,8 @@ class Delivery:
     """See the module. `wake` is called when `next` or `room` may say something else than before."""
 
     __slots__ = (
-        "_answers", "_backlog_bytes", "_bye", "_fetched", "_live", "_reading", "_told", "_told_caught_up",
-        "cursor", "peer", "session", "wake",
+        "_answers", "_backlog_bytes", "_bye", "_fetched", "_frame_bytes", "_live", "_reading", "_told",
+        "_told_caught_up", "cursor", "peer", "session", "wake",
     )  # fmt: skip
 
     def __init__(self, session: RelaySession, peer: Peer, wake: Callable[[], None]) -> None:
@@ -75,6 +75,8 @@ class Delivery:
         self._live: LiveLog[Delivery] | None = None
         self._backlog_bytes = 0
         self._reading = False
+        self._frame_bytes = FIRST_FRAME_BYTES
+        """How much the next frame of rows may hold."""
         self._told = 0
         """The cursor that the device knows of; ours is ahead of it while own rows pass in silence."""
         self._told_caught_up = False
@@ -187,8 +189,8 @@ class Delivery:
             assert live is not None
             if author is None or self.cursor < live.start:
                 self._reading = True
-                return ReadPage(self.cursor, FRAME_ROWS, FRAME_BYTES)
-            frame = live.next_frame(self.cursor, author, self._told)
+                return ReadPage(self.cursor, FRAME_ROWS, self._frame_bytes)
+            frame = live.next_frame(self.cursor, author, self._told, self._frame_bytes)
             self.cursor = frame.cursor
             self.peer.caught_up = True
             at_end = self.cursor == live.head
@@ -230,5 +232,6 @@ class Delivery:
     def _delivering(self, data: bytes, caught_up: bool) -> bytes:
         self._told = self.cursor
         self._told_caught_up = self._told_caught_up or caught_up
+        self._frame_bytes = min(2 * self._frame_bytes, FRAME_BYTES)
         self.session.delivered(self.cursor, len(data))
         return data

@@ -25,6 +25,9 @@ RING_ROWS: Final = 1024
 RING_BYTES: Final = 2 * 1024 * 1024
 FRAME_BYTES: Final = 256 * 1024
 """Rows in one `Deliver`: enough to make frames cheap, little enough that a phone shows progress."""
+FIRST_FRAME_BYTES: Final = 16 * 1024
+"""The same in the first frame of a connection; each may have twice as much as the one before. A network that
+breaks every few seconds brings some frames whole each time, so that a first sync comes to its end."""
 FRAME_ROWS: Final = 512
 
 ReaderT = TypeVar("ReaderT")
@@ -48,7 +51,7 @@ class LiveLog(Generic[ReaderT]):
         self.readers: dict[ReaderT, None] = {}
         self._rows: deque[LiveRow] = deque()
         self._bytes = 0
-        self._frames: dict[int, LiveFrame] = {}
+        self._frames: dict[tuple[int, int], LiveFrame] = {}
 
     @property
     def start(self) -> int:
@@ -80,20 +83,23 @@ class LiveLog(Generic[ReaderT]):
             self._frames.clear()
             self._shrink()
 
-    def next_frame(self, cursor: int, author: Author, told: int | None = None) -> LiveFrame:
+    def next_frame(
+        self, cursor: int, author: Author, told: int | None = None, most_bytes: int = FRAME_BYTES
+    ) -> LiveFrame:
         """What `author` gets next behind `cursor`, which lies between `start` and `head`.
 
         `told` is the cursor that it knows of: behind `cursor` when own rows were passed in silence.
         """
         told = cursor if told is None else told
-        frame = self._frames.get(cursor)
+        key = cursor, most_bytes
+        frame = self._frames.get(key)
         if frame is None:
-            frame = self._frames[cursor] = self._encoded(cursor, None, cursor)
+            frame = self._frames[key] = self._encoded(cursor, None, cursor, most_bytes)
         if author in frame.authors:
-            return self._encoded(cursor, author, told)
-        return frame if told == cursor else self._encoded(cursor, None, told)
+            return self._encoded(cursor, author, told, most_bytes)
+        return frame if told == cursor else self._encoded(cursor, None, told, most_bytes)
 
-    def _encoded(self, cursor: int, without: Author | None, told: int) -> LiveFrame:
+    def _encoded(self, cursor: int, without: Author | None, told: int, most_bytes: int) -> LiveFrame:
         rows: list[Row] = []
         authors: set[Author] = set()
         size_bytes = taken = 0
@@ -101,7 +107,7 @@ class LiveLog(Generic[ReaderT]):
         for index in range(first, min(len(self._rows), first + FRAME_ROWS)):
             row, author = self._rows[index]
             size_bytes += len(row.payload)
-            if taken and (size_bytes > FRAME_BYTES or rare("frame_per_row")):
+            if taken and (size_bytes > most_bytes or rare("frame_per_row")):
                 break
             taken += 1
             if author is not None:

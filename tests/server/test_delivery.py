@@ -25,7 +25,7 @@ from crdt_sync.protocol.relay_session import RelaySession, RelayState
 from crdt_sync_server import delivery as delivery_module
 from crdt_sync_server.delivery import Delivery, ReadPage
 from crdt_sync_server.effects import LiveRow, Peer
-from crdt_sync_server.live import FRAME_BYTES, FRAME_ROWS, RING_ROWS, LiveLog
+from crdt_sync_server.live import FIRST_FRAME_BYTES, FRAME_BYTES, FRAME_ROWS, RING_ROWS, LiveLog
 from crdt_sync_server.storage.port import Page
 
 ME = Author(DeviceId(b"d" * 16), Incarnation(1))
@@ -152,7 +152,7 @@ def test_answers_come_before_rows_and_the_last_word_after_answers() -> None:
 
 def test_who_is_behind_the_ring_reads_pages_until_the_ring_has_it() -> None:
     device = Device(4, 0)
-    assert device.asks() == ReadPage(0, FRAME_ROWS, FRAME_BYTES)
+    assert device.asks() == ReadPage(0, FRAME_ROWS, FIRST_FRAME_BYTES)
     assert device.delivery.next() is None, "one page at a time"
     data = device.delivery.page_read(Page([row(1), row(2)], 2, False))
     assert decode_from_relay(data) == Deliver(0, [row(1), row(2)], 2, False)
@@ -283,3 +283,13 @@ def test_an_ended_connection_reads_along_no_more() -> None:
     device.delivery.ended()
     assert not device.live.readers
     assert not device.caught_up()
+
+
+def test_the_first_frames_of_a_connection_are_small_and_each_may_be_twice_as_large() -> None:
+    """A network that breaks every few seconds brings some of them whole."""
+    device = Device(1_000, 0)
+    sizes: list[int] = []
+    for cursor in range(1, 7):
+        sizes.append(device.asks().max_bytes)
+        device.delivery.page_read(Page([row(cursor)], cursor, False))
+    assert sizes == [FIRST_FRAME_BYTES << n for n in range(5)] + [FRAME_BYTES]
