@@ -246,7 +246,7 @@ class StoreTooNew(StoreError):
 
 
 class StoreDamaged(StoreError):
-    """A part of the store cannot be read. What else is in it can; nothing is written any more."""
+    """A part of the store cannot be read. What else is in it can."""
 
     code = "store_damaged"
 

@@ -95,6 +95,9 @@ class DatabaseThread(aiosqlite.Connection):
             failure = store_failure(exc, self._path)
             if failure is None:
                 raise
+            error, db = exc, self.store.db
+            # aiosqlite leaves this method without types.
+            await self._execute(lambda: db.mend(error))  # type: ignore[no-untyped-call]
             raise failure from None
 
 

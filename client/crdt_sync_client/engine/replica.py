@@ -220,14 +220,16 @@ class ReplicaTransaction:
             raise
         self._replica.in_transaction = True
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None = None, *_: object
+    ) -> None:
         if self._inner is None:
             return
         replica = self._replica
         replica.in_transaction = False
         replica.status.clear()
         try:
-            self._inner.__exit__(kind)
+            self._inner.__exit__(kind, error)
         except BaseException:
             replica.reload()
             raise

@@ -22,6 +22,7 @@ class FileClaim:
     """The right to use one file; `release` gives it up. Making one may raise StoreInUse or OSError."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
         about = os.stat(path)
         self._inode: tuple[int, int] | None = (about.st_dev, about.st_ino)
         if self._inode in _claimed:  # before opening: closing again would drop SQLite's lock

@@ -7,7 +7,8 @@ Keys. The file is encrypted with a 32-byte key, given as it is (from the keychai
 passphrase with Argon2id. The salt of the derivation is the file's own: SQLCipher keeps 16 random bytes,
 unencrypted, at the start of its file, so no second file is needed. SQLCipher gets the finished key and
 does no derivation of its own. The key goes in by the C interface, never as SQL text, so that neither a
-statement cache nor a trace nor an error message can hold it.
+statement cache nor a trace nor an error message can hold it. Like SQLCipher, an open `Database` has it in
+memory, to go on after a damaged page (`mend`); closing forgets it.
 
 Changing the key writes every page again under the new one, in one transaction of the WAL (`change_key`): a
 file killed at any point opens with the old key or with the new, and what the old one opened is overwritten.
@@ -28,7 +29,7 @@ import hashlib
 import hmac
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, cast
@@ -38,6 +39,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from crdt_sync.errors import (
     NotAStore,
     StoreClosed,
+    StoreDamaged,
     StoreError,
     StoreExists,
     StoreMissing,
@@ -87,13 +89,19 @@ class Database:
     """A database connection with explicit transactions. Use it on one thread."""
 
     def __init__(
-        self, connection: Connection, claim: FileClaim | None = None, key_digest: bytes = b""
+        self,
+        connection: Connection,
+        claim: FileClaim | None = None,
+        key_digest: bytes = b"",
+        connect_again: Callable[[], Connection] | None = None,
     ) -> None:
         """Takes over a connection that is open, keyed and in autocommit mode, and the claim on its file.
 
-        `key_digest` is that of its key (`digest_of`), for a store whose key is to be changed.
+        `key_digest` is that of its key (`digest_of`), for a store whose key is to be changed. `connect_again`
+        gives another connection after a page could not be read (`mend`).
         """
         self._connection: Connection | None = connection
+        self._connect_again = connect_again
         self._claim = claim
         self._key_digest = key_digest
         self._durable: bool | None = None
@@ -155,7 +163,7 @@ class Database:
             if salt is None:
                 salt = _check_file(path, claim)
             key = _key_bytes(key, salt)
-            return cls(_connect(path, key, salt), claim, digest_of(key))
+            return cls(_connect(path, key, salt), claim, digest_of(key), lambda: _connect(path, key, salt))
         except BaseException:
             claim.release()
             raise
@@ -179,15 +187,40 @@ class Database:
     def _commit(self) -> None:
         try:
             self.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
+        except BaseException as exc:
+            self._roll_back(exc)
             raise
         self._in_transaction = False
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, error: BaseException | None) -> None:
         self._in_transaction = False
         with suppress(Exception):  # the first error is the one to tell; SQLite may have rolled back itself
             self.execute("ROLLBACK")
+        if error is not None:
+            self.mend(error)
+
+    def mend(self, error: BaseException) -> None:
+        """Go on after `error`, if it says that a page could not be read. Not inside a transaction.
+
+        After one such page SQLCipher refuses every other one that is not in its cache, and every write, until
+        the file is opened again.
+        """
+        again = self._connect_again
+        if (
+            again is None
+            or self._connection is None
+            or not isinstance(store_failure(error, ""), StoreDamaged)
+        ):
+            return
+        self._connection.close()
+        try:
+            connection = self._connection = again()
+        except StoreError:
+            self._connection = None
+            self.execute = self.executemany = _closed
+            raise
+        self.execute, self.executemany = connection.execute, connection.executemany
+        self._durable = None
 
     def rows(self, sql: str, params: Params = ()) -> list[Any]:
         """All rows of a query."""
@@ -250,16 +283,19 @@ class Database:
                 hint="make room on the disk and open the store with the old one; if that fails, with the new",
             ) from None
         self._key_digest = digest_of(key)
+        path = claim.path
+        self._connect_again = lambda: _connect(path, key, salt)
 
     def close(self) -> None:
         """Close the connection; again is harmless. Afterwards every call raises StoreClosed."""
         self._key_digest = b""
+        self._connect_again = None  # it has the key
+        self.execute = self.executemany = _closed
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            self.execute = self.executemany = _closed
             connection.close()
-            if self._claim is not None:
-                self._claim.release()
+        if self._claim is not None:
+            self._claim.release()
 
 
 class Transaction:
@@ -274,11 +310,13 @@ class Transaction:
     def __enter__(self) -> None:
         self._database._begin(self._durable)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None = None, *_: object
+    ) -> None:
         if kind is None:
             self._database._commit()
         else:
-            self._database._roll_back()
+            self._database._roll_back(error)
 
 
 def _closed(*_: Any) -> NoReturn:

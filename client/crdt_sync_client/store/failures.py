@@ -52,7 +52,7 @@ def store_failure(error: BaseException, path: str | os.PathLike[str]) -> StoreEr
 def damaged(path: str | os.PathLike[str], *, opens: bool = True) -> StoreDamaged:
     """A page of the store cannot be read. `opens`: the store can be used apart from that."""
     outcome = (
-        "the rest can be read, and nothing is written any more"
+        "what stands on other pages can be read and written"
         if opens
         else "it does not open; most of it can be saved"
     )
