@@ -11,7 +11,7 @@ from typing import Final
 
 from crdt_sync.crypto.envelope import Envelope, Kind, parse
 from crdt_sync.errors import CrdtSyncError, MalformedEnvelope
-from crdt_sync.protocol.frames import Push, PushSnapshot
+from crdt_sync.protocol.frames import GiveBack, Push, PushSnapshot
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_server.effects import Arrival, Peer
 from crdt_sync_server.signatures import Claim
@@ -53,7 +53,7 @@ def check_envelopes(
     for (peer, frame), may in zip(arrivals, admitted, strict=True):
         if isinstance(frame, Push):
             raws, kind = frame.envelopes, Kind.UPDATE
-        elif isinstance(frame, PushSnapshot):
+        elif isinstance(frame, PushSnapshot | GiveBack):
             raws, kind = [frame.envelope], Kind.SNAPSHOT
         else:
             results.append(_NOTHING)

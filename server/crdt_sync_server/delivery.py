@@ -89,6 +89,16 @@ class Delivery:
         return self._bye is not None
 
     @property
+    def synced(self) -> bool:
+        """Whether the device was told at least once that it has everything."""
+        return self._told_caught_up
+
+    @property
+    def lag(self) -> int:
+        """Rows of the log that were not delivered yet."""
+        return 0 if self._live is None else max(0, self._live.head - self.cursor)
+
+    @property
     def room(self) -> bool:
         """Whether more may be read from this connection."""
         return self._backlog_bytes < BACKLOG_BYTES and len(self._answers) < MAX_ANSWERS
@@ -187,7 +197,7 @@ class Delivery:
         while self._may_deliver():
             live, author = self._live, self.peer.author
             assert live is not None
-            if author is None or self.cursor < live.start:
+            if author is None or self.cursor < max(live.start, self.peer.echo_until):
                 self._reading = True
                 return ReadPage(self.cursor, FRAME_ROWS, self._frame_bytes)
             frame = live.next_frame(self.cursor, author, self._told, self._frame_bytes)

@@ -19,8 +19,8 @@ class Peer:
     """
 
     __slots__ = (
-        "agent", "author", "caught_up", "cursor", "held", "invite", "nonce", "pushed", "refused", "since_ms",
-        "space", "synced",
+        "agent", "author", "caught_up", "cursor", "echo_until", "held", "invite", "nonce", "pushed",
+        "refused", "since_ms", "space", "synced",
     )  # fmt: skip
 
     def __init__(self, nonce: bytes) -> None:
@@ -30,6 +30,8 @@ class Peer:
         """In mode DEVICE."""
         self.invite: InviteId | None = None
         """In mode INVITE."""
+        self.echo_until = 0
+        """Up to there it gets its own rows too: it compares what the relay has with what it has."""
         self.caught_up = False
         self.synced = False
         self.cursor: int | None = None

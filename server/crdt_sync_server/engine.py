@@ -29,14 +29,10 @@ from crdt_sync.errors import (
     UnknownSpace,
 )
 from crdt_sync.ids import Author, DeviceId, InviteId, RelayId, SpaceId
-from crdt_sync.membership.entries import Genesis, Join, parse_entry
-from crdt_sync.membership.log import MembershipLog
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
-    Appended,
-    AppendRefused,
     Bye,
     CheckIn,
     CheckOut,
@@ -46,10 +42,12 @@ from crdt_sync.protocol.frames import (
     Create,
     FetchRecords,
     FromDevice,
+    GiveBack,
     Hello,
     Mode,
     Push,
     PushSnapshot,
+    Revive,
     Row,
     RowKind,
     SnapshotResult,
@@ -59,10 +57,12 @@ from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.limits import MAX_REASON_CHARS
 from crdt_sync.protocol.relay_session import bye_of
 from crdt_sync.rare import rare
+from crdt_sync_server import entries, returning
 from crdt_sync_server.batch import Batch
 from crdt_sync_server.checking import Checked, check_envelopes
 from crdt_sync_server.compaction import NEVER_MS
-from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
+from crdt_sync_server.effects import Admit, Arrival, Close, Effect, Grown, Peer, Replaced, Send
+from crdt_sync_server.entries import Founding
 from crdt_sync_server.fetching import fetched
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RateLimited, RelayLimits, TooManyConnections
 from crdt_sync_server.rates import Rates
@@ -79,12 +79,6 @@ MAX_RESTING_SPACES: Final = 64
 _NO_HASH: Final = bytes(32)
 
 
-class WrongToken(UnknownMember):
-    """Creating a space needs the relay's setup token."""
-
-    code = "wrong_token"
-
-
 class RelayEngine:
     """See the module. `token_is_right` decides about setup tokens; `verify` about many signatures."""
 
@@ -95,12 +89,17 @@ class RelayEngine:
         token_is_right: Callable[[str], bool],
         verify: Callable[[Sequence[Claim]], list[bool]] = verify_here,
         limits: RelayLimits = DEFAULT_RELAY_LIMITS,
+        takes_back: Callable[[int], bool] = lambda _: False,
     ) -> None:
+        """`takes_back`, asked with the time: whether members may bring back a space that is not here."""
         self._storage = storage
-        self._token_is_right = token_is_right
         self._verify = verify
         self._limits = limits
         self._spaces: dict[SpaceId, Space] = {}
+        self._founding = Founding(
+            storage, limits, token_is_right=token_is_right, takes_back=takes_back, find=self._open,
+            keep=lambda space: self._spaces.setdefault(space.id, space),
+        )  # fmt: skip
         self._rates = Rates(limits)
         self._roster = Roster()
         self.due_ms = NEVER_MS
@@ -192,14 +191,16 @@ class RelayEngine:
             match frame:
                 case Push():
                     self._push(batch, peer, checked)
-                case PushSnapshot():
-                    self._snapshot(batch, peer, checked)
+                case PushSnapshot() | GiveBack():
+                    self._snapshot(batch, peer, checked, given_back=isinstance(frame, GiveBack))
                 case Hello():
                     self._hello(batch, peer, frame)
                 case Append():
-                    self._append(batch, peer, frame)
+                    entries.append(batch, self._space_of(batch, peer), peer, frame)
                 case Create():
-                    self._create(batch, peer, frame)
+                    self._founding.create(batch, peer, frame)
+                case Revive():
+                    self._founding.revive(batch, peer, frame, self.relay_id)
                 case CompactDecline():
                     self._space_of(batch, peer).planner.declined(peer, frame.records, batch.now_ms)
                 case FetchRecords():
@@ -259,7 +260,7 @@ class RelayEngine:
         for code, count in sorted(Counter(result.code for result in results).items()):
             batch.note(space.key, peer.author.device, "checkout", result=code, records=count)
 
-    def _snapshot(self, batch: Batch, peer: Peer, checked: Checked) -> None:
+    def _snapshot(self, batch: Batch, peer: Peer, checked: Checked, *, given_back: bool) -> None:
         envelope, good = checked.envelopes[0], checked.good[0]
         space = self._space_of(batch, peer)
         record = envelope.header.record
@@ -267,7 +268,7 @@ class RelayEngine:
             assert peer.author is not None
             space.writer(peer.author.device)
             _check_signer(peer.author.device, envelope, good)
-            verdict = space.take_snapshot(envelope)
+            verdict = space.take_snapshot(envelope, given_back=given_back)
         except MalformedEnvelope:
             raise
         except CrdtSyncError as exc:
@@ -299,20 +300,18 @@ class RelayEngine:
         if not verify_signature(signer, message, hello.signature):
             raise BadSignature("the hello is not signed with the key of the device or invite it names")
         peer.space = space.id
-        own_sequence, own_hash = 0, _NO_HASH
+        own_sequence, own_hash, cursor = 0, _NO_HASH, 0
         if hello.mode is Mode.DEVICE:
             peer.author = Author(DeviceId(hello.party), hello.incarnation)
             self._take_over(batch, peer)
             self._check_connections(peer.author.device)
-            chain = space.chain(peer.author)
+            chain = returning.resume(space, peer.author, hello)
             if chain.key is not None:
                 own_sequence, own_hash = chain.head
+            cursor, peer.echo_until = returning.place_of(self._storage, space, hello)
         else:
             peer.invite = InviteId(hello.party)
         self._roster.add(peer, space.id)
-        # A cursor of another relay, or beyond the end (this relay was restored from a backup), means nothing.
-        known = hello.relay_id_seen == self.relay_id and hello.cursor <= space.head
-        cursor = hello.cursor if known else 0
         self._note_arrival(batch, space, peer, hello, cursor)
         welcome = Welcome(space.head, cursor, space.members.head, own_sequence, own_hash, batch.now_ms)
         batch.effects.append(Admit(peer, space.id, hello.mode, welcome))
@@ -368,44 +367,11 @@ class RelayEngine:
             spent_ms = max(0, batch.now_ms - peer.since_ms)
             batch.note(space.key, device, "disconnected", pushed=peer.pushed, after_ms=spent_ms)
 
-    # Membership
-
-    def _append(self, batch: Batch, peer: Peer, frame: Append) -> None:
-        space = self._space_of(batch, peer)
-        try:
-            if peer.invite is not None:
-                entry = parse_entry(frame.entry)
-                joins = isinstance(entry.payload, Join) and entry.payload.invite_id == peer.invite
-                # Who joined with another invite, and was not told, may ask for it with this one.
-                if not joins and space.members.position_of(entry.hash) is None:
-                    raise PermissionDenied("an invite lets its holder join, and nothing else")
-            sequence = space.append_entry(frame.entry, batch.now_ms)
-        except CrdtSyncError as exc:
-            refusal = AppendRefused(exc.code, exc.message[:MAX_REASON_CHARS], space.members.head)
-            batch.effects.append(Send(peer, refusal))
-            return
-        if sequence:
-            who = None if peer.author is None else peer.author.device
-            batch.note(space.key, who, "membership", kind=_kind_of(frame.entry), row=sequence)
-        batch.effects.append(Send(peer, Appended(sequence or space.head, space.members.head)))
-
-    def _create(self, batch: Batch, peer: Peer, frame: Create) -> None:
-        if not self._token_is_right(frame.setup_token):
-            raise WrongToken(
-                "the setup token is not this relay's", hint="`crdt-sync relay token` makes a new one"
-            )
-        space_id = _founded_by(frame.genesis)
-        space = self._open(space_id, batch.now_ms)
-        if space is None:
-            space = self._spaces[space_id] = Space.found(
-                self._storage, frame.genesis, batch.now_ms, self._limits
-            )
-            log.info("a space was created")
-            batch.note(space.key, None, "space_created", agent=frame.agent)
-        batch.touched[space_id] = space
-        batch.effects.append(Created(peer, Appended(1, space.members.head)))
-
     # Spaces
+
+    def space(self, space_id: SpaceId, now_ms: int) -> Space | None:
+        """A space as it stands, to be looked at; None if it is not here."""
+        return self._open(space_id, now_ms)
 
     def _open(self, space_id: SpaceId, now_ms: int) -> Space | None:
         """The space, from memory or loaded; the most recently used stands last."""
@@ -465,7 +431,8 @@ class RelayEngine:
         """The next rows for that peer behind `after`. An invite's holder sees the membership log only."""
         space = self._loaded(peer)
         only = RowKind.MEMBERSHIP if peer.author is None else None
-        without = None if peer.author is None else space.chain(peer.author).key
+        whole = peer.author is None or after < peer.echo_until
+        without = None if peer.author is None or whole else space.chain(peer.author).key
         if rare("page_of_one_row"):
             max_rows = 1
         page = self._storage.read(
@@ -479,19 +446,6 @@ def _check_signer(device: DeviceId, envelope: Envelope, good: bool) -> None:
         raise PermissionDenied("a device pushes its own envelopes only")
     if not good:
         raise BadSignature("signature: does not fit; the envelope was changed, or another device made it")
-
-
-def _kind_of(entry: bytes) -> str:
-    return type(parse_entry(entry).payload).__name__.lower()
-
-
-def _founded_by(genesis: bytes) -> SpaceId:
-    """The space that a genesis entry founds. Raises BadMembership, also for a forged one."""
-    if not isinstance(parse_entry(genesis).payload, Genesis):
-        raise MalformedEnvelope("a space begins with a genesis entry")
-    members = MembershipLog()
-    members.apply(genesis)
-    return members.space_id
 
 
 def _named(exc: Exception) -> str:

@@ -11,6 +11,10 @@ only when all of this is so, and then prunes what is covered and nothing else:
 5. something new is covered, else the snapshot is stale;
 6. it names an entry of the membership log as the newest that its author had seen (asked by `spaces`).
 
+One that is *given back* to a relay that has lost something (see `returning`) may name what the log never had,
+and needs to cover nothing new: the relay cannot know what it lacks. It is put at the end, so that everyone
+meets it, and rules 1, 4 and 6 hold as ever: nothing that is here is given up for it.
+
 Its place in the log is that of the newest row it covers. But nobody may meet it before the membership entries
 that its author had seen: who made it may have joined after what it covers. Then it is put at the end.
 
@@ -49,6 +53,8 @@ def judge(
     previous: tuple[int, CoverVector] | None,
     not_before: int,
     end: int,
+    *,
+    given_back: bool = False,
 ) -> Accepted | Rejected:
     """See the module. `previous` is the place and the cover of the record's current snapshot.
 
@@ -62,21 +68,24 @@ def judge(
     for author, head in cover.covered.items():
         if before.covered.get(author) == head:
             continue
-        if (author, head.sequence) not in in_tail or hash_of(author, head.sequence) != head.hash:
+        here = (author, head.sequence) in in_tail
+        if not here and given_back:
+            continue
+        if not here or hash_of(author, head.sequence) != head.hash:
             return Rejected(
                 "mismatch", f"names an update {head.sequence} of {_short(author)} that the log does not have"
             )
     for author, sequence in cover.unmerged:
-        if (author, sequence) not in in_tail:
+        if (author, sequence) not in in_tail and not given_back:
             return Rejected(
                 "mismatch",
                 f"names an unmerged update {sequence} of {_short(author)} that the log does not have",
             )
     covered = [row.sequence for row in tail if cover.covers(row.author, row.chain_sequence)]
-    if not covered:
+    if not covered and not given_back:
         return Rejected("stale", "covers no update that the current snapshot does not cover")
-    place = max(place, *covered)
-    if place < not_before:
+    place = max(place, *covered, 0)
+    if place < not_before or given_back:
         place = end
     for row in tail:
         known = cover.covers(row.author, row.chain_sequence) or (

@@ -125,7 +125,7 @@ class Space:
             )
         return member
 
-    def append_entry(self, raw: bytes, now_ms: int) -> int:
+    def append_entry(self, raw: bytes, now_ms: int | None) -> int:
         """Take an entry at the end of the membership log, and give its row's number.
 
         An entry that is there already is not taken again, and gets the number 0. Raises BadMembership or
@@ -162,6 +162,24 @@ class Space:
             chain = self._chains[author] = Chain(known[1], known[0])
         return chain
 
+    def resume(self, author: Author, acked: ChainHead) -> Chain:
+        """The chain as its author knows it, if more of it was acknowledged than the log has."""
+        chain = self.chain(author)
+        if acked.sequence > chain.head.sequence:
+            self._move(author, chain, acked)
+        return chain
+
+    def _move(self, author: Author, chain: Chain, head: ChainHead) -> AuthorKey:
+        """The chain ends there now."""
+        if chain.key is None:
+            chain.key = self._storage.add_author(self.key, author, head)
+            self._chains[author] = chain
+        chain.head = head
+        if not chain.moved:
+            chain.moved = True
+            self._moved.append((chain.key, chain))
+        return chain.key
+
     def append_update(self, envelope: Envelope, now_ms: int) -> int:
         """Take an update whose signature is good. Gives the end of its chain, also if it was there already.
 
@@ -181,16 +199,10 @@ class Space:
         if isinstance(head, Duplicate):
             return chain.head.sequence
         self._take_room(header.record, len(envelope.raw))
-        if chain.key is None:
-            chain.key = self._storage.add_author(self.key, author, head)
-            self._chains[author] = chain
-        chain.head = head
-        if not chain.moved:
-            chain.moved = True
-            self._moved.append((chain.key, chain))
+        key = self._move(author, chain, head)
         self.planner.grew(header.record, now_ms)
         self.head += 1
-        self._buffered.append(NewUpdate(chain.key, header.sequence, header.record, envelope.raw))
+        self._buffered.append(NewUpdate(key, header.sequence, header.record, envelope.raw))
         self._grown.append(LiveRow(Row(self.head, RowKind.UPDATE, envelope.raw), author))
         if self.leases:
             self.leases.took(header, now_ms)
@@ -226,7 +238,7 @@ class Space:
 
     # Snapshots
 
-    def take_snapshot(self, envelope: Envelope) -> Accepted | Rejected:
+    def take_snapshot(self, envelope: Envelope, *, given_back: bool = False) -> Accepted | Rejected:
         """Put a snapshot whose signature is good in the place of what it covers, or say why not.
 
         Raises UnknownEpoch, FrameTooLarge, and MalformedEnvelope when what it covers cannot be read.
@@ -244,7 +256,9 @@ class Space:
         current = self._storage.snapshot(self.key, header.record)
         previous = None if current is None else (current.sequence, _cover_of(current.envelope))
         not_before = self._storage.membership_sequence(self.key, seen)
-        verdict = judge(cover, tail, self._update_hash, previous, not_before, self.head + 1)
+        verdict = judge(
+            cover, tail, self._update_hash, previous, not_before, self.head + 1, given_back=given_back
+        )
         if isinstance(verdict, Accepted):
             if verdict.sequence > self.head:
                 self.head = verdict.sequence

@@ -26,6 +26,8 @@ from tests.server.relay_kit import TestDevice, TestSpace
 
 TOKEN = "the token"
 NONCE = bytes(32)
+BESIDE = ("audit", "devices", "lives", "life_heads")
+"""Tables that tell what happened, not what is held."""
 F = TypeVar("F", bound=Frame)
 
 
@@ -36,19 +38,23 @@ class Relay:
         self.path = path
         self.limits = limits
         self.now_ms = 1_000
-        self._open()
+        self.takes_back = False
+        self.open()
 
-    def _open(self) -> None:
+    def open(self) -> None:
         self.db = connect_storage(self.path, os.urandom)
         self.storage = SqliteStorage(self.db)
         self.engine = RelayEngine(
-            self.storage, token_is_right=lambda token: token == TOKEN, limits=self.limits
+            self.storage,
+            token_is_right=lambda token: token == TOKEN,
+            limits=self.limits,
+            takes_back=lambda _: self.takes_back,
         )
 
     def restart(self) -> None:
         """A new engine on the same file."""
         self.close()
-        self._open()
+        self.open()
 
     def close(self) -> None:
         self.storage.close()
@@ -97,9 +103,9 @@ class Relay:
         return [row.payload for row in self.rows(peer, after)]
 
     def dump(self) -> list[object]:
-        """Everything in the database but the books: for proving that nothing changed."""
+        """Everything in the database but the books and its lives: for proving that nothing changed."""
         found = self.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        tables = [name for (name,) in found if name not in ("audit", "devices")]
+        tables = [name for (name,) in found if name not in BESIDE]
         return [(name, self.db.execute(f"SELECT * FROM {name}").fetchall()) for name in sorted(tables)]
 
 

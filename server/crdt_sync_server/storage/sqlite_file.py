@@ -1,7 +1,7 @@
 """The relay's database file: its tables, its versions, and how it is opened.
 
-Version 1 had no books (who was seen when, what happened), did not count the bytes of a space, and did not know
-its own lives.
+Version 1 had no books (who was seen when, what happened), did not count the bytes of a space, and did not
+know its own lives.
 """
 
 from __future__ import annotations
