@@ -5,7 +5,9 @@ However a connection ends, the caller gets one of our own errors: see `endings`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 from urllib.parse import urlsplit
@@ -41,7 +43,9 @@ logger = logging.getLogger("crdt_sync.client")
 
 OPEN_TIMEOUT_S: Final = 10.0
 PING_S: Final = 20.0
-"""Heartbeat, and how long its answer may take. Mobile networks drop ties that are idle for half a minute."""
+"""Time between heartbeats. Mobile networks drop ties that are idle for half a minute."""
+ANSWER_S: Final = 10.0
+"""How long after a heartbeat something must be heard. So a dead link is noticed within 30 seconds."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """A relay that does not answer our closing is not waited for."""
 QUEUED_FRAMES: Final = 8
@@ -59,6 +63,31 @@ def _agent() -> str:
 
 
 AGENT: Final = _agent()
+
+
+class Socket(ClientConnection):
+    """A WebSocket that is alive while anything comes in.
+
+    `websockets` by itself waits for the answer to its ping. On a slow network that is behind megabytes of rows,
+    and a connection at full speed would be taken for dead.
+    """
+
+    _heard_s = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = self.loop.time()
+        super().data_received(data)
+
+    async def keepalive(self) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(PING_S - ANSWER_S)
+                asked_s = self.loop.time()
+                await self.ping()
+                await asyncio.sleep(ANSWER_S)
+                if self._heard_s < asked_s:
+                    async with self.send_context():
+                        self.protocol.fail(1011, "nothing was heard")
 
 
 class RelayConnection:
@@ -164,8 +193,7 @@ async def _connect(url: str) -> ClientConnection:
             proxy=None if host in _LOOPBACK else True,
             user_agent_header=AGENT,
             open_timeout=OPEN_TIMEOUT_S,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
+            create_connection=Socket,
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=MAX_FRAME_BYTES,
             max_queue=QUEUED_FRAMES,

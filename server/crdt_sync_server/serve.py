@@ -28,6 +28,7 @@ from crdt_sync_server.app import make_app
 from crdt_sync_server.data_dir import DataDir
 from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.engine import RelayEngine
+from crdt_sync_server.heartbeat import PING_S, SILENCE_S, HeartbeatProtocol
 from crdt_sync_server.hub import Hub
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
 from crdt_sync_server.settings import DEFAULT_PORT
@@ -183,7 +184,9 @@ def _config(hub: Hub, limits: RelayLimits) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(hub),
         http="h11",
-        ws="websockets-sansio",
+        ws=HeartbeatProtocol,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=SILENCE_S,
         ws_max_size=limits.wire.max_frame_bytes,
         ws_per_message_deflate=False,
         lifespan="off",
