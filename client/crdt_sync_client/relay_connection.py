@@ -68,8 +68,8 @@ AGENT: Final = _agent()
 class Socket(ClientConnection):
     """A WebSocket that is alive while anything comes in.
 
-    `websockets` by itself waits for the answer to its ping. On a slow network that is behind megabytes of rows,
-    and a connection at full speed would be taken for dead.
+    `websockets` by itself waits for the answer to its ping. On a slow network that is behind megabytes of
+    rows, and a connection at full speed would be taken for dead.
     """
 
     _heard_s = 0.0

@@ -1,8 +1,8 @@
 """When the relay takes a connection for dead: when nothing was heard for long, not when one answer is late.
 
-The answer to a ping waits in line. On a slow network the relay's ping is behind megabytes of rows on their way
-to the device, and by the time it is answered a connection at full speed would long have been closed. A device sends
-heartbeats of its own, which come through meanwhile.
+The answer to a ping waits in line. On a slow network the relay's ping is behind megabytes of rows on their
+way to the device, and by the time it is answered a connection at full speed would long have been closed. A
+device sends heartbeats of its own, which come through meanwhile.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from crdt_sync_client import AddElement, Device, Increment, relay_connection, sync_loop
+from crdt_sync_client import AddElement, Device, Increment, relay_connection, session_driver
 from tests.network.bad_link import BUFFER_PIECES, PIECE_BYTES, BadLink, Link
 from tests.network.conftest import Site
 
@@ -200,10 +200,9 @@ async def test_a_network_that_takes_connections_and_says_nothing_is_given_up(
 
 
 def test_a_dead_link_is_noticed_within_the_declared_time() -> None:
-    """docs/architecture.md names these."""
     assert relay_connection.OPEN_TIMEOUT_S <= 10
     assert relay_connection.PING_S + relay_connection.ANSWER_S <= 30
-    assert sync_loop.WELCOME_TIMEOUT_S <= 20
+    assert session_driver.WELCOME_TIMEOUT_S <= 20
 
 
 async def state_is(device: Device, *states: str) -> bool:
