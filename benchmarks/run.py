@@ -2,8 +2,9 @@
 
 Workloads: initial, delta, latency, throughput, fanout, size, each with a relay process of its own and devices
 on loopback; receive and merge, which measure an engine and a document by themselves; simulator, which runs
-scenarios in virtual time; and real, which needs a file of real work orders and is not in `all`. Each ends by
-itself. With `--json` each prints one line; without, a table for people.
+scenarios in virtual time. Not in `all`: real, which needs a file of real work orders, and large, a device
+with 100,000 records, which takes minutes. Each ends by itself. With `--json` each prints one line; without, a
+table for people.
 Figures and how they are read: docs/benchmarks.md.
 """
 
@@ -36,6 +37,7 @@ SIZES = {
     "merge": "edits",
     "simulator": "seeds",
     "real": "edits",
+    "large": "records",
 }
 TIMEOUT_S = 600
 
@@ -49,7 +51,7 @@ async def measure(workload: str, size: int | None) -> dict[str, Any]:
 
 
 @click.command(epilog="Example: python benchmarks/run.py latency --json")
-@click.argument("workload", type=click.Choice([*WORKLOADS, "real", "all"]))
+@click.argument("workload", type=click.Choice([*WORKLOADS, "real", "large", "all"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per workload.")
 @click.option(
     "--size", type=int, default=None, help="Records, edits, writes or seeds instead of the default."
