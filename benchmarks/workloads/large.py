@@ -1,7 +1,7 @@
 """`large`: what a device with 100,000 work orders takes of time and memory, each thing in its own process.
 
-What is done stands in `benchmarks/large_device.py`. The type has indexes by status and by asset. Who fetches is
-another device than who pushed, on its first sync.
+What is done stands in `benchmarks/large_device.py`. The type has indexes by status and by asset. Who fetches
+is another device than who pushed, on its first sync.
 """
 
 from __future__ import annotations
