@@ -46,7 +46,8 @@ def append(batch: Batch, space: Space, peer: Peer, frame: Append) -> None:
     if sequence:
         who = None if peer.author is None else peer.author.device
         batch.note(space.key, who, "membership", kind=_kind_of(frame.entry), row=sequence)
-    batch.effects.append(Send(peer, Appended(sequence or space.head, space.members.head)))
+    answer = Appended(sequence or space.head, parse_entry(frame.entry).hash)
+    batch.effects.append(Send(peer, answer))
 
 
 class Founding:
