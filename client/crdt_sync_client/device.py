@@ -329,11 +329,12 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
         return await self._run(lambda: engine.outbox())
 
     async def retry_failed(self) -> int:
-        """Put failed work that can be sent again back in line; returns how many items."""
+        """Put failed work that can be sent again back in line; returns of how many records."""
         engine = self._engine
-        count = await self._run(lambda: engine.retry_failed())
+        count = await self._run(lambda: engine.retry())
+        self._publish(())
         for sync in self._syncs.values():
-            sync.push_soon()
+            sync.again()
         return count
 
     async def content_hash(self, type: str, id: str) -> bytes:

@@ -10,19 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from crdt_sync.errors import WorkRefused
 from crdt_sync.ids import Incarnation, SpaceId
-from crdt_sync.protocol.frames import Ack, Appended, AppendRefused, Deliver, FromRelay, Refuse
+from crdt_sync.protocol.frames import (
+    Ack,
+    Appended,
+    AppendRefused,
+    CheckedOut,
+    Deliver,
+    FromRelay,
+    Refuse,
+)
 from crdt_sync.rare import rare
 
+from .endings import printable
 from .engine import Engine
 from .engine.model import Received
+from .refusals import work_refused
 
 
 class IncomingBatch:
     """One hop's worth of frames."""
 
     def __init__(
-        self, engine: Engine, space: SpaceId, frames: Sequence[FromRelay], *, appends: Sequence[bytes]
+        self,
+        engine: Engine,
+        space: SpaceId,
+        frames: Sequence[FromRelay],
+        *,
+        appends: Sequence[bytes],
+        relay_now_ms: int = 0,
     ) -> None:
         """`appends` are our membership entries that wait for an answer, oldest first."""
         self._engine = engine
@@ -30,6 +47,12 @@ class IncomingBatch:
         self.received: list[Received] = []
         self.reconnect = False
         """The session cannot go on: what follows was not stored, and comes again in the next one."""
+        self.over = False
+        """Nothing more can be sent in this session."""
+        self.refusal: WorkRefused | None = None
+        """What the relay did not take, first."""
+        self.pause_s: float | None = None
+        """After a refusal: for so long nothing may be sent; None: the next session goes on at once."""
         self.error: Exception | None = None
         """Why the batch was not stored whole; what comes before it was, what follows was not."""
         self.cursor = 0
@@ -61,9 +84,10 @@ class IncomingBatch:
                     self._acks[frame.incarnation] = frame.sequence
                     self.only_cursor = False
                     self.settles_work = True
-                case Refuse():
+                case Refuse() | CheckedOut():
                     self.settles_work = True
-                    self._step(self._refuse(frame))
+                    self._settle_acks()  # what the relay took before it refused something
+                    self._step(self._refuse(frame, relay_now_ms))
                 case Appended():
                     self._step(self._applied(waiting.pop(0)))
                 case AppendRefused():
@@ -71,7 +95,7 @@ class IncomingBatch:
                 case _:
                     pass
         self._deliver()
-        self._steps.extend(self._ack(incarnation, sequence) for incarnation, sequence in self._acks.items())
+        self._settle_acks()
 
     def store(self) -> None:
         """Run on the engine's thread. Never raises: `error` holds what stopped it."""
@@ -80,7 +104,7 @@ class IncomingBatch:
                 step()
                 if self.reconnect:
                     return
-            self.reconnect = self._engine.session_over(self._space)
+            self.over = self._engine.session_over(self._space)
         except Exception as exc:
             self.error = exc
 
@@ -106,10 +130,29 @@ class IncomingBatch:
     def _ack(self, incarnation: Incarnation, sequence: int) -> Callable[[], object]:
         return lambda: self._engine.acked(self._space, incarnation, sequence)
 
-    def _refuse(self, frame: Refuse) -> Callable[[], object]:
-        return lambda: self._engine.refused(
-            self._space, frame.incarnation, frame.sequence, frame.code, frame.reason
-        )
+    def _settle_acks(self) -> None:
+        self._steps.extend(self._ack(incarnation, sequence) for incarnation, sequence in self._acks.items())
+        self._acks = {}
+
+    def _refuse(self, frame: Refuse | CheckedOut, relay_now_ms: int) -> Callable[[], object]:
+        code, reason, lease_ms = _why(frame, relay_now_ms)
+        if self.refusal is None:
+            self.refusal = work_refused(code, reason)
+
+        def refuse() -> None:
+            engine, place = self._engine, (frame.incarnation, frame.sequence)
+            engine.refused(self._space, *place, code, reason, lease_ms=lease_ms)
+            self.pause_s = engine.pause_s(self._space)
+
+        return refuse
 
     def _applied(self, entry: bytes) -> Callable[[], object]:
         return lambda: self._engine.apply_membership(self._space, entry)
+
+
+def _why(frame: Refuse | CheckedOut, relay_now_ms: int) -> tuple[str, str, int | None]:
+    """The code and the reason, and for how long the record is checked out."""
+    if isinstance(frame, Refuse):
+        return frame.code, printable(frame.reason), None
+    left_ms = max(0, frame.lease.expires_ms - relay_now_ms)
+    return "checked_out", f"for another {max(1, left_ms // 60_000)} min at most", left_ms

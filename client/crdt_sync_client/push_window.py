@@ -51,6 +51,8 @@ class PushWindow:
         self._asking = False
         self._dirty = True
         self._was_dirty = True
+        self.held = False
+        """Nothing more may be sent in this session; when the pause is over, another goes on."""
         self.sent = 0
         """Envelopes handed out in this session."""
         self.acknowledged = 0
@@ -58,7 +60,7 @@ class PushWindow:
 
     def begin(self) -> bool:
         """Whether the caller may ask the engine now; it must then call `finish` or `cancel`."""
-        if self._asking or len(self._flights) >= FLIGHTS or self.pause_s > 0:
+        if self._asking or self.held or len(self._flights) >= FLIGHTS or self.pause_s > 0:
             self._dirty = True
             return False
         self._asking = True
@@ -107,10 +109,17 @@ class PushWindow:
         finally:
             self._hurries -= 1
 
+    def hold(self, pause_s: float) -> None:
+        """The relay takes nothing for now: send no more, and nothing at all before so many seconds."""
+        self.held = True
+        self._flights.clear()
+        self._pause_ends_s = self._clock() + pause_s
+        self._dirty = True
+
     @property
     def pause_s(self) -> float:
         """Seconds until the next push may be made."""
-        return 0.0 if self._hurries else max(0.0, self._pause_ends_s - self._clock())
+        return 0.0 if self._hurries and not self.held else max(0.0, self._pause_ends_s - self._clock())
 
     @property
     def wants(self) -> bool:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from crdt_sync.errors import ProtocolViolation, RelayUnreachable, RemoteError
+from crdt_sync.errors import ProtocolViolation, RelayUnreachable, RemoteError, WorkRefused
 from crdt_sync.ids import OpaqueId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.device_session import DeviceSession
@@ -29,7 +29,6 @@ from crdt_sync.protocol.frames import (
     Deliver,
     Fetched,
     FromRelay,
-    Refuse,
     SnapshotResult,
     Welcome,
 )
@@ -95,6 +94,8 @@ class SessionDriver(ConnectionDriver):
         self.received = 0
         """Envelopes the engine took in this session."""
         self.acknowledged = 0
+        self.refusal: WorkRefused | None = None
+        """What the relay did not take in this session."""
         self.membership_batches = 0
         """Batches that changed the membership log."""
         self._engine = engine
@@ -240,6 +241,8 @@ class SessionDriver(ConnectionDriver):
 
     def next_push(self) -> PushStep | None:
         """Something to seal, if there is room for it on the way and no pause is due (`window.pause_s`)."""
+        if self.window.held and self.window.pause_s <= 0:
+            self.end(Reconnect("sending again what the relay had no room or time for"))
         if self.ended or not self.welcomed or not self.window.wants or not self.window.begin():
             return None
         return PushStep(self._engine, self._start.space, self.bounds)
@@ -329,6 +332,7 @@ class SessionDriver(ConnectionDriver):
             frames,
             appends=[entry for entry, _ in self._appends],
             bounds=bounds,
+            relay_now_ms=self.relay_now_ms,
         )
         idle = bounds is None and not self.window.wants
         lazy = step.batch.only_cursor and self._at_end and idle and not rare("cursor_stored")
@@ -370,7 +374,10 @@ class SessionDriver(ConnectionDriver):
             return
         if step.wants:
             self.fetching.look()
-        if batch.reconnect or rare("session_over"):
+        if batch.refusal is not None and self.refusal is None:
+            self._refused(batch.refusal, batch.pause_s)
+        held = self.window.held and not batch.reconnect
+        if batch.reconnect or (batch.over and not held) or rare("session_over"):
             self._unstored_cursors = 0  # where the log stands is for the next session to find out
             self.end(Reconnect("another session has to send what is left"))
             return
@@ -387,16 +394,19 @@ class SessionDriver(ConnectionDriver):
                 case Appended() | AppendRefused():
                     if self._appends:  # the end has told them all
                         self._appends.popleft()[1](frame)
-                case Refuse():
-                    # What followed in that push was not taken either: the next session sorts it out.
-                    logger.warning("the relay refused an update: %s", frame.code)
-                    self.end(Reconnect("the relay refused an update; connecting again"))
                 case SnapshotResult() if frame.code == "mismatch":
                     logger.warning("the relay refused a snapshot: it does not match its log")
                 case CompactRequest():
                     self._compactions.append(frame)
                 case _:
                     pass
+
+    def _refused(self, refusal: WorkRefused, pause_s: float | None) -> None:
+        """What followed in that push was not taken either: another session sorts it out, now or later."""
+        logger.warning("the relay refused an update: %s", refusal.relay_code)
+        self.refusal = refusal
+        if pause_s is not None:
+            self.window.hold(pause_s)
 
     def _compacted(self, step: SnapshotStep) -> None:
         if not self.can_send or step.error is not None:

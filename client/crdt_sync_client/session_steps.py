@@ -91,11 +91,12 @@ class BatchStep(PushStep):
         *,
         appends: Sequence[bytes],
         bounds: PushBounds | None,
+        relay_now_ms: int = 0,
     ) -> None:
         """`appends` are our membership entries that wait for an answer, oldest first."""
         super().__init__(engine, space, bounds or (0, 0))
         self.frames = frames
-        self.batch = IncomingBatch(engine, space, frames, appends=appends)
+        self.batch = IncomingBatch(engine, space, frames, appends=appends, relay_now_ms=relay_now_ms)
         self.pushes = bounds is not None
         self.wants = False
         """Whether records are to be fetched."""
@@ -105,7 +106,7 @@ class BatchStep(PushStep):
         if self.batch.error is not None:
             raise self.batch.error
         self.wants = bool(self.engine.wanted(self.space, 1))
-        if self.pushes and not self.batch.reconnect:
+        if self.pushes and not (self.batch.reconnect or self.batch.over):
             super().work()
 
 

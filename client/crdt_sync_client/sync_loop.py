@@ -28,7 +28,7 @@ from crdt_sync.protocol.frames import Appended
 
 from .conversing import converse
 from .database_thread import DatabaseThread
-from .endings import APPEND_TRIES, STALE_HEAD, Reconnecting, append_refusal
+from .endings import APPEND_TRIES, STALE_HEAD, Reconnect, Reconnecting, append_refusal
 from .live_session import LiveSession, Publish
 from .relay_connection import AGENT, RelayConnection
 from .session_driver import WELCOME_TIMEOUT_S, SessionDriver, late_handshake
@@ -80,6 +80,8 @@ class SpaceSync:
     @property
     def problem(self) -> CrdtSyncError | None:
         """Why the last attempt or connection failed; None since the last that caught up."""
+        if self.session is not None and self.session.window.held:
+            return self.session.driver.refusal
         return self._reconnecting.problem
 
     @property
@@ -141,6 +143,8 @@ class SpaceSync:
                 if await self._settle(session):
                     await self._note_synced()
                     return
+                if session.window.held and not patient and session.driver.refusal is not None:
+                    raise session.driver.refusal
                 # mypy does not infer the type of a lambda with a default argument.
                 await self.signal.until(lambda s=session: self.session is not s)  # type: ignore[misc]
                 if self.failures > before and not patient and self.problem is not None:
@@ -151,15 +155,15 @@ class SpaceSync:
         with suppress(CrdtSyncError), session.window.hurried():
             await session.connection.round_trip()
             session.push_soon()
-            await self.signal.until(lambda: session.window.idle or not session.live)
+            await self.signal.until(lambda: _is_over(session) or session.window.idle)
             head = session.driver.head
             await self.signal.until(
                 lambda: (
                     (session.driver.cursor >= head and session.window.idle and session.driver.fetching.idle)
-                    or not session.live
+                    or _is_over(session)
                 )
             )
-        return session.live
+        return not _is_over(session)
 
     async def append(self, make: Callable[[int], tuple[bytes, str]]) -> str:
         """Append the membership entry that `make` builds on the engine's thread; returns what came with it.
@@ -195,6 +199,11 @@ class SpaceSync:
         if self.session is not None:
             self.session.push_soon()
 
+    def again(self) -> None:
+        """Something is to be sent that takes another session."""
+        if self.session is not None:
+            self.session.end(Reconnect("another session has to send what is left"))
+
     def fetch_soon(self) -> None:
         """A record is wanted that no session was told of yet."""
         if self.session is not None:
@@ -203,6 +212,8 @@ class SpaceSync:
     @property
     def retry_in_s(self) -> float | None:
         """Seconds to the next try, while waiting for one."""
+        if self.session is not None and self.session.window.held:
+            return self.session.window.pause_s
         if self._retry_at_s is None:
             return None
         return max(0.0, self._retry_at_s - asyncio.get_running_loop().time())
@@ -221,6 +232,8 @@ class SpaceSync:
         session = self.session
         if session is None:
             return self.state
+        if session.window.held:
+            return "backoff"
         return "idle" if session.driver.idle else "syncing"
 
     # The loop
@@ -281,12 +294,15 @@ class SpaceSync:
         self.session = session
         self.signal.notify()
         session.push_soon()
-        watcher = asyncio.create_task(self._note_caught_up(session))
+        watchers = [
+            asyncio.create_task(work) for work in (self._note_caught_up(session), self._try_again(session))
+        ]
         try:
             await session.run()
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
             self.session = None
             self._fruitful = session.driver.fruitful
             self.sent += session.driver.acknowledged
@@ -338,6 +354,14 @@ class SpaceSync:
         self._reconnecting.caught_up()
         await self._note_synced()
 
+    async def _try_again(self, session: LiveSession) -> None:
+        """What was refused and is to be tried again needs a session that begins then."""
+        engine, space = self._thread.store.engine, self.space
+        wait_s = await self._thread.run(lambda: engine.retry_in_s(space))
+        if wait_s is not None:
+            await asyncio.sleep(wait_s)
+            session.end(Reconnect("what was refused is tried again"))
+
     async def _note_synced(self) -> None:
         now_ms = self._now_ms()
         self.last_synced_at = now_ms
@@ -384,3 +408,8 @@ class SpaceSync:
             self.bytes_sent + session.connection.bytes_sent,
             self.bytes_received + session.connection.bytes_received,
         )
+
+
+def _is_over(session: LiveSession) -> bool:
+    """Whether nothing more is sent in it."""
+    return not session.live or session.window.held

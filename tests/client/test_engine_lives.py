@@ -97,27 +97,6 @@ def test_what_only_came_out_of_order_is_not_given_up(world: World) -> None:
     assert device.get(id).sync_state == "synced"
 
 
-def test_what_is_always_refused_fails_visibly_and_can_be_tried_again(world: World) -> None:
-    device = world.office
-    id, other = device.create(PUMP), device.create(PUMP)
-    device.connect()
-    first, second = device.engine.next_push(world.space, max_count=10, max_bytes=10**6)
-    refuse(device, first, "permission", times=3)
-    assert device.get(id).sync_state == device.get(other).sync_state == "failed"
-    assert {item.error for item in device.engine.outbox()} == {"permission: because"}
-    assert device.values(id)["title"] == "Pump"
-    third = device.create({"title": "goes on"})
-    device.connect()
-    assert len(device.push()) == 1
-    assert device.get(third).sync_state == "synced"
-    assert device.engine.status_counts().failed == 2
-    assert device.engine.retry_failed() == 2
-    device.connect()
-    assert device.push() == [first, second]
-    assert device.get(id).sync_state == "synced"
-    assert device.engine.status_counts().failed == 0
-
-
 # Older copies ---------------------------------------------------------------------------------------
 
 
@@ -168,7 +147,7 @@ def test_both_lives_of_a_copied_store_keep_what_they_wrote(world: World, compact
     assert {named for _, named in welcomed.failed} == {id, made}
     assert anna.engine.author != before
     assert "older copy" in (anna.engine.outbox()[0].error or "")
-    assert anna.engine.retry_failed() == 0
+    assert anna.engine.retry() == 0
     for _ in range(2):  # at every moment, also after a crash in the middle, it can be read here
         assert anna.values(id)["notes"] == "from the second life"
         assert anna.values(id)["count"] == 100

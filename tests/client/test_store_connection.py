@@ -15,8 +15,8 @@ import pytest
 from crdt_sync.errors import (
     NotAStore,
     StoreClosed,
-    StoreError,
     StoreDamaged,
+    StoreError,
     StoreExists,
     StoreInUse,
     StoreMissing,

@@ -345,7 +345,7 @@ def _die(*_: object) -> None:
     raise ZeroDivisionError
 
 
-async def test_an_update_that_the_relay_refuses_is_shown_as_failed_and_blocks_nothing(
+async def test_an_update_that_the_relay_refuses_waits_visibly_and_blocks_nothing(
     office: Device, enter: Enter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tablet = await enter("Tablet")
@@ -359,12 +359,13 @@ async def test_an_update_that_the_relay_refuses_is_shown_as_failed_and_blocks_no
     spoiled = await tablet.create(TYPE, {"title": "Spoiled on the way"})
     await tablet.sync(timeout_s=PATIENCE_S)
     monkeypatch.setattr(DeviceSession, "push", push)
-    record = await tablet.get(TYPE, spoiled.id)
-    assert record is not None
-    assert record.sync_state == "failed"
-    status = await tablet.status()
-    assert (status.failed, status.state) == (1, "offline")
+    (item,) = await tablet.outbox()
+    assert (item.id, item.state, item.code) == (spoiled.id, "waiting", "bad_signature")
+    assert item.attempts == 3
+    assert (await tablet.status()).pending == 1
     await tablet.create(TYPE, {"title": "Good"})
     await settle(tablet, office)
     assert [r["title"] for r in await office.query(TYPE)] == ["Good"]
-    assert await tablet.retry_failed() >= 0
+    assert await tablet.retry_failed() == 1
+    await settle(tablet, office)
+    assert sorted(r["title"] for r in await office.query(TYPE)) == ["Good", "Spoiled on the way"]

@@ -354,7 +354,7 @@ class Device(BlockingDevice):
         return self._run(lambda: self._inner.outbox())
 
     def retry_failed(self) -> int:
-        """Put failed work that can be sent again back in line; returns how many items."""
+        """Put failed work that can be sent again back in line; returns of how many records."""
         return self._run(lambda: self._inner.retry_failed())
 
     def content_hash(self, type: str, id: str) -> bytes:

@@ -27,6 +27,7 @@ from crdt_sync_client.engine import (
     preferences,
     publishing,
     reading,
+    retrying,
     sending,
     trail,
     upkeep,
@@ -346,9 +347,16 @@ class Engine(AbsentCalls):
         """The same with its values, in the order in which it goes out."""
         return exporting.unsynced(self._replica)
 
-    def retry_failed(self, space: SpaceId | None = None) -> int:
-        """Put failed work that can be sent again back in line; returns how many items."""
-        return sending.retry_failed(self._replica, self._no(space))
+    def retry(self, space: SpaceId | None = None, *, type: str | None = None, id: str | None = None) -> int:
+        """Line up what is set aside, of one record or all; in how many records.
+
+        Raises RecordNotFound for a record of which nothing is set aside.
+        """
+        return retrying.retry(self._replica, space, type, id)
+
+    def retry_in_s(self, space: SpaceId) -> float | None:
+        """Seconds until something that was set aside is to be tried again, by a session that begins then."""
+        return retrying.retry_in_s(self._replica, self._replica.space(space))
 
     def quarantined(self, space: SpaceId) -> list[Quarantined]:
         """Updates that came and were not merged, oldest first; none of them is lost."""
@@ -370,6 +378,7 @@ class Engine(AbsentCalls):
 
     def session_start(self, space: SpaceId) -> SessionStart:
         found = self._replica.space(space)
+        retrying.retry_due(self._replica, found)
         author = found.session.author = sending.session_author(self._replica, found)
         return SessionStart(
             space=found.id,
@@ -401,14 +410,26 @@ class Engine(AbsentCalls):
         return sending.acked(self._replica, self._replica.space(space), incarnation, sequence)
 
     def refused(
-        self, space: SpaceId, incarnation: Incarnation, sequence: int, code: str, reason: str
+        self,
+        space: SpaceId,
+        incarnation: Incarnation,
+        sequence: int,
+        code: str,
+        reason: str,
+        *,
+        lease_ms: int | None = None,
     ) -> list[tuple[str, RecordId]]:
-        """The relay did not take that envelope; the records whose work is now `failed`.
+        """The relay did not take that envelope; the records whose work is set aside now, see `refusals`.
 
-        The first times none: the next session sends the same bytes again.
+        The first times none: the next session sends the same bytes again. `lease_ms`: the record is checked
+        out for so long, and nothing of the whole push was taken.
         """
         found = self._replica.space(space)
-        return sending.refused(self._replica, found, incarnation, sequence, code, reason)
+        return sending.refused(self._replica, found, incarnation, sequence, code, reason, lease_ms)
+
+    def pause_s(self, space: SpaceId) -> float | None:
+        """How long nothing may be sent after the last refusal, in seconds; None: the rest goes on at once."""
+        return self._replica.space(space).session.pause_s
 
     def receive(
         self, space: SpaceId, rows: Sequence[tuple[int, int, bytes]], cursor: int, *, caught_up: bool = True

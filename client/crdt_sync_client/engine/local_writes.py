@@ -64,6 +64,7 @@ from crdt_sync_client.engine.model import (
 )
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.outbox_order import NewRow
+from crdt_sync_client.engine.refused import hold_back
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.write_plans import Done, Plan, Seen
 
@@ -105,9 +106,13 @@ class LocalWrites:
                 except CrdtSyncError as error:
                     done.append(error)
             if self._outbox:
-                replica.outbox.add(replica, self._outbox)
-                for row in self._outbox:
-                    replica.unsent[row.record] += 1
+                rows = hold_back(replica, self._outbox) if replica.refused else self._outbox
+                replica.outbox.add(replica, rows)
+                for row in rows:
+                    if row.error is None:
+                        replica.unsent[row.record] += 1
+                    else:
+                        replica.count_unsent(row.record)
             changes = self._save() if self._outbox else []
         return self._results(done, changes)
 

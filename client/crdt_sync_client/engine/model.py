@@ -33,6 +33,7 @@ from crdt_sync_client.engine.unfinished import UnfinishedGroup as UnfinishedGrou
 
 SyncState = Literal["synced", "pending", "conflict", "failed"]
 Origin = Literal["local", "remote"]
+OutboxState = Literal["pending", "sending", "waiting", "failed"]
 ConflictState = Literal["open", "auto", "closed"]
 
 
@@ -380,18 +381,24 @@ class Upkept(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """Local work the relay has not acknowledged. `sending` is sealed, `pending` is not yet."""
+    """Local work the relay has not acknowledged.
+
+    `pending` is not sealed yet, `sending` is; `waiting` was refused and is tried again by itself at
+    `retry_at_ms` (Unix); `failed` waits for a person. `code` is the relay's for what it refused last.
+    """
 
     space: SpaceId
     type: str
     id: RecordId
-    state: Literal["pending", "sending", "failed"]
+    state: OutboxState
     priority: int
     updates: int
     size_bytes: int
     since_ms: int
     attempts: int = 0
     error: str | None = None
+    code: str | None = None
+    retry_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

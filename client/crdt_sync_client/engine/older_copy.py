@@ -25,7 +25,7 @@ it show that it was sent: a write that comes twice is better than one that is lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +45,7 @@ from crdt_sync_client.engine.local_writes import MAX_TRANSACTION
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
 from crdt_sync_client.engine.outbox_order import NewRow, priority_of
+from crdt_sync_client.engine.refused import taken
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def fork(replica: Replica, space: Space, author: Author) -> list[Named]:
             heads.pop(author, None)
             replica.db.execute("UPDATE documents SET heads = ? WHERE record = ?", (encode_heads(heads), no))
             replica.db.execute("INSERT OR REPLACE INTO held VALUES (?, ?, ?, 0)", (space.no, no, incarnation))
+            taken(replica, no)
             space.held.setdefault(OpaqueId(opaque), {})[author] = 0
             replica.count_unsent(no)
         replica.db.execute("UPDATE spaces SET cursor = 0 WHERE no = ?", (space.no,))
@@ -208,7 +210,7 @@ class Rescues:
                 )
             )
             materialiser.take(record)
-        outbox.sort(key=lambda row: row.tied or 0)  # what is tied stands together
+        outbox = _tied_together(outbox)
         replica.outbox.add(replica, outbox)
         for row in outbox:
             replica.count_unsent(row.record)
@@ -273,8 +275,13 @@ class Rescues:
                     values = (without_tail(change, client, clock), no)
                     db.execute("UPDATE outbox SET change = ? WHERE no = ?", values)
         rescue.priority = min(rescue.priority, self._priority(record, author))
+        self._forget(record, author)
+        self._replica.count_unsent(record.no)
+
+    def _forget(self, record: OpenRecord, author: Author) -> None:
+        """Drop the held work of a record, which is taken out of its document."""
         for table in ("outbox", "sealed", "held"):
-            db.execute(
+            self._replica.db.execute(
                 f"DELETE FROM {table} WHERE record = ? AND incarnation = ?",
                 (record.no, author.incarnation),
             )
@@ -282,7 +289,6 @@ class Rescues:
         del authors[author]
         if not authors:
             del self._space.held[record.opaque]
-        self._replica.count_unsent(record.no)
 
     def _priority(self, record: OpenRecord, author: Author) -> int:
         db, place = self._replica.db, (record.no, author.incarnation)
@@ -325,6 +331,15 @@ class Rescues:
         for update in self._held_updates(record, author):
             for blocks in parse_update(update).blocks:
                 yield from blocks.items
+
+
+def _tied_together(rows: Sequence[NewRow]) -> list[NewRow]:
+    """In their order, but what is tied where its first is."""
+    first: dict[int | None, int] = {}
+    for at, row in enumerate(rows):
+        first.setdefault(row.tied, at)
+    places = {at: at if row.tied is None else first[row.tied] for at, row in enumerate(rows)}
+    return [rows[at] for at in sorted(places, key=lambda at: (places[at], at))]
 
 
 def _was_sent(clock: int, write: Write, theirs: Blocks, author: Author) -> bool:

@@ -7,6 +7,7 @@ only parts have arrived, are not shown.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from crdt_sync.errors import TypeNotKnown
@@ -15,6 +16,7 @@ from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine.model import OutboxItem, Quarantined, Record, StatusCounts
 from crdt_sync_client.engine.presenting import COLUMNS, Orphans, record_of_row
 from crdt_sync_client.engine.queries import Prepared, Query
+from crdt_sync_client.engine.refused import Refused
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -76,18 +78,30 @@ def outbox(replica: Replica, space_no: int | None) -> list[OutboxItem]:
     spaces: dict[int, SpaceId] = {space.no: space.id for space in replica.spaces.values()}
     rows = replica.db.rows(
         "SELECT q.space, r.type, r.id, q.state, min(q.priority), sum(q.updates), sum(q.size),"
-        " min(q.at_ms), max(q.attempts), max(q.error) FROM ("
+        " min(q.at_ms), max(q.attempts), max(q.error), q.record FROM ("
         "  SELECT space, record, CASE WHEN error IS NULL THEN 'pending' ELSE 'failed' END AS state,"
         "   no >> 48 AS priority, 1 AS updates, length(change) AS size, at_ms, 0 AS attempts, error"
         "   FROM outbox"
         "  UNION ALL"
         "  SELECT space, record, CASE WHEN error IS NULL THEN 'sending' ELSE 'failed' END,"
-        "   priority, updates, length(envelope), at_ms, attempts, error FROM sealed"
+        "   priority, updates, length(envelope), at_ms, attempts, coalesce(error, last_error) FROM sealed"
         " ) q JOIN records r ON r.no = q.record WHERE ?1 IS NULL OR q.space = ?1"
         " GROUP BY q.record, q.state ORDER BY min(q.at_ms), q.record",
         (space_no,),
     )
-    return [OutboxItem(spaces[row[0]], row[1], RecordId(row[2]), *row[3:]) for row in rows]
+    items = []
+    for row in rows:
+        item = OutboxItem(spaces[row[0]], row[1], RecordId(row[2]), *row[3:-1])
+        refused = replica.refused.get(row[-1])
+        items.append(item if refused is None else _with_refusal(item, refused))
+    return items
+
+
+def _with_refusal(item: OutboxItem, refused: Refused) -> OutboxItem:
+    known = replace(item, attempts=max(refused.attempts, item.attempts), code=refused.code)
+    if item.state != "failed" or refused.retry_ms is None:
+        return replace(known, error=item.error or refused.error)
+    return replace(known, state="waiting", retry_at_ms=refused.retry_ms)
 
 
 def status_counts(replica: Replica, space_no: int | None) -> StatusCounts:
@@ -106,7 +120,8 @@ def status_counts(replica: Replica, space_no: int | None) -> StatusCounts:
 def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
     failed, pending = replica.db.execute(
         "SELECT coalesce(sum(bad), 0), coalesce(sum(1 - bad), 0) FROM ("
-        " SELECT max(error IS NOT NULL) AS bad FROM ("
+        " SELECT max(error IS NOT NULL AND record NOT IN"
+        "  (SELECT record FROM refused WHERE retry_ms IS NOT NULL)) AS bad FROM ("
         "  SELECT space, record, error FROM outbox UNION ALL SELECT space, record, error FROM sealed"
         " ) WHERE ?1 IS NULL OR space = ?1 GROUP BY record)",
         (space_no,),

@@ -18,6 +18,7 @@ from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.model import StatusCounts
 from crdt_sync_client.engine.open_records import OpenRecords
 from crdt_sync_client.engine.outbox_order import OutboxOrder
+from crdt_sync_client.engine.refused import Refused, load_refused
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.verifying import VerifyMany, verify_one_by_one
 from crdt_sync_client.store.connection import Database
@@ -59,6 +60,8 @@ class Replica:
         self.unsent: Counter[int] = Counter()
         """Per record number, the outbox rows and sealed envelopes that the relay has not acknowledged."""
         self.failed: Counter[int] = Counter()
+        self.refused: dict[int, Refused] = {}
+        """Records (by number) of which the relay refused something, see `refusing`."""
         self.status: dict[int | None, StatusCounts] = {}
         """Counts by space number (None: of all) since the last transaction, see `reading.status_counts`."""
         self.records = OpenRecords(db)
@@ -148,6 +151,10 @@ class Replica:
             self.unsent[record] += count
             if error:
                 self.failed[record] += count
+        self.refused = load_refused(db)
+        for record, refused in self.refused.items():
+            if refused.retry_ms is not None:
+                self.failed.pop(record, None)
 
     def count_unsent(self, record: int) -> None:
         """Count a record's unsent and failed work again. Inside a transaction."""
@@ -157,6 +164,8 @@ class Replica:
             " UNION ALL SELECT error FROM sealed WHERE record = ?1)",
             (record,),
         ).fetchone()
+        if failed and record in self.refused and self.refused[record].retry_ms is not None:
+            failed = 0
         for counter, count in ((self.unsent, unsent), (self.failed, failed)):
             if count:
                 counter[record] = count

@@ -19,20 +19,16 @@ from crdt_sync.crypto.groups import decode_ends, encode_ends
 from crdt_sync.errors import ChainBroken
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.rare import rare
-from crdt_sync_client.engine import absent, older_copy
+from crdt_sync_client.engine import absent, older_copy, refusing
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
+from crdt_sync_client.engine.refused import taken
 from crdt_sync_client.engine.sealing import seal_pending
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.waiting import AT_HEAD
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
-
-MAX_REFUSALS: Final = 3
-"""A refusal may come from bytes that were damaged on the way, so the same bytes are sent again; so often."""
-MAX_MISPLACED: Final = 10
-"""How often for one that only came out of order: nothing is wrong with it, the next session lines it up."""
 
 _ACKNOWLEDGED: Final = (
     "s.space = ? AND s.incarnation = ? AND coalesce(s.until, s.sequence) <= ? AND s.error IS NOT ?"
@@ -48,14 +44,12 @@ def session_author(replica: Replica, space: Space) -> Author:
     A session sends what belongs to one chain, and only after `welcome` has compared it with the relay's: a
     relay that has pruned what it once took cannot tell any more whether it is what we send again.
     """
-    for table in ("sealed", "outbox"):
-        incarnation = replica.db.value(
-            f"SELECT incarnation FROM {table} WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1",
-            (space.no,),
-        )
-        if incarnation is not None:
-            return Author(replica.device_id, Incarnation(incarnation))
-    return replica.author
+    incarnation = replica.db.value(
+        "SELECT incarnation FROM sealed WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1", (space.no,)
+    )
+    if incarnation is None:
+        incarnation = replica.outbox.oldest(space.no)
+    return replica.author if incarnation is None else Author(replica.device_id, Incarnation(incarnation))
 
 
 def session_over(replica: Replica, space: Space) -> bool:
@@ -184,6 +178,7 @@ def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: in
                 group_ends[record] = until
             if _count_down(replica, record):
                 synced.append((record_type, id))
+                taken(replica, record)
         _cover(replica, space, author, newest)
         if group_ends:
             _note_groups(replica, space, author, {no: (newest[no][0], end) for no, end in group_ends.items()})
@@ -243,62 +238,30 @@ def _note_groups(
 
 
 def refused(
-    replica: Replica, space: Space, incarnation: Incarnation, sequence: int, code: str, reason: str
+    replica: Replica,
+    space: Space,
+    incarnation: Incarnation,
+    sequence: int,
+    code: str,
+    reason: str,
+    lease_ms: int | None = None,
 ) -> list[Named]:
     """The relay did not take this envelope, so nothing that follows it in its chain or is in its group.
 
-    Our bytes may be sound and the refusal due to the way between us: another order, a flipped bit. So the
-    next session compares chains and sends the same bytes again. Refused `MAX_REFUSALS` times in a row they
-    fail, visibly; those of which the relay only says that they do not follow what it has, later. Nothing here
-    touches a document: what was written stays written.
+    See `refusals` for what that means. The session is over: the next one goes on with what may be sent. What
+    was written stays written, whatever is refused.
     """
     author = Author(replica.device_id, incarnation)
-    rows = replica.db.rows(
-        "SELECT DISTINCT r.no, r.type, r.id FROM records r JOIN sealed s ON s.record = r.no"
-        " WHERE s.space = ? AND s.incarnation = ? AND coalesce(s.until, s.sequence) >= ? AND s.error IS NULL",
-        (space.no, incarnation, sequence),
-    )
-    if not rows:
+    if author != space.session.author:  # what follows the first that was refused in a session
         return []
-    place = (incarnation, sequence)
-    times = space.session.refusals[place] = space.session.refusals.get(place, 0) + 1
-    if times < (MAX_MISPLACED if code == ChainBroken.code else MAX_REFUSALS):
+    space.session.end()
+    space.session.pause_s = None
+    if not refusing.is_final(replica, space, author, sequence, code, reason):
         return []
-    del space.session.refusals[place]
-    error = f"{code}: {reason}"
+    taken_before = code != ChainBroken.code and lease_ms is None
     with replica.transaction(durable=True):
-        replica.db.execute(
-            "UPDATE sealed SET error = ? WHERE space = ? AND incarnation = ?"
-            " AND coalesce(until, sequence) >= ?",
-            (error, space.no, incarnation, sequence),
+        if taken_before:
+            acked(replica, space, incarnation, sequence - 1)
+        return refusing.set_aside(
+            replica, space, author, sequence, code, reason, taken_before=taken_before, lease_ms=lease_ms
         )
-        replica.db.execute(
-            "UPDATE outbox SET error = ? WHERE space = ? AND incarnation = ?",
-            (error, space.no, incarnation),
-        )
-        if author == replica.author:
-            replica.begin_incarnation()
-        for (no,) in replica.db.rows(
-            "SELECT record FROM outbox WHERE space = ?1 AND incarnation = ?2"
-            " UNION SELECT record FROM sealed WHERE space = ?1 AND incarnation = ?2",
-            (space.no, incarnation),
-        ):
-            replica.count_unsent(no)
-    return [(record_type, RecordId(id)) for _, record_type, id in rows]
-
-
-def retry_failed(replica: Replica, space_no: int | None) -> int:
-    """Line up failed work again, the same bytes; not what an older copy left behind."""
-    with replica.transaction(durable=True):
-        count = 0
-        for table in ("sealed", "outbox"):
-            cursor = replica.db.execute(
-                f"UPDATE {table} SET error = NULL WHERE error IS NOT NULL AND error != ?1"
-                " AND (?2 IS NULL OR space = ?2)",
-                (older_copy.OLDER_COPY, space_no),
-            )
-            count += int(cursor.rowcount)
-    replica.reload()
-    for space in replica.spaces.values():
-        space.session.end()  # the next session lines it up
-    return count

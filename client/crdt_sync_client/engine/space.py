@@ -30,7 +30,7 @@ Stage = Literal["creating", "joining", "active"]
 class SessionMemory:
     """What a space's session with the relay needs to know. Not stored: the next session asks anew."""
 
-    __slots__ = ("author", "fresh", "head", "missed", "refusals", "resend")
+    __slots__ = ("author", "fresh", "head", "missed", "pause_s", "refusals", "resend")
 
     def __init__(self) -> None:
         self.author: Author | None = None
@@ -41,6 +41,8 @@ class SessionMemory:
         """Numbers of sealed rows to hand out."""
         self.fresh: set[int] = set()
         """Those of them that were not handed out before."""
+        self.pause_s: float | None = None
+        """How long nothing may be sent after the last refusal."""
         self.refusals: dict[tuple[int, int], int] = {}
         """How often in a row an envelope (incarnation, sequence) was refused, over all sessions."""
         self.missed: dict[OpaqueId, int] = {}

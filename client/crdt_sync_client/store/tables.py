@@ -16,6 +16,8 @@ opaque ids, device ids) are looked up once per batch.
                  `tied` is equal for those of one transaction
     sealed       envelopes not acknowledged yet, byte for byte as they will always be sent; `until` is the
                  last sequence number of the group that one belongs to
+    refused      records of which the relay refused something: why, how often, and when they are tried again
+                 (NULL: when somebody says so); `aside` while their work is kept back
     held         records with unsent work of an author that another life of this store continued
     conflicts    the audit trail
     chains       the newest envelope seen of every author, and the newest sealed of our own
@@ -124,6 +126,12 @@ CREATE TABLE history (
 
 _NEW_IN_3: Final = """
 ALTER TABLE sealed ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
+ALTER TABLE sealed ADD COLUMN last_error TEXT;
+CREATE TABLE refused (
+  record INTEGER PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
+  since_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, retry_ms INTEGER,
+  aside INTEGER NOT NULL
+);
 ALTER TABLE records ADD COLUMN absent TEXT;
 ALTER TABLE records ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX records_absent ON records (space, wanted) WHERE absent IS NOT NULL;
