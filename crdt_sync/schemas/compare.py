@@ -107,6 +107,9 @@ def _record_type(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]
     if old.priorities != new.priorities:
         why = "each device sends what waits on it in the new order once it has this version"
         yield SchemaChange("priorities", "", "safe", why)
+    if old.closed != new.closed:
+        why = "each device lets go of closed records by the new rule once it has this version"
+        yield SchemaChange("closed", "", "safe", why)
 
 
 def _parent(old: RecordSchema, new: RecordSchema) -> Iterator[SchemaChange]:

@@ -21,7 +21,7 @@ ROOT: Final = frozenset(
     {
         "$schema", "$id", "$comment", "title", "description", "examples", "type", "required",
         "properties", "additionalProperties", "x-type", "x-version", "x-delete", "x-write", "x-parent",
-        "x-history", "x-indexes", "x-priority",
+        "x-history", "x-indexes", "x-priority", "x-closed",
     }
 )  # fmt: skip
 SUBSCHEMA: Final = NOTES | {

@@ -4,7 +4,7 @@ A schema is JSON Schema 2020-12 with these keywords of our own, so that editors 
 understand it:
 
 - on the record type: `x-type` (its name), `x-version`, `x-delete`, `x-write`, `x-parent`,
-  `x-history`, `x-indexes`, `x-priority`;
+  `x-history`, `x-indexes`, `x-priority`, `x-closed`;
 - on a field: `x-merge` (a rule's name, or `rule:` with its options), `x-transitions`, `x-aliases`,
   `x-priority`.
 
@@ -20,6 +20,7 @@ import jsonschema_rs
 
 from crdt_sync.errors import SchemaError
 from crdt_sync.schemas import keywords, policies, yaml_nodes
+from crdt_sync.schemas.closing import read_closed
 from crdt_sync.schemas.field_reader import read_fields
 from crdt_sync.schemas.indexes import read_indexes
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
@@ -76,6 +77,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
     history = policies.read_history(root, problems)
     indexes = read_indexes(root, fields, problems)
     priorities = read_priorities(root, problems)
+    closed = read_closed(root, fields, problems)
     _check_against_meta(root, problems)
     if problems.found:
         return None
@@ -92,6 +94,7 @@ def _read_root(root: Node, text: str, problems: Problems) -> RecordSchema | None
         history=history,
         indexes=indexes,
         priorities=priorities,
+        closed=closed,
         description=_note(root, "description"),
         comment=_note(root, "$comment"),
     )

@@ -28,6 +28,7 @@ from crdt_sync.rules import Rule, Shape
 from crdt_sync.rules.deletion import EDIT_WINS, DeleteRule
 from crdt_sync.schemas import assignments
 from crdt_sync.schemas.aliases import OldNames, old_names
+from crdt_sync.schemas.closing import Closed
 from crdt_sync.schemas.priorities import AS_USUAL, Priorities
 from crdt_sync.schemas.sentences import describe
 from crdt_sync.schemas.suggest import did_you_mean
@@ -189,6 +190,8 @@ class RecordSchema:
     """Fields by which devices find records fast, see `indexes`."""
     priorities: Priorities = AS_USUAL
     """What of its unsent work goes first, see `priorities`."""
+    closed: Closed | None = None
+    """When a record is done with, and how long devices keep it then."""
     description: str = ""
     comment: str = ""
     defaults: Mapping[str, Value] = field(init=False)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import OpaqueId, RecordId, SpaceId
-from crdt_sync_client.engine import absent
+from crdt_sync_client.engine import absent, cleaning, scoping
+from crdt_sync_client.engine.cleaning import Finished, Place
 from crdt_sync_client.engine.fetched import FetchedRecord
-from crdt_sync_client.engine.model import Received
+from crdt_sync_client.engine.filters import filter_of
+from crdt_sync_client.engine.model import Received, RecordChange
 from crdt_sync_client.engine.pausing import collector_paused
+from crdt_sync_client.engine.queries import Where
 from crdt_sync_client.engine.receiving import ReceivedBatch
 from crdt_sync_client.engine.replica import Replica
+from crdt_sync_client.engine.scoping import ScopeState
 
 
 class AbsentCalls:
@@ -39,6 +43,55 @@ class AbsentCalls:
         """
         with self._replica.transaction(durable=True):
             return absent.give_up(self._replica, self._replica.space(space), records)
+
+    # What is kept here
+
+    def scope(self, space: SpaceId) -> ScopeState:
+        """What of the space this device keeps."""
+        return scoping.state(self._replica, self._replica.space(space))
+
+    def set_scope(self, space: SpaceId, type: str, where: Where) -> list[RecordChange]:
+        """Keep only those of a type's records for which `where` holds; None: all. What left by it.
+
+        Raises UnknownType, ValidationError.
+        """
+        condition = None if where is None else filter_of(where)
+        with self._replica.transaction(durable=True):
+            return scoping.set_condition(self._replica, self._replica.space(space), type, condition)
+
+    def pick(self, space: SpaceId, type: str, id: RecordId) -> None:
+        """Keep a record, with those that belong to it, whatever `set_scope` says; it is fetched."""
+        with self._replica.transaction(durable=True):
+            scoping.pick(self._replica, self._replica.space(space), type, id)
+
+    def unpick(self, space: SpaceId, type: str, id: RecordId) -> list[RecordChange]:
+        """Keep it no longer, unless `set_scope` says so; what left by it."""
+        with self._replica.transaction(durable=True):
+            return scoping.unpick(self._replica, self._replica.space(space), type, id)
+
+    def finished(self, space: SpaceId, keep_days: Mapping[str, int]) -> list[Finished]:
+        """What `clean_up` would take off the device. `keep_days`: this device's own, by type."""
+        found: list[Finished] = []
+        place: Place | None = ("", 0)
+        while place is not None:
+            some, place = cleaning.look(self._replica, self._replica.space(space), keep_days, place)
+            found += some
+        return found
+
+    def clean_up(
+        self, space: SpaceId, keep_days: Mapping[str, int], after: Place = ("", 0)
+    ) -> tuple[list[RecordChange], Place | None]:
+        """Look at some records and let those go that have been closed long enough.
+
+        What left, and where to go on in the next call; None: that was all.
+        """
+        with self._replica.transaction(durable=False):
+            return cleaning.clean_up(self._replica, self._replica.space(space), keep_days, after)
+
+    def clear(self, space: SpaceId) -> list[RecordChange]:
+        """Have fresh copies of all records fetched that have no unsent work; what left by it."""
+        with self._replica.transaction(durable=True):
+            return cleaning.clear(self._replica, self._replica.space(space))
 
     def wanted(self, space: SpaceId, limit: int) -> list[OpaqueId]:
         """Records to ask the relay for now; then call `take_fetched` with all rows of each."""

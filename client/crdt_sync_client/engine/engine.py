@@ -28,6 +28,7 @@ from crdt_sync_client.engine import (
     publishing,
     reading,
     retrying,
+    scoping,
     sending,
     trail,
     upkeep,
@@ -451,7 +452,10 @@ class Engine(AbsentCalls):
     @property
     def upkeep_due(self) -> bool:
         """Whether `keep_up` has something to do."""
-        return any(space.record_types.remaking for space in self._replica.spaces.values())
+        return any(
+            space.record_types.remaking or scoping.is_due(self._replica, space)
+            for space in self._replica.spaces.values()
+        )
 
     def keep_up(self) -> Upkept | None:
         """Do a bit of what changed record types ask for: some 25 ms of work, in one transaction.
@@ -464,6 +468,9 @@ class Engine(AbsentCalls):
                 with self._replica.transaction(durable=False):
                     done = upkeep.step(self._replica, space)
                 return Upkept(space.id, tuple(done.changes), tuple(done.opened), tuple(done.closed))
+            if scoping.is_due(self._replica, space):
+                with self._replica.transaction(durable=False):
+                    return Upkept(space.id, tuple(scoping.settle(self._replica, space)))
         return None
 
     def session_over(self, space: SpaceId) -> bool:

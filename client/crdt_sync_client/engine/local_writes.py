@@ -43,7 +43,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync.schemas.priorities import check_priority
-from crdt_sync_client.engine import absent, deciding, preferences, trail
+from crdt_sync_client.engine import absent, deciding, preferences, scoping, trail
 from crdt_sync_client.engine.family import Family
 from crdt_sync_client.engine.materialising import Materialiser, sync_state
 from crdt_sync_client.engine.model import (
@@ -128,6 +128,7 @@ class LocalWrites:
             if record.type != SCHEMA_TYPE:
                 materialiser.take(record)
         changes = materialiser.save().changes
+        scoping.note_edited(replica, edited)
         replica.save_clock()
         for record in edited:
             replica.records.keep(record)

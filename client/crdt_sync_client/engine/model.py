@@ -62,7 +62,8 @@ class Record(msgspec.Struct, frozen=True):
 class RecordChange(msgspec.Struct, frozen=True):
     """One record that changed in one transaction. `fields` are the top-level names whose value differs.
 
-    `opened` and `closed` are the ids of conflicts that stand in it since then, or no longer do. The
+    `opened` and `closed` are the ids of conflicts that stand in it since then, or no longer do. `left`: it is
+    not on this device any more, though in the space; `record` is as it was, marked deleted. The
     record's values are shared with the engine: copy them before handing them to an app.
     """
 
@@ -74,6 +75,7 @@ class RecordChange(msgspec.Struct, frozen=True):
     record: Record
     opened: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)

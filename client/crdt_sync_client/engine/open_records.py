@@ -88,6 +88,7 @@ class OpenRecord:
     __slots__ = (
         "deleted",
         "doc",
+        "gone",
         "group_ends",
         "heads",
         "id",
@@ -117,6 +118,8 @@ class OpenRecord:
         self.parent: str | None = None
         self.standing = NOTHING_STANDING
         self.stored = False
+        self.gone = False
+        """It is not on this device any more."""
         self.seen: RecordView | None = None
         """The last view made of `doc`, under `schema`: the next one starts from it."""
         self.schema: RecordSchema | None = None

@@ -44,7 +44,7 @@ from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync_client.engine import absent, admission, older_copy, sending
+from crdt_sync_client.engine import absent, admission, older_copy, scoping, sending
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.fetched import Coming, FetchedRecord, put_back
 from crdt_sync_client.engine.gathering import Gathering
@@ -89,6 +89,8 @@ class ReceivedBatch:
         )
         self._group_ends: dict[OpenRecord, None] = {}
         """Records of which `group_ends` grew."""
+        self._new: set[int] = set()
+        """Numbers of records that were not here before."""
         self._quarantined: list[QuarantinedEnvelope] = []
         self._chains: dict[Author, ChainHead] = {}
         self._rescues = Rescues(replica, space)
@@ -315,13 +317,15 @@ class ReceivedBatch:
                 materialiser.take_schemas(space, merged)
                 self._sift(incoming)
         result = materialiser.save()
+        scoping.sift(replica, space, merged, result, new=self._new)
         if self._group_ends:
             replica.db.many(
                 "UPDATE documents SET group_ends = ? WHERE record = ?",
                 [(encode_ends(record.group_ends), record.no) for record in self._group_ends],
             )
         for record in merged[-256:]:
-            replica.records.keep(record)
+            if not record.gone:
+                replica.records.keep(record)
         return result
 
     def merge_again(self, opened: Iterable[Opened]) -> Materialised:
@@ -351,8 +355,9 @@ class ReceivedBatch:
         no = None
         if record is None and space.absent:
             no = self._coming.revive(opaque)
-            if no is None and absent.find(replica, space, opaque) is not None:
-                self._pass_over(opaque, coming)
+            known = None if no is not None else absent.find(replica, space, opaque)
+            if known is not None:
+                scoping.pass_over(replica, space, opaque, known, coming.opened)
                 return None
         heads = {} if record is None else dict(record.heads)
         news = self._news(opaque, coming, heads)
@@ -364,6 +369,7 @@ class ReceivedBatch:
                 space, coming.record_type, coming.record_id, opaque, replica.author, merged, checked, no=no
             )
             state = merged if len(news) == 1 else None
+            self._new.add(record.no)
             if no is not None:
                 put_back(replica, space, record)
                 state = None
@@ -377,10 +383,6 @@ class ReceivedBatch:
             if opened.payload.group is not None:
                 self._note_group(record, opened)
         return record, state
-
-    def _pass_over(self, opaque: OpaqueId, coming: _Incoming) -> None:
-        """It came for a record that is not on this device. The relay has it, with all the rest."""
-        absent.note_missed(self._space, opaque, max(opened.arrival.seq for opened in coming.opened))
 
     def _note_group(self, record: OpenRecord, opened: Opened) -> None:
         """The record holds a part of a group, or of several that a snapshot names."""

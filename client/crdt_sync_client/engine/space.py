@@ -19,6 +19,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.record_types import RecordTypes
+from crdt_sync_client.engine.scope import Scope
 from crdt_sync_client.engine.waiting import BEHIND, FIRST, Waiting
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Space:
         """While BEHIND: per author the sequence number up to which this device had everything before."""
         self.held: dict[OpaqueId, dict[Author, int]] = {}
         """Per record with held work (see `older_copy`), how much of each author's array has come."""
+        self.scope = Scope()
         self.absent = 0
         """How many records of the space are not on this device."""
         self.wanted: dict[OpaqueId, None] = {}
@@ -143,6 +145,7 @@ class Space:
             space.held.setdefault(OpaqueId(opaque), {})[Author(device_id, Incarnation(incarnation))] = arrived
         space.record_types.load(db)
         absent.load(db, space)
+        space.scope = Scope.load(db, space.no)
         return space
 
     # Members ----------------------------------------------------------------------------------------

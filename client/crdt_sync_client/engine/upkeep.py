@@ -14,7 +14,7 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.rare import rare
-from crdt_sync_client.engine import admission
+from crdt_sync_client.engine import admission, scoping
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.receiving import ReceivedBatch
@@ -62,13 +62,17 @@ def _remake(
     materialiser = Materialiser(replica, "remote")
     end = min(progress.until, progress.after + NUMBERS_AT_ONCE)
     rows = replica.db.rows(_STALE, (progress.after, end, space.no, record_type, limit))
+    remade = []
     for _, opaque in rows:
         record = replica.records.find(space, OpaqueId(opaque), replica.author)
         if record is not None:
             materialiser.remake(record)
+            remade.append(record)
     after = rows[-1][0] if len(rows) == limit else end
     space.record_types.keep(replica.db, record_type, Remaking(after, progress.until))
-    return materialiser.save(), len(rows) if after == progress.until else limit
+    result = materialiser.save()
+    scoping.sift(replica, space, remade, result, new=())
+    return result, len(rows) if after == progress.until else limit
 
 
 def _judge(
