@@ -16,7 +16,6 @@ from crdt_sync.protocol.frames import (
     Ack,
     Appended,
     AppendRefused,
-    CheckedOut,
     Deliver,
     FromRelay,
     Refuse,
@@ -39,7 +38,6 @@ class IncomingBatch:
         frames: Sequence[FromRelay],
         *,
         appends: Sequence[bytes],
-        relay_now_ms: int = 0,
     ) -> None:
         """`appends` are our membership entries that wait for an answer, oldest first."""
         self._engine = engine
@@ -84,10 +82,10 @@ class IncomingBatch:
                     self._acks[frame.incarnation] = frame.sequence
                     self.only_cursor = False
                     self.settles_work = True
-                case Refuse() | CheckedOut():
+                case Refuse():
                     self.settles_work = True
                     self._settle_acks()  # what the relay took before it refused something
-                    self._step(self._refuse(frame, relay_now_ms))
+                    self._step(self._refuse(frame))
                 case Appended():
                     self._step(self._applied(waiting.pop(0)))
                 case AppendRefused():
@@ -134,25 +132,17 @@ class IncomingBatch:
         self._steps.extend(self._ack(incarnation, sequence) for incarnation, sequence in self._acks.items())
         self._acks = {}
 
-    def _refuse(self, frame: Refuse | CheckedOut, relay_now_ms: int) -> Callable[[], object]:
-        code, reason, lease_ms = _why(frame, relay_now_ms)
+    def _refuse(self, frame: Refuse) -> Callable[[], object]:
+        code, reason = frame.code, printable(frame.reason)
         if self.refusal is None:
             self.refusal = work_refused(code, reason)
 
         def refuse() -> None:
             engine, place = self._engine, (frame.incarnation, frame.sequence)
-            engine.refused(self._space, *place, code, reason, lease_ms=lease_ms)
+            engine.refused(self._space, *place, code, reason)
             self.pause_s = engine.pause_s(self._space)
 
         return refuse
 
     def _applied(self, entry: bytes) -> Callable[[], object]:
         return lambda: self._engine.apply_membership(self._space, entry)
-
-
-def _why(frame: Refuse | CheckedOut, relay_now_ms: int) -> tuple[str, str, int | None]:
-    """The code and the reason, and for how long the record is checked out."""
-    if isinstance(frame, Refuse):
-        return frame.code, printable(frame.reason), None
-    left_ms = max(0, frame.lease.expires_ms - relay_now_ms)
-    return "checked_out", f"for another {max(1, left_ms // 60_000)} min at most", left_ms

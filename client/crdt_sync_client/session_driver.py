@@ -332,7 +332,6 @@ class SessionDriver(ConnectionDriver):
             frames,
             appends=[entry for entry, _ in self._appends],
             bounds=bounds,
-            relay_now_ms=self.relay_now_ms,
         )
         idle = bounds is None and not self.window.wants
         lazy = step.batch.only_cursor and self._at_end and idle and not rare("cursor_stored")

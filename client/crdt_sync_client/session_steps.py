@@ -91,12 +91,11 @@ class BatchStep(PushStep):
         *,
         appends: Sequence[bytes],
         bounds: PushBounds | None,
-        relay_now_ms: int = 0,
     ) -> None:
         """`appends` are our membership entries that wait for an answer, oldest first."""
         super().__init__(engine, space, bounds or (0, 0))
         self.frames = frames
-        self.batch = IncomingBatch(engine, space, frames, appends=appends, relay_now_ms=relay_now_ms)
+        self.batch = IncomingBatch(engine, space, frames, appends=appends)
         self.pushes = bounds is not None
         self.wants = False
         """Whether records are to be fetched."""

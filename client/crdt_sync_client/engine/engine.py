@@ -417,16 +417,13 @@ class Engine(AbsentCalls):
         sequence: int,
         code: str,
         reason: str,
-        *,
-        lease_ms: int | None = None,
     ) -> list[tuple[str, RecordId]]:
         """The relay did not take that envelope; the records whose work is set aside now, see `refusals`.
 
-        The first times none: the next session sends the same bytes again. `lease_ms`: the record is checked
-        out for so long, and nothing of the whole push was taken.
+        The first times none: the next session sends the same bytes again.
         """
         found = self._replica.space(space)
-        return sending.refused(self._replica, found, incarnation, sequence, code, reason, lease_ms)
+        return sending.refused(self._replica, found, incarnation, sequence, code, reason)
 
     def pause_s(self, space: SpaceId) -> float | None:
         """How long nothing may be sent after the last refusal, in seconds; None: the rest goes on at once."""

@@ -74,12 +74,10 @@ def set_aside(
     reason: str,
     *,
     taken_before: bool,
-    lease_ms: int | None = None,
 ) -> list[Named]:
     """Set aside what was refused, and make the rest of its chain again. Inside a transaction.
 
-    `taken_before`: the relay has what came before it in the chain. `lease_ms`: for so long another device
-    has the record checked out. Returns the records that wait.
+    `taken_before`: the relay has what came before it in the chain. Returns the records that wait.
     """
     db, chain = replica.db, (space.no, author.incarnation)
     refused = _tied_to(replica, space, author, _records_at(replica, space, author, sequence))
@@ -91,7 +89,7 @@ def set_aside(
     }
     _cut_chain(replica, space, author, sequence if taken_before else 0)
     for record in sorted(refused):
-        noted = _noted(replica, record, code, reason, lease_ms)
+        noted = _noted(replica, record, code, reason)
         save_refused(db, record, noted)
         replica.refused[record] = noted
         for table in ("sealed", "outbox"):
@@ -155,14 +153,12 @@ def _is_in(replica: Replica, record: int, space: Space) -> bool:
     return bool(replica.db.value("SELECT space FROM records WHERE no = ?", (record,)) == space.no)
 
 
-def _noted(replica: Replica, record: int, code: str, reason: str, lease_ms: int | None) -> Refused:
+def _noted(replica: Replica, record: int, code: str, reason: str) -> Refused:
     """What is known of the record now, with one refusal more."""
     known, how, now_ms = replica.refused.get(record), treatment(code), replica.now_ms()
     attempts = how.same_bytes if known is None else known.attempts + 1
     jitter = replica.entropy(1)[0] / 256
     wait_s = delay_s(how.then, attempts, jitter)
-    if lease_ms is not None and wait_s is not None:  # it may end early, too
-        wait_s = min(wait_s, lease_ms / 1000)
     retry_ms = None if wait_s is None else now_ms + int(wait_s * 1000)
     return Refused(code, reason, attempts, known.since_ms if known else now_ms, now_ms, retry_ms)
 

@@ -244,7 +244,6 @@ def refused(
     sequence: int,
     code: str,
     reason: str,
-    lease_ms: int | None = None,
 ) -> list[Named]:
     """The relay did not take this envelope, so nothing that follows it in its chain or is in its group.
 
@@ -258,10 +257,8 @@ def refused(
     space.session.pause_s = None
     if not refusing.is_final(replica, space, author, sequence, code, reason):
         return []
-    taken_before = code != ChainBroken.code and lease_ms is None
+    taken_before = code != ChainBroken.code
     with replica.transaction(durable=True):
         if taken_before:
             acked(replica, space, incarnation, sequence - 1)
-        return refusing.set_aside(
-            replica, space, author, sequence, code, reason, taken_before=taken_before, lease_ms=lease_ms
-        )
+        return refusing.set_aside(replica, space, author, sequence, code, reason, taken_before=taken_before)
