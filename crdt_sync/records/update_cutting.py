@@ -9,6 +9,7 @@ written as one struct.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
@@ -42,6 +43,14 @@ def deletes_only(update: bytes) -> bytes:
     parsed.blocks = []
     for client, start, _ in added:
         _forget_deletes(parsed, client, start)
+    return _encode(parsed)
+
+
+def deletes_of(update: bytes, clients: Container[int]) -> bytes:
+    """What `update` deletes of these clients' values, its own among them, without what it adds."""
+    parsed = parse_update(update)
+    parsed.blocks = []
+    parsed.deletes = {client: ranges for client, ranges in parsed.deletes.items() if client in clients}
     return _encode(parsed)
 
 

@@ -11,6 +11,8 @@ from crdt_sync_client.store.connection import Database
 from tests.client.engine_world import World
 
 FORMAT_1 = {
+    "spare_meta": None,
+    "spare_spaces": None,
     "waiting": None,
     "preferences": None,
     "history": None,
@@ -34,12 +36,14 @@ def layout(db: Database) -> dict[str, set[tuple[Any, ...]]]:
     """The columns of every table (name, type, whether NOT NULL, default), and the names of indexes."""
     names = [name for (name,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
     found = {name: {tuple(row[1:5]) for row in db.rows(f"PRAGMA table_info({name})")} for name in names}
-    indexes = db.rows("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    indexes = db.rows("SELECT name FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL")
     return {**found, "indexes": set(indexes)}
 
 
 def to_format_1(db: Database) -> None:
     """Take away what has come since."""
+    for (trigger,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+        db.execute(f"DROP TRIGGER {trigger}")
     for index in ("records_by_parent", "records_absent"):
         db.execute(f"DROP INDEX {index}")
     for table, column in FORMAT_1.items():

@@ -23,8 +23,7 @@ from contextlib import suppress
 from typing import Any
 
 from crdt_sync.errors import ConnectionFailed
-from crdt_sync_client import Device, Increment
-from crdt_sync_client.engine import Engine
+from crdt_sync_client import Device, Increment  # before the first fork, so that no life has to
 from crdt_sync_client.store import connection
 
 TYPE = "job"
@@ -62,7 +61,7 @@ class Counted:
 def die_at_statement(number: int) -> None:
     real, numbers = connection._connect, itertools.count(1)
     # The module's own function, in this process only: there is no setting for dying.
-    connection._connect = lambda *args: Counted(real(*args), numbers, number)  # type: ignore[assignment]
+    connection._connect = lambda *args: Counted(real(*args), numbers, number)
 
 
 async def live(plan: dict[str, Any]) -> None:
@@ -141,5 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert Engine  # loaded before the first fork, so that no life has to
     main()

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from crdt_sync.ids import keyed_record_id
+from crdt_sync.ids import SpaceId, keyed_record_id
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client import Device
 from tests.crashes.launcher import Account, Launcher
@@ -45,7 +45,7 @@ def plan(store: Path, *steps: dict[str, Any], connect: bool = False, die_at: int
     }
 
 
-async def found(tmp_path: Path, relay: RestartableRelay, job: RecordSchema) -> tuple[Path, Path, bytes]:
+async def found(tmp_path: Path, relay: RestartableRelay, job: RecordSchema) -> tuple[Path, Path, SpaceId]:
     """An office and a tablet in one space, closed."""
     office, tablet = tmp_path / "office.db", tmp_path / "tablet.db"
     async with (
@@ -55,7 +55,7 @@ async def found(tmp_path: Path, relay: RestartableRelay, job: RecordSchema) -> t
         space = await one.create_space(tmp_path.name, relay=relay.url, token=relay.setup_token, schemas=[job])
         await two.join(await one.invite())
         await two.sync()
-    return office, tablet, bytes.fromhex(space.id)
+    return office, tablet, SpaceId(bytes.fromhex(space.id))
 
 
 async def settled(*stores: Path) -> list[dict[str, dict[str, Any]]]:
@@ -96,7 +96,7 @@ async def test_killed_while_importing_writing_and_sending(
         if not known or chance.random() < 0.4:
             rows = orders[start % 160 :][:40]
             start += 20  # half of the next ones are rows that were imported before
-            steps = [{"do": "import", "rows": rows}, {"do": "sync"}]
+            steps: list[dict[str, Any]] = [{"do": "import", "rows": rows}, {"do": "sync"}]
             launcher.run(
                 plan(store, *steps, connect=connect, die_at=die_at), numbers, kill_after_s=kill_after_s
             )
@@ -131,7 +131,7 @@ async def test_killed_during_the_initial_sync(
     async with await Device.open(office, key=KEY) as device:
         await device.import_rows(TYPE, orders, key="number")
         await device.sync()
-    chance, stores, kills = random.Random(3), [], 0
+    chance, stores, kills = random.Random(3), list[Path](), 0
     while kills < KILLS_WHILE_JOINING:
         store = tmp_path / f"new{len(stores)}.db"
         stores.append(store)

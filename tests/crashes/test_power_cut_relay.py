@@ -47,10 +47,9 @@ class DiskRelay(Relay):
     def _open(self) -> None:
         # Ours has of a sqlite3 connection what the adapter uses.
         self.db = cast(sqlite3.Connection, self.disk_storage.connect())
-        if not self.db.execute("PRAGMA application_id").fetchone()[0]:
-            self.db.execute("BEGIN EXCLUSIVE")
-            sqlite_file.make_tables(self.db, os.urandom)
-            self.db.execute("COMMIT")
+        self.db.execute("BEGIN EXCLUSIVE")
+        sqlite_file.prepare(self.db, os.urandom)
+        self.db.execute("COMMIT")
         self.storage = SqliteStorage(self.db)
         self.engine = RelayEngine(self.storage, token_is_right=lambda token: token == TOKEN)
 

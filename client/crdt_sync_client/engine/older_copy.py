@@ -264,6 +264,7 @@ class Rescues:
         rescue, db = self._of(record.opaque), self._replica.db
         self._note_ties(record, author, rescue)
         rescue.writes += [write for at, write in record.doc.placed(author) if at >= clock]
+        rescue.writes += self._not_merged(record, author, max(clock, record.doc.end(author)))
         rescue.deletions += self._deletions(record, author, clock)
         client = author.client_id
         if record.doc.end(author) > clock:
@@ -310,6 +311,21 @@ class Rescues:
             deletes_only(without_tail(update, author.client_id, clock)) for update in updates[first:]
         )
         return [update for update in deletions if parse_update(update).deletes]
+
+    def _not_merged(self, record: OpenRecord, author: Author, clock: int) -> list[Write]:
+        """Held writes from `clock` on, of a document that does not have them: it was lost, and they were not."""
+        updates = [parse_update(update) for update in self._held_updates(record, author)]
+        client = author.client_id
+        deleted = [each for update in updates for each in update.deletes.get(client, ())]
+        return [
+            read_write(raw, author)
+            for update in updates
+            for blocks in update.blocks
+            for at, raw in blocks.items
+            if blocks.client == client
+            and at >= clock
+            and not any(start <= at < end for start, end in deleted)
+        ]
 
     def _held_updates(self, record: OpenRecord, author: Author) -> list[bytes]:
         """The held updates of a record in the order in which they were made."""

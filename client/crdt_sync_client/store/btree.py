@@ -7,7 +7,7 @@ itself: a bad one costs the rows on it (and on what only it leads to), never oth
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -192,7 +192,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return number << 8 | data[at + 8], at + 9
 
 
-def looks_like(values: list[Any], columns: list[Mapping[str, Any]]) -> bool:
+def looks_like(values: list[Any], columns: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a stored row can be one of a table with these columns (of `PRAGMA table_info`, in order)."""
     if len(values) > len(columns):
         return False

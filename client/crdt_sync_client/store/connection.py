@@ -345,19 +345,25 @@ def _key_bytes(key: bytes | str, salt: bytes) -> bytes:
 
 def _check_file(path: str | os.PathLike[str], claim: FileClaim) -> bytes:
     """The file's salt, after telling apart what can be told without the key."""
+    salt = recognise(path, claim)
+    if claim.read_start(0)[1] % PAGE_BYTES:
+        raise NotAStore(
+            f"{path} is not a store, or was cut short: its size is not a multiple of {PAGE_BYTES} bytes",
+            hint=f"see what can be saved: crdt-sync doctor --store {path}",
+        )
+    return salt
+
+
+def recognise(path: str | os.PathLike[str], claim: FileClaim) -> bytes:
+    """The salt of a file that may be a store, as far as its beginning says. Raises NotAStore."""
     try:
-        first, size_bytes = claim.read_start(PAGE_BYTES)
+        first, _ = claim.read_start(PAGE_BYTES)
     except IsADirectoryError:
         raise NotAStore(f"{path} is a directory, not a store", hint="name the store's file") from None
     if first.startswith(_PLAIN_SQLITE):
         raise NotAStore(f"{path} is an unencrypted SQLite database, not a store", hint="name another file")
     if len(first) < PAGE_BYTES or len(set(first)) < _MIN_DISTINCT_BYTES:
         raise NotAStore(f"{path} is not a store", hint="name the file that `crdt-sync init` made")
-    if size_bytes % PAGE_BYTES:
-        raise NotAStore(
-            f"{path} is not a store, or was cut short: its size is not a multiple of {PAGE_BYTES} bytes",
-            hint=f"see what can be saved: crdt-sync doctor --store {path}",
-        )
     return first[:SALT_BYTES]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -49,7 +49,7 @@ Values = dict[str, Any]
 class Layout:
     """A table's columns as `PRAGMA table_info` has them, in the order in which they are stored."""
 
-    columns: list[Mapping[str, Any]]
+    columns: Sequence[Mapping[str, Any]]
     rowid_column: str | None
     without_rowid: bool
 

@@ -31,6 +31,8 @@ opaque ids, device ids) are looked up once per batch.
     picks        records that are kept whatever the conditions say
     leaving      records that do not belong here any more and have unsent work
     history      what each transaction changed in a record, for types whose schema keeps a history
+    spare_…      who this device is and the keys of its spaces a second time, on other pages (kept by
+                 triggers): a damaged page must not cost them
 
 A store of an earlier format is upgraded when it is opened (`upgrade_tables`); one of a later is refused.
 """
@@ -145,6 +147,32 @@ CREATE TABLE picks (
 CREATE TABLE leaving (record INTEGER PRIMARY KEY, space INTEGER NOT NULL);
 """
 
+_SPARE: Final = """
+CREATE TABLE spare_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE spare_spaces (
+  no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL, relay_url TEXT NOT NULL,
+  stage TEXT NOT NULL, keys BLOB NOT NULL, pending_entry BLOB
+);
+INSERT INTO spare_meta SELECT name, value FROM meta WHERE name IN ('name', 'keys');
+INSERT INTO spare_spaces SELECT no, id, name, relay_url, stage, keys, pending_entry FROM spaces;
+CREATE TRIGGER spare_meta_insert AFTER INSERT ON meta WHEN new.name IN ('name', 'keys') BEGIN
+  INSERT OR REPLACE INTO spare_meta VALUES (new.name, new.value);
+END;
+CREATE TRIGGER spare_spaces_insert AFTER INSERT ON spaces BEGIN
+  INSERT OR REPLACE INTO spare_spaces
+    VALUES (new.no, new.id, new.name, new.relay_url, new.stage, new.keys, new.pending_entry);
+END;
+CREATE TRIGGER spare_spaces_update
+  AFTER UPDATE OF name, relay_url, stage, keys, pending_entry ON spaces BEGIN
+  INSERT OR REPLACE INTO spare_spaces
+    VALUES (new.no, new.id, new.name, new.relay_url, new.stage, new.keys, new.pending_entry);
+END;
+CREATE TRIGGER spare_spaces_delete AFTER DELETE ON spaces BEGIN
+  DELETE FROM spare_spaces WHERE no = old.no;
+END;
+"""
+"""New in 3. Who this device is and its spaces' keys a second time, on pages of their own."""
+
 _UPGRADES: Final[Mapping[int, str]] = {
     2: """
 ALTER TABLE records ADD COLUMN parent TEXT;
@@ -158,14 +186,15 @@ ALTER TABLE chains ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
     3: """
 UPDATE outbox SET no = no + (5 << 48) WHERE no < (1 << 48);
 """
-    + _NEW_IN_3,
+    + _NEW_IN_3
+    + _SPARE,
 }
 """By format: what makes a store of the format before it one of this. It only ever adds."""
 
 
 def create_tables(db: Database) -> None:
     """Lay out an empty database. Call it inside a transaction."""
-    _run(db, _TABLES + _NEW_IN_2 + _NEW_IN_3)
+    _run(db, _TABLES + _NEW_IN_2 + _NEW_IN_3 + _SPARE)
     db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     db.execute(f"PRAGMA user_version={STORE_VERSION}")
 
@@ -181,9 +210,15 @@ def upgrade_tables(db: Database) -> None:
 
 
 def _run(db: Database, statements: str) -> None:
-    for statement in statements.split(";"):
-        if statement.strip():
+    statement = ""
+    for part in statements.split(";"):
+        statement += part
+        # What a trigger does has semicolons of its own.
+        if "CREATE TRIGGER" in statement and not statement.rstrip().endswith("END"):
+            statement += ";"
+        elif statement.strip():
             db.execute(statement)
+            statement = ""
 
 
 def check_tables(db: Database) -> None:
