@@ -14,7 +14,6 @@ from crdt_sync.protocol.frames import (
     Ack,
     Append,
     Appended,
-    Bye,
     Create,
     Frame,
     Push,
@@ -22,7 +21,7 @@ from crdt_sync.protocol.frames import (
     SnapshotResult,
 )
 from crdt_sync.roles import Role
-from crdt_sync_server.effects import Peer
+from crdt_sync_server.effects import Close, Effect, Peer
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.storage import sqlite_file
 from crdt_sync_server.storage.sqlite import SqliteStorage
@@ -53,12 +52,12 @@ class DiskRelay(Relay):
         self.storage = SqliteStorage(self.db)
         self.engine = RelayEngine(self.storage, token_is_right=lambda token: token == TOKEN)
 
-    def answers(self, peer: Peer, frame: Frame) -> list[Frame]:
+    def do(self, *arrivals: tuple[Peer, Frame | None]) -> list[Effect]:
         """As ever, but a relay without power does not say that something went wrong."""
-        told = super().answers(peer, frame)
-        if any(isinstance(each, Bye) for each in told):
+        effects = super().do(*arrivals)
+        if any(isinstance(effect, Close) for effect in effects):
             raise PowerGone("the relay ended the connection")
-        return told
+        return effects
 
 
 class Run:
