@@ -61,7 +61,18 @@ class _Lane:
 class RecordDocument:
     """One record. Belongs to the thread it was made in."""
 
-    __slots__ = ("_author", "_by_path", "_doc", "_fresh", "_held", "_lanes", "_touched", "_unread", "_writes")
+    __slots__ = (
+        "_author",
+        "_by_path",
+        "_content_hash",
+        "_doc",
+        "_fresh",
+        "_held",
+        "_lanes",
+        "_touched",
+        "_unread",
+        "_writes",
+    )
 
     def __init__(
         self,
@@ -87,6 +98,8 @@ class RecordDocument:
         """Updates taken in since `_lanes` was read, and what their check gave."""
         self._held: list[bytes] = []
         """Updates that do not show in full yet."""
+        self._content_hash: bytes | None = None
+        """What `content_hash` gave; None since the last change."""
         self._touched: set[str] | None = None
         """First path elements of writes that came or went since they were last taken; None: all."""
         if state is not None:
@@ -98,6 +111,7 @@ class RecordDocument:
         With `checked`, what the check gave, the update is not read a second time.
         """
         self._doc.apply_update(update)
+        self._content_hash = None
         if self._fresh and not self._held and self._take_in(update, checked):
             return
         for earlier in self._held:
@@ -159,6 +173,7 @@ class RecordDocument:
         }
         update = edit_update(author, 0 if own is None else own.end, raws, deleted)
         self._doc.apply_update(update)
+        self._content_hash = None
         self._note_edit(places, add)
         return update
 
@@ -170,14 +185,16 @@ class RecordDocument:
 
     def content_hash(self) -> bytes:
         """32 bytes, equal on all devices that show the same writes of the same authors."""
-        digest = hashlib.sha256(b"crdt-sync/content/v1")
-        for lane in self._in_order():
-            if lane.writes:
-                digest.update(lane.author.array_name.encode())
-            for write in lane.writes:
-                raw = write.encode()
-                digest.update(len(raw).to_bytes(4, "big") + raw)
-        return digest.digest()
+        if self._content_hash is None:
+            parts = [b"crdt-sync/content/v1"]
+            for lane in self._in_order():
+                if lane.writes:
+                    parts.append(lane.author.array_name.encode())
+                for write in lane.writes:
+                    raw = write.encode()
+                    parts += (len(raw).to_bytes(4, "big"), raw)
+            self._content_hash = hashlib.sha256(b"".join(parts)).digest()
+        return self._content_hash
 
     def arrays(self) -> list[Author]:
         """The authors that have visible writes, in order."""

@@ -16,7 +16,7 @@ from crdt_sync.ids import Author, Incarnation, RecordId, SpaceId, keyed_record_i
 from crdt_sync.protocol.frames import Deliver, FromRelay
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, PROTOCOL_VERSION
 from crdt_sync.records.update_format import parse_update
-from crdt_sync.records.writes import Write, check_write
+from crdt_sync.records.writes import DocWrites, Write, check_write
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import Engine
@@ -52,6 +52,12 @@ _UNSENT = (
     " (SELECT record, at_ms FROM outbox UNION ALL SELECT record, at_ms FROM sealed) ON record = no"
     " GROUP BY type, id"
 )
+_TO_SEND = (
+    "SELECT EXISTS (SELECT 1 FROM"
+    " (SELECT record, error FROM outbox UNION ALL SELECT record, error FROM sealed)"
+    " GROUP BY record HAVING max(error IS NOT NULL) = 0)"
+)
+"""Whether a record waits to be sent; one that has failed does not."""
 _WAITING = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM sealed)"
 
 
@@ -95,6 +101,8 @@ class DeviceNode(Node):
         self.changes = 0
         """Grows with everything that may change what the store holds."""
         self.sync = DeviceSync(self)
+        self._seen: dict[RecordName, tuple[DocWrites, frozenset[Write]]] = {}
+        """Per record, the visible writes that its document showed, and the set of them."""
         self._database: Database | None = None
         self._keeping_up = False
         self._created = False
@@ -147,6 +155,7 @@ class DeviceNode(Node):
 
     def on_stop(self) -> None:
         self._keeping_up = False
+        self._seen.clear()
         if self._database is not None and self.member:
             self.oracle.died(self.name, self._unsent_since(self._database))
         # The connection belongs to a dead process; its storage lets go of it.
@@ -327,12 +336,22 @@ class DeviceNode(Node):
         record = replica.records.find(space, space.keys.opaque_id(*name), replica.author)
         if record is None:
             return frozenset()
-        return frozenset(write for writes in record.doc.writes().values() for write in writes)
+        writes = record.doc.writes()
+        seen = self._seen.get(name)
+        if seen is None or seen[0] is not writes:
+            seen = self._seen[name] = writes, frozenset([each for some in writes.values() for each in some])
+        return seen[1]
 
     def record_names(self) -> list[RecordName]:
         assert self._database is not None
         rows = self._database.rows("SELECT type, id FROM records ORDER BY type, id")
         return [(record_type, RecordId(id)) for record_type, id in rows]
+
+    @property
+    def has_to_send(self) -> bool:
+        """Whether work waits to be sent, and has not failed for good."""
+        assert self._database is not None
+        return bool(self._database.value(_TO_SEND))
 
     def unsent(self) -> list[RecordName]:
         """Records with work that no relay has acknowledged, as the disk has it; the process may be down."""

@@ -2,7 +2,7 @@
 
 Five devices and a relay in one process check the same signatures, take the same entries and updates apart
 and decrypt the same envelopes; what differs between them is what they do with the result. While a run is
-`Remembering`, the functions in `_PLACES` answer from memory when they were asked the same before. Every
+`Remembering`, the functions in `_FUNCTIONS` answer from memory when they were asked the same before. Every
 different input is really worked out. What is refused is not remembered: it is refused again each time.
 
 A signature that a device's key made in this run is known to be good: that is what signing means. All others
@@ -15,49 +15,33 @@ does not, and `--no-memo` switches it off.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Final
 
-import crdt_sync.crypto.envelope
-import crdt_sync.membership.entries
-import crdt_sync.membership.log
-import crdt_sync.records.document
-import crdt_sync.records.update_check
-import crdt_sync_client.engine.arrivals
-import crdt_sync_client.engine.gathering
-import crdt_sync_client.engine.receiving
-import crdt_sync_server.checking
-import crdt_sync_server.engine
-import crdt_sync_server.spaces
 from crdt_sync.crypto.device_keys import DeviceKeys, verify_signature
-from crdt_sync.crypto.envelope import Envelope
+from crdt_sync.crypto.envelope import Envelope, parse
 from crdt_sync.crypto.space_keys import SpaceKeys
+from crdt_sync.membership.entries import parse_entry
+from crdt_sync.records.update_check import check_update
+from crdt_sync.records.update_format import parse_update
 
 REALLY_EACH_TIME: Final = 8
 """One run in so many remembers nothing."""
 
-_engine: Final = crdt_sync_client.engine
-
-_PLACES: Final[tuple[tuple[Any, str], ...]] = (
-    (crdt_sync.crypto.envelope, "verify_signature"),
-    (crdt_sync.membership.entries, "verify_signature"),
-    (crdt_sync_server.engine, "verify_signature"),
-    (crdt_sync.membership.log, "parse_entry"),
-    (_engine.receiving, "parse_entry"),
-    (crdt_sync_server.spaces, "parse_entry"),
-    (crdt_sync_server.engine, "parse_entry"),
-    (_engine.receiving, "parse"),
-    (_engine.gathering, "parse"),
-    (crdt_sync_server.checking, "parse"),
-    (crdt_sync.records.document, "parse_update"),
-    (crdt_sync.records.update_check, "parse_update"),
-    (_engine.arrivals, "check_update"),
+_FUNCTIONS: Final[tuple[Callable[..., Any], ...]] = (
+    verify_signature,
+    parse_entry,
+    parse,
+    parse_update,
+    check_update,
+)
+_METHODS: Final[tuple[tuple[type, str], ...]] = (
     (Envelope, "open"),
     (DeviceKeys, "from_bytes"),
     (SpaceKeys, "from_bytes"),
 )
-"""Where the functions are called from, and by which name."""
 
 
 class Remembering:
@@ -65,17 +49,20 @@ class Remembering:
 
     def __init__(self) -> None:
         self._known: dict[object, dict[Any, Any]] = {}
-        """Per function, its results by its arguments."""
+        """Of each of `_FUNCTIONS`, its results by its arguments."""
         self._before: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> None:
-        for owner, name in _PLACES:
-            before = owner.__dict__[name]
-            known = self._known.setdefault(before, {})
+        for function in _FUNCTIONS:
+            answer = _remembered(function, self._known.setdefault(function, {}))
+            for module in _importers(function):
+                self._put(module, function.__name__, function, answer)
+        for owner, name in _METHODS:
+            before = vars(owner)[name]
             if isinstance(before, classmethod):
-                self._put(owner, name, before, staticmethod(_remembered(getattr(owner, name), known)))
+                self._put(owner, name, before, staticmethod(_remembered(getattr(owner, name), {})))
             else:
-                self._put(owner, name, before, _remembered(before, known))
+                self._put(owner, name, before, _remembered(before, {}))
         sign = DeviceKeys.__dict__["sign"]
         self._put(DeviceKeys, "sign", sign, _signing(sign, self._known.setdefault(verify_signature, {})))
 
@@ -89,6 +76,17 @@ class Remembering:
         while self._before:
             setattr(*self._before.pop())
         self._known.clear()
+
+
+def _importers(function: Callable[..., Any]) -> list[ModuleType]:
+    """The modules of ours that call it by its name; not its own, from which more may import it meanwhile."""
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith("crdt_sync")
+        and name != function.__module__
+        and vars(module).get(function.__name__) is function
+    ]
 
 
 def remembers(seed: int) -> bool:

@@ -212,7 +212,9 @@ def simulate(
     functions are worked out once for all devices (see `remembering`); None: as the seed has it.
     """
     sim = Simulation(scenario, seed, events, keep_trace=keep_trace, before=before, remember=remember)
-    return run_out(sim)
+    outcome = run_out(sim)
+    sim.forget()
+    return outcome
 
 
 def run_out(sim: Simulation) -> Outcome:

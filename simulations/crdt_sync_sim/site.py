@@ -100,7 +100,7 @@ class Site:
         if device.engine.upkeep_due:
             return False
         # A device with a half-open connection believes that it has everything.
-        if device.sync.cursor < self._relay_head() or device.engine.status_counts().pending:
+        if device.sync.cursor < self._relay_head() or device.has_to_send:
             return False
         self._synced[device.name] = state
         return True
@@ -125,6 +125,12 @@ class Site:
             polls = -(-(eventful_us - began_us) // POLL_US)
             world.run(min(began_us + polls * POLL_US, deadline_us))
         return True
+
+    def forget(self) -> None:
+        """Let go of everything, and nothing can be asked any more. So nothing is left to the collector."""
+        self.world.forget()
+        for holder in (*self.nodes, self.network, self):
+            vars(holder).clear()
 
     def discard(self) -> None:
         for node in self.nodes:

@@ -173,6 +173,10 @@ class World:
         """Put what just happened on record."""
         self.trace.add(self.now_us, kind, node, detail)
 
+    def forget(self) -> None:
+        """Nothing that is scheduled happens any more."""
+        self._heap.clear()
+
     def run(self, until_us: int, *, stop: Callable[[], bool] | None = None) -> bool:
         """Run events due up to `until_us`; True when `stop` ended it early.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from crdt_sync.crypto import envelope
-from crdt_sync.crypto.device_keys import DeviceKeys, verify_signature
+from crdt_sync.crypto import device_keys, envelope
+from crdt_sync.crypto.device_keys import DeviceKeys
 from crdt_sync_client.engine import receiving
 from crdt_sync_sim.commands import scenario_folder
 from crdt_sync_sim.remembering import REALLY_EACH_TIME, Remembering, remembers
@@ -30,13 +28,18 @@ def test_most_seeds_remember_and_some_do_not() -> None:
 
 
 def test_each_question_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
+    asked: list[tuple[bytes, bytes, bytes]] = []
+    verifier = device_keys._verifier
 
-    def counting(*arguments: Any) -> bool:
-        asked.append(arguments)
-        return verify_signature(*arguments)
+    class Counting:
+        def __init__(self, sign_public: bytes) -> None:
+            self.key = sign_public
 
-    monkeypatch.setattr(envelope, "verify_signature", counting)
+        def verify(self, signature: bytes, message: bytes) -> None:
+            asked.append((self.key, signature, message))
+            verifier(self.key).verify(signature, message)
+
+    monkeypatch.setattr(device_keys, "_verifier", Counting)
     simulate(SMALL, 3, remember=False)
     each_time = len(asked)
     asked.clear()
