@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -31,7 +32,17 @@ log: Final = logging.getLogger("crdt_sync_server")
 class Connection:
     """See the module. `opened` gives what decides about it, and is given what wakes it."""
 
-    __slots__ = ("_hub", "_receive", "_room", "_send", "_waiter", "delivery", "writer")
+    __slots__ = (
+        "_hub",
+        "_opened_s",
+        "_receive",
+        "_room",
+        "_send",
+        "_synced",
+        "_waiter",
+        "delivery",
+        "writer",
+    )
 
     def __init__(
         self,
@@ -47,6 +58,8 @@ class Connection:
         self._send = send
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._opened_s = time.monotonic()
+        self._synced = False
         self.delivery = opened(self.wake)
 
     def wake(self) -> None:
@@ -80,6 +93,7 @@ class Connection:
             frame = delivery.received(data)
             if frame is None or data is None:
                 continue  # if the end is decided: read on so that the other side sees it
+            self._hub.metrics.bytes_in.inc(len(data))
             self._hub.arrived(delivery, frame, len(data))
             if not delivery.room:
                 await self._wait_for_room()
@@ -115,6 +129,10 @@ class Connection:
                     return
                 if data:
                     await self._send({"type": "websocket.send", "bytes": data})
+                    self._hub.metrics.bytes_out.inc(len(data))
+                    if self.delivery.synced and not self._synced:
+                        self._synced = True
+                        self._hub.metrics.synced(time.monotonic() - self._opened_s)
         except OSError:
             return  # the connection is gone; the reader is told so too
         except Exception as exc:

@@ -17,19 +17,22 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from starlette.applications import Starlette
 
 from crdt_sync.errors import PortTaken
-from crdt_sync_server.app import make_app
 from crdt_sync_server.data_dir import DataDir
 from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.heartbeat import PING_S, SILENCE_S, HeartbeatProtocol
-from crdt_sync_server.hub import Hub
+from crdt_sync_server.http.api import Api, ApiSettings
+from crdt_sync_server.http.service import Service
+from crdt_sync_server.http.tunnel import Tunnels
+from crdt_sync_server.hub import GOODBYE_S, Hub
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
 from crdt_sync_server.settings import DEFAULT_PORT
 from crdt_sync_server.signatures import TwoThreads
@@ -63,6 +66,9 @@ class ServeSettings:
     port: int = DEFAULT_PORT
     limits: RelayLimits = DEFAULT_RELAY_LIMITS
     drain_s: int = 5
+    token_ttl_s: int = 600
+    audit_days: int = 90
+    api: ApiSettings = field(default_factory=ApiSettings)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], limits: RelayLimits) -> ServeSettings:
@@ -73,6 +79,9 @@ class ServeSettings:
             port=values["port"],
             limits=limits,
             drain_s=values["drain"],
+            token_ttl_s=values["token_ttl"],
+            audit_days=values["audit_days"],
+            api=ApiSettings(values["http_api"], values["metrics"], values["metrics_token"]),
         )
 
     def __repr__(self) -> str:
@@ -82,9 +91,12 @@ class ServeSettings:
 class _Server(uvicorn.Server):
     """uvicorn, with our way of stopping: a goodbye first, and no signal raised again at the end."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub, started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, hub: Hub, tunnels: Tunnels, started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._hub = hub
+        self._tunnels = tunnels
         self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,6 +105,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._hub.say_goodbye()
+        await self._tunnels.drain(GOODBYE_S)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -165,10 +178,23 @@ async def _serve(
     try:
         host, limits = settings.host, settings.limits
         engine = RelayEngine(storage, token_is_right=data_dir.token_is_right, verify=verify, limits=limits)
-        hub = Hub(engine, storage, thread, entropy=os.urandom, limits=limits, drain_s=settings.drain_s)
+        hub = Hub(
+            engine,
+            storage,
+            thread,
+            entropy=os.urandom,
+            limits=limits,
+            drain_s=settings.drain_s,
+            audit_days=settings.audit_days,
+        )
+        tunnels = Tunnels(hub, os.urandom)
+        service = Service(
+            hub, engine, storage, entropy=os.urandom, limits=limits, token_ttl_s=settings.token_ttl_s
+        )
+        app = Api(service, tunnels, storage, data_dir.database, settings.api).app()
         token = data_dir.first_token(os.urandom)
         url = f"ws://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        server = _Server(_config(hub, limits), hub, lambda: announce(Listening(url, token)))
+        server = _Server(_config(app, limits), hub, tunnels, lambda: announce(Listening(url, token)))
         hub.start()
         try:
             await server.serve([listener])
@@ -180,9 +206,9 @@ async def _serve(
         await thread.close()
 
 
-def _config(hub: Hub, limits: RelayLimits) -> uvicorn.Config:
+def _config(app: Starlette, limits: RelayLimits) -> uvicorn.Config:
     return uvicorn.Config(
-        make_app(hub),
+        app,
         http="h11",
         ws=HeartbeatProtocol,
         ws_ping_interval=PING_S,

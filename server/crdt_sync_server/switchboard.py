@@ -23,6 +23,7 @@ from crdt_sync_server.delivery import Delivery
 from crdt_sync_server.effects import Admit, Arrival, Close, Created, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits, TooManyConnections
 from crdt_sync_server.live import LiveLog
+from crdt_sync_server.reports import LivePeer
 
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Frames in one commit: it takes some 100 ms at most, and everybody else waits for it."""
@@ -75,6 +76,26 @@ class Switchboard:
     def waiting(self) -> int:
         """How many frames wait for a commit."""
         return len(self._waiting)
+
+    @property
+    def most_lag(self) -> int:
+        """Rows that the connection which is behind most has not been given."""
+        return max((delivery.lag for delivery in self._connections.values()), default=0)
+
+    def live(self) -> list[LivePeer]:
+        """Who is connected and admitted."""
+        return [
+            LivePeer(
+                peer.space,
+                None if peer.author is None else peer.author.device,
+                delivery.cursor,
+                peer.caught_up,
+                peer.agent,
+                peer.since_ms,
+            )
+            for peer, delivery in self._connections.items()
+            if peer.space is not None and delivery.session.open
+        ]
 
     # Connections
 
