@@ -62,7 +62,7 @@ class IncomingBatch:
         self.settles_work = False
         """Whether it acknowledges or refuses something that was sent."""
         self._steps: list[Callable[[], object]] = []
-        self._acks: dict[Incarnation, int] = {}
+        self._acks: dict[Incarnation, tuple[int, int]] = {}
         self._rows: list[tuple[int, int, bytes]] = []
         self._rows_cursor: int | None = None
         waiting = list(appends)
@@ -79,7 +79,7 @@ class IncomingBatch:
                     if frame.rows:
                         self.only_cursor = False
                 case Ack():
-                    self._acks[frame.incarnation] = frame.sequence
+                    self._acks[frame.incarnation] = frame.sequence, frame.head
                     self.only_cursor = False
                     self.settles_work = True
                 case Refuse():
@@ -125,11 +125,11 @@ class IncomingBatch:
 
         self._steps.append(receive)
 
-    def _ack(self, incarnation: Incarnation, sequence: int) -> Callable[[], object]:
-        return lambda: self._engine.acked(self._space, incarnation, sequence)
+    def _ack(self, incarnation: Incarnation, sequence: int, head: int) -> Callable[[], object]:
+        return lambda: self._engine.acked(self._space, incarnation, sequence, head)
 
     def _settle_acks(self) -> None:
-        self._steps.extend(self._ack(incarnation, sequence) for incarnation, sequence in self._acks.items())
+        self._steps.extend(self._ack(incarnation, *upto) for incarnation, upto in self._acks.items())
         self._acks = {}
 
     def _refuse(self, frame: Refuse) -> Callable[[], object]:

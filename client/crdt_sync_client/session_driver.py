@@ -40,6 +40,7 @@ from .endings import Reconnect, refusal
 from .engine import Engine
 from .engine.model import SessionStart
 from .fetching import Fetching
+from .giving import GiveBackStep, GivingBack
 from .push_window import PushWindow
 from .session_steps import (
     BatchStep,
@@ -117,6 +118,7 @@ class SessionDriver(ConnectionDriver):
         """Hashes of the entries whose answer has not arrived."""
         self._compactions: deque[CompactRequest] = deque()
         self.fetching = Fetching(self._ask_for)
+        self.giving = GivingBack()
 
     # What the shell may ask
 
@@ -138,7 +140,12 @@ class SessionDriver(ConnectionDriver):
     @property
     def idle(self) -> bool:
         """Caught up, everything sent is acknowledged, and everything wanted is fetched."""
-        return self.caught_up and self.window.idle and self.fetching.idle
+        return self.caught_up and self.window.idle and self.fetching.idle and self.giving.idle
+
+    @property
+    def revives(self) -> bool:
+        """Whether this connection is to give the membership log back."""
+        return bool(self._start.revive)
 
     @property
     def fruitful(self) -> bool:
@@ -152,7 +159,9 @@ class SessionDriver(ConnectionDriver):
 
     @property
     def has_work(self) -> bool:
-        return bool(self._inbox or self._compactions or self._welcome or self._may_fetch)
+        if self._inbox or self._compactions or self._welcome or self._may_fetch:
+            return True
+        return self.welcomed and self.giving.ready
 
     @property
     def _may_fetch(self) -> bool:
@@ -171,6 +180,8 @@ class SessionDriver(ConnectionDriver):
                 self.fetching.arrived(frame)
             case Bye():
                 self.end(refusal(frame.code, frame.error, frame.reason, self.url))
+            case Appended() if self._start.revive:
+                self.end(Reconnect("the relay has the membership log again"))
             case _:
                 if isinstance(frame, Appended | AppendRefused) and not self._answers(frame):
                     self.end(ProtocolViolation("the relay answered another membership entry than was sent"))
@@ -195,6 +206,14 @@ class SessionDriver(ConnectionDriver):
 
     def _hello(self) -> bytes:
         start = self._start
+        if start.revive:
+            return self.protocol.revive(
+                space=start.space,
+                device=start.device,
+                entries=start.revive,
+                sign=start.sign,
+                agent=self._agent,
+            )
         return self.protocol.hello(
             space=start.space,
             device=start.device,
@@ -203,6 +222,8 @@ class SessionDriver(ConnectionDriver):
             relay_seen=start.relay_seen,
             sign=start.sign,
             agent=self._agent,
+            promised=start.promised,
+            acked=start.acked,
         )
 
     # What the device wants sent
@@ -261,6 +282,8 @@ class SessionDriver(ConnectionDriver):
             step = SnapshotStep(engine, space, self._compactions.popleft().records)
         elif self._inbox and self.welcomed:
             step = self._batch_step()
+        elif self.giving.ready and self.welcomed:
+            step = self.giving.next_step(engine, space, self.protocol.push_budget[1])
         elif self._may_fetch:
             try:
                 step = self.fetching.next_step(engine, space)
@@ -292,6 +315,11 @@ class SessionDriver(ConnectionDriver):
             case SnapshotStep():
                 self._at_work = False
                 self._compacted(step)
+            case GiveBackStep():
+                self._at_work = False
+                for snapshot in self.giving.done(step):
+                    if self.can_send:
+                        self.outgoing.append(self.protocol.give_back(snapshot))
             case WantedStep() | FetchedStep():
                 self._at_work = False
                 if isinstance(step, FetchedStep) and step.received is not None:
@@ -306,11 +334,15 @@ class SessionDriver(ConnectionDriver):
         if step.error is not None:
             return
         if step.welcomed.relay_behind:
-            logger.warning("the relay has lost updates it had acknowledged; sending them again")
+            logger.warning("the relay has lost a part of its log; comparing, to give back what it lacks")
         if step.welcomed.reconnect:
             self.end(Reconnect("this store is behind what it sent before", hint="the device tries again"))
             return
         self.welcomed = True
+        for entry in step.lost_entries:
+            self.append(entry, lambda answer: None)
+        if step.gives_back:
+            self.giving.look(again=True)
         if step.wants:
             self.fetching.look()
         self.window = PushWindow(*self.protocol.push_budget, self._clock)
@@ -373,6 +405,8 @@ class SessionDriver(ConnectionDriver):
             return
         if step.wants:
             self.fetching.look()
+        if step.gives_back:
+            self.giving.look(again=batch.settles_work or any(each.envelopes for each in batch.received))
         if batch.refusal is not None and self.refusal is None:
             self._refused(batch.refusal, batch.pause_s)
         held = self.window.held and not batch.reconnect
@@ -393,6 +427,8 @@ class SessionDriver(ConnectionDriver):
                 case Appended() | AppendRefused():
                     if self._appends:  # the end has told them all
                         self._appends.popleft()[1](frame)
+                case SnapshotResult() if self.giving.answered(frame.record, frame.code):
+                    pass
                 case SnapshotResult() if frame.code == "mismatch":
                     logger.warning("the relay refused a snapshot: it does not match its log")
                 case CompactRequest():

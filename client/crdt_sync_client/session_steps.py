@@ -52,6 +52,10 @@ class WelcomeStep(Step):
         self.welcomed = Welcomed(resend=0)
         self.wants = False
         """Whether records are to be fetched."""
+        self.lost_entries: tuple[bytes, ...] = ()
+        """Membership entries that the relay lacks."""
+        self.gives_back = False
+        """Whether the relay may lack records."""
         self._relay = relay
 
     def work(self) -> None:
@@ -62,9 +66,11 @@ class WelcomeStep(Step):
             self.engine.confirm_join(self.space)
         frame = self.frame
         self.welcomed = self.engine.welcome(
-            self.space, self._relay, frame.own_sequence, frame.own_hash, frame.head
+            self.space, self._relay, frame.own_sequence, frame.own_hash, frame.head, frame.cursor
         )
+        self.lost_entries = self.engine.lost_entries(self.space, frame.members_head)
         self.wants = bool(self.engine.wanted(self.space, 1))
+        self.gives_back = self.engine.gives_back(self.space)
 
 
 class PushStep(Step):
@@ -99,12 +105,15 @@ class BatchStep(PushStep):
         self.pushes = bounds is not None
         self.wants = False
         """Whether records are to be fetched."""
+        self.gives_back = False
+        """Whether the relay may lack records."""
 
     def work(self) -> None:
         self.batch.store()
         if self.batch.error is not None:
             raise self.batch.error
         self.wants = bool(self.engine.wanted(self.space, 1))
+        self.gives_back = self.engine.gives_back(self.space)
         if self.pushes and not (self.batch.reconnect or self.batch.over):
             super().work()
 

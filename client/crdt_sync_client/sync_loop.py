@@ -29,6 +29,7 @@ from crdt_sync.protocol.frames import Appended
 from .conversing import converse
 from .database_thread import DatabaseThread
 from .endings import APPEND_TRIES, STALE_HEAD, Reconnect, Reconnecting, append_refusal
+from .giving import after_refusal
 from .live_session import LiveSession, Publish
 from .relay_connection import AGENT, RelayConnection
 from .session_driver import WELCOME_TIMEOUT_S, SessionDriver, late_handshake
@@ -73,6 +74,8 @@ class SpaceSync:
         self._wanted = False
         self._holds = 0
         self._fruitful = False
+        self._revives = False
+        """Whether the connection is to give the relay the membership log back."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._appending = asyncio.Lock()
@@ -278,7 +281,7 @@ class SpaceSync:
             except RelayRefused as exc:
                 # Before anybody is told, and to its end even if they then want no connection any more.
                 gone = await asyncio.shield(self._forget_unsettled(exc))
-                self._failed(exc)
+                self._failed(await asyncio.shield(self._may_be_lost(exc)))
             except CrdtSyncError as exc:
                 self._failed(exc)
             except Exception as exc:
@@ -322,6 +325,7 @@ class SpaceSync:
         thread, space = self._thread, self.space
         engine = thread.store.engine
         start = await thread.run(lambda: engine.session_start(space))
+        self._revives = bool(start.revive)
         connection = await RelayConnection.open(start.relay_url)
         driver = SessionDriver(
             engine,
@@ -339,6 +343,11 @@ class SpaceSync:
             self._count(connection)
             raise
         return LiveSession(connection, thread, driver, publish=self._publish, signal=self.signal)
+
+    async def _may_be_lost(self, refused: RelayRefused) -> Exception:
+        """What to make of a refusal: the relay may have lost that it knew us."""
+        engine, space, tried = self._thread.store.engine, self.space, self._revives
+        return await self._thread.run(lambda: after_refusal(engine, space, refused, tried=tried))
 
     async def _forget_unsettled(self, refused: RelayRefused) -> bool:
         """Forget a space that this device began to make or join, if it turns out never to have been."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from crdt_sync.errors import CrdtSyncError
+from crdt_sync.errors import CrdtSyncError, RelayRefused
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client.endings import Reconnect, Reconnecting
+from crdt_sync_client.giving import after_refusal
 from crdt_sync_client.session_driver import Answered, SessionDriver
 from crdt_sync_client.session_steps import BatchStep, PushBounds, PushStep, SnapshotStep, Step, WelcomeStep
 from crdt_sync_sim.device_line import AGENT, DeviceLine, demand_sound
@@ -184,8 +185,12 @@ class DeviceSync:
         if last is not None:
             last.run()
             demand_sound(last.error)
-        assert driver.error is not None  # nobody ends a session here but the relay, a fault or the driver
-        self._failed(driver.error, fruitful=driver.fruitful)
+        error = driver.error
+        assert error is not None  # nobody ends a session here but the relay, a fault or the driver
+        if isinstance(error, RelayRefused):
+            device = self._device
+            error = after_refusal(device.engine, device.space, error, tried=driver.revives)
+        self._failed(error, fruitful=driver.fruitful)
 
     def _failed(self, error: Exception, *, fruitful: bool) -> None:
         delay_s = self._reconnecting.ended(error, fruitful=fruitful)

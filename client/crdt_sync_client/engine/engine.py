@@ -14,7 +14,7 @@ from typing import overload
 import msgspec
 
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, RelayId, SpaceId
+from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, OpaqueId, RecordId, SpaceId
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import (
@@ -54,12 +54,10 @@ from crdt_sync_client.engine.model import (
     Received,
     Record,
     RecordChange,
-    SessionStart,
     SpaceState,
     StatusCounts,
     Transaction,
     Upkept,
-    Welcomed,
     WriteResult,
     changes_of,
 )
@@ -67,6 +65,7 @@ from crdt_sync_client.engine.pausing import collector_paused
 from crdt_sync_client.engine.queries import OrderBy, Query, Where
 from crdt_sync_client.engine.receiving import ReceivedBatch
 from crdt_sync_client.engine.replica import Replica
+from crdt_sync_client.engine.session_calls import SessionCalls
 from crdt_sync_client.engine.taking_entries import take_entry
 from crdt_sync_client.engine.verifying import VerifyMany, verify_on_two_threads
 from crdt_sync_client.store.connection import Database
@@ -82,7 +81,7 @@ def _closing_on_error(db: Database) -> Iterator[None]:
         raise
 
 
-class Engine(AbsentCalls):
+class Engine(AbsentCalls, SessionCalls):
     """See the module. Make one with `create` or `open`, end it with `close`."""
 
     def __init__(self, replica: Replica) -> None:
@@ -377,26 +376,6 @@ class Engine(AbsentCalls):
 
     # Synchronisation of one space -------------------------------------------------------------------
 
-    def session_start(self, space: SpaceId) -> SessionStart:
-        found = self._replica.space(space)
-        retrying.retry_due(self._replica, found)
-        author = found.session.author = sending.session_author(self._replica, found)
-        return SessionStart(
-            space=found.id,
-            relay_url=found.relay_url,
-            device=self.device_id,
-            incarnation=author.incarnation,
-            cursor=found.cursor,
-            relay_seen=found.relay_seen,
-            sign=self._replica.keys.sign,
-        )
-
-    def welcome(
-        self, space: SpaceId, relay: RelayId, own_sequence: int, own_hash: bytes, head: int
-    ) -> Welcomed:
-        """Compare with what the relay has of this device's chain. Call it first in every session."""
-        return sending.welcome(self._replica, self._replica.space(space), relay, own_sequence, own_hash, head)
-
     def next_push(self, space: SpaceId, *, max_count: int, max_bytes: int) -> list[bytes]:
         """The next envelopes to send in this session, already durable; empty when there are none.
 
@@ -405,10 +384,6 @@ class Engine(AbsentCalls):
         """
         found = self._replica.space(space)
         return sending.next_push(self._replica, found, max_count=max_count, max_bytes=max_bytes)
-
-    def acked(self, space: SpaceId, incarnation: Incarnation, sequence: int) -> list[tuple[str, RecordId]]:
-        """Everything of that chain up to `sequence` is durable at the relay; the records now synced."""
-        return sending.acked(self._replica, self._replica.space(space), incarnation, sequence)
 
     def refused(
         self,

@@ -108,6 +108,7 @@ def abandon(replica: Replica, space: Space) -> None:
             "scopes",
             "picks",
             "leaving",
+            "at_relay",
         ):
             db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))
         db.execute("DELETE FROM spaces WHERE no = ?", (space.no,))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
 from crdt_sync.records.writes import same_value
@@ -306,6 +307,10 @@ class SessionStart:
     cursor: int
     relay_seen: RelayId | None
     sign: Callable[[bytes], bytes] = field(repr=False)
+    promised: int = 0
+    acked: ChainHead = field(default=ChainHead(0, bytes(32)))
+    revive: tuple[bytes, ...] = field(default=(), repr=False)
+    """The membership log, where the relay does not know the space or this device any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,8 +319,8 @@ class Welcomed:
 
     `reconnect`: the relay has more of this device's chain than the store, so the store is an older
     copy; the session must be opened again. `failed` are the records whose unsent work is held until
-    everything has come, `holding` says that there are such. `relay_behind`: the relay has lost what it
-    once acknowledged. `at_end`: nothing here waits for the end of the log.
+    everything has come, `holding` says that there are such. `relay_behind`: the relay may have lost what
+    it once acknowledged, and is compared with. `at_end`: nothing here waits for the end of the log.
     """
 
     resend: int

@@ -44,7 +44,7 @@ from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync_client.engine import absent, admission, older_copy, scoping, sending
+from crdt_sync_client.engine import absent, admission, giving_back, older_copy, scoping, sending
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.fetched import Coming, FetchedRecord, put_back
 from crdt_sync_client.engine.gathering import Gathering
@@ -118,6 +118,8 @@ class ReceivedBatch:
             self._rescues.settle()
         rescued = self._rescues.save()
         self._gathering.save(rows=bool(rows))
+        if space.giving.stage:
+            giving_back.keep(replica, space, caught_up=self._caught_up)
         if self._chains:
             save_chains(replica, space, self._chains)
         if cursor > space.cursor:
@@ -408,6 +410,8 @@ class ReceivedBatch:
                     heads[arrival.author] = ChainHead(sequence, arrival.envelope.hash)
                 elif known.sequence == sequence and known.hash == arrival.envelope.hash:
                     checked = None
+            if arrival.cover is None or checked is not None:
+                self._space.giving.saw(opaque, arrival, payload.update)
             if checked is None:
                 self._duplicates += 1
                 continue

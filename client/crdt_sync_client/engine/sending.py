@@ -19,7 +19,7 @@ from crdt_sync.crypto.groups import decode_ends, encode_ends
 from crdt_sync.errors import ChainBroken
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.rare import rare
-from crdt_sync_client.engine import absent, older_copy, refusing
+from crdt_sync_client.engine import absent, giving_back, older_copy, refusing
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.refused import taken
@@ -61,15 +61,20 @@ def session_over(replica: Replica, space: Space) -> bool:
 
 
 def welcome(
-    replica: Replica, space: Space, relay: RelayId, own_sequence: int, own_hash: bytes, head: int
+    replica: Replica,
+    space: Space,
+    relay: RelayId,
+    own_sequence: int,
+    own_hash: bytes,
+    head: int,
+    cursor: int | None = None,
 ) -> Welcomed:
     """Begin a session: compare chains, take lost acknowledgements, line up what to send again."""
     author = space.session.author = space.session.author or session_author(replica, space)
     space.session.head = head
-    if space.relay_seen != relay:
-        with replica.transaction(durable=False):
-            replica.db.execute("UPDATE spaces SET relay_seen = ?, cursor = 0 WHERE no = ?", (relay, space.no))
-            space.relay_seen, space.cursor = relay, 0
+    if cursor is None:
+        cursor = space.cursor if space.relay_seen == relay else 0
+    lost = giving_back.greeted(replica, space, relay, cursor)
     if own_sequence and _is_older_copy(replica, space, author, own_sequence, own_hash):
         return Welcomed(resend=0, reconnect=True, failed=tuple(older_copy.fork(replica, space, author)))
     synced = acked(replica, space, author.incarnation, own_sequence) if own_sequence else []
@@ -85,7 +90,7 @@ def welcome(
         resend=len(rows),
         reconnect=session_over(replica, space),
         synced=tuple(synced),
-        relay_behind=own_sequence < space.acked.get(author, 0),
+        relay_behind=lost,
         holding=bool(space.held),
         at_end=space.catching_up == AT_HEAD and not space.waiting,
     )

@@ -18,6 +18,7 @@ from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import absent
+from crdt_sync_client.engine.giving import Giving
 from crdt_sync_client.engine.record_types import RecordTypes
 from crdt_sync_client.engine.scope import Scope
 from crdt_sync_client.engine.waiting import BEHIND, FIRST, Waiting
@@ -98,6 +99,8 @@ class Space:
         """How many records of the space are not on this device."""
         self.wanted: dict[OpaqueId, None] = {}
         """Those of them that are to be fetched, in that order."""
+        self.giving = Giving()
+        """What a relay that has lost something is given back."""
         self.session = SessionMemory()
         self._frontier: bytes | None = None
         self._names: dict[DeviceId, str] = {}
@@ -146,6 +149,7 @@ class Space:
         space.record_types.load(db)
         absent.load(db, space)
         space.scope = Scope.load(db, space.no)
+        space.giving = Giving.load(db, space.no)
         return space
 
     # Members ----------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ opaque ids, device ids) are looked up once per batch.
     scopes       of which types only some records are kept on this device: those that meet a condition
     picks        records that are kept whatever the conditions say
     leaving      records that do not belong here any more and have unsent work
+    at_relay     while a relay that has lost something is given it back: what it has shown of a record
     history      what each transaction changed in a record, for types whose schema keeps a history
     spare_…      who this device is and the keys of its spaces a second time, on other pages (kept by
                  triggers): a damaged page must not cost them
@@ -145,6 +146,12 @@ CREATE TABLE picks (
   PRIMARY KEY (space, opaque)
 ) WITHOUT ROWID;
 CREATE TABLE leaving (record INTEGER PRIMARY KEY, space INTEGER NOT NULL);
+ALTER TABLE spaces ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE spaces ADD COLUMN gives_back INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE at_relay (
+  space INTEGER NOT NULL, opaque BLOB NOT NULL, state BLOB NOT NULL, heads BLOB NOT NULL,
+  PRIMARY KEY (space, opaque)
+) WITHOUT ROWID;
 """
 
 _SPARE: Final = """

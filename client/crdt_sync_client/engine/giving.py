@@ -1,0 +1,57 @@
+"""What a space knows about giving its relay back what that has lost. Who does it is `giving_back`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from crdt_sync.ids import OpaqueId
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.arrivals import Arrival
+    from crdt_sync_client.store.connection import Database
+
+NOT_NOW: Final = 0
+COMPARING: Final = 1
+"""The log is read anew, and what the relay has is kept beside what is here."""
+GIVING: Final = 2
+"""All of it was seen; what it lacks is on its way to it."""
+
+
+class Giving:
+    """A copy of columns in the store, and the progress of this session."""
+
+    __slots__ = ("_seen", "after", "on_its_way", "promised", "revives", "stage", "unfinished")
+
+    def __init__(self, promised: int = 0, stage: int = NOT_NOW) -> None:
+        self.promised = promised
+        """How long the relay's log was when it last acknowledged something."""
+        self.stage = stage
+        self.revives = False
+        """Whether the next connection gives the membership log back. Not stored."""
+        self.after = 0
+        """Records up to this number were looked at in this session."""
+        self.unfinished = False
+        """Whether one of those could not be given back yet."""
+        self.on_its_way: dict[OpaqueId, None] = {}
+        self._seen: dict[OpaqueId, list[tuple[Arrival, bytes]]] = {}
+
+    @classmethod
+    def load(cls, db: Database, space_no: int) -> Giving:
+        promised, stage = db.execute(
+            "SELECT promised, gives_back FROM spaces WHERE no = ?", (space_no,)
+        ).fetchone()
+        return cls(promised, stage)
+
+    def begin_again(self) -> None:
+        """Look at all records once more."""
+        self.after, self.unfinished = 0, False
+
+    def saw(self, opaque: OpaqueId, arrival: Arrival, update: bytes) -> None:
+        """The relay has this, which was checked."""
+        if self.stage:
+            self._seen.setdefault(opaque, []).append((arrival, update))
+
+    def take_seen(self) -> dict[OpaqueId, list[tuple[Arrival, bytes]]]:
+        """What was seen since the last time."""
+        seen, self._seen = self._seen, {}
+        return seen

@@ -1,0 +1,240 @@
+"""Giving a relay back what it has lost: a restored backup, a disk that lied, a database that began anew.
+
+The relay says at the beginning of a session that its log is not the one in which this device stood (see
+`Hello.promised`), by delivering from the beginning. Then this device
+
+1. *compares*: it reads the log anew, its own rows too, and keeps beside each record what the relay has shown
+   of it: the merged updates, and how far each author's came. Nothing here is touched by that;
+2. *gives back*, once it has come to the log's end: it goes through its records, and of each in which there is
+   something that the relay has not shown, an item, a deletion, or only an update that it is known to have
+   had, it sends a snapshot. What others give back meanwhile arrives like anything else and is left out.
+
+So nobody has to keep what was acknowledged, and content decides, not numbers: whether an update is missing
+between two others cannot be told from what a device remembers of chains. Unsent work goes its usual way. A
+record with some is given back when that is acknowledged, since a snapshot holds nothing the relay never got.
+
+What this device cannot give back stays with it: records that it may not write or cannot vouch for (see
+`compacting`), and those that are not here.
+
+All of it is stored: it goes on where it was after a restart, and begins anew when the relay loses more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from crdt_sync.crypto.chain import ChainHead
+from crdt_sync.crypto.envelope import Header
+from crdt_sync.ids import Author, OpaqueId, RelayId
+from crdt_sync.records.document import EMPTY_UPDATE, merge_updates
+from crdt_sync.records.update_format import ParsedUpdate, parse_update
+from crdt_sync_client.engine import compacting
+from crdt_sync_client.engine.arrivals import Arrival
+from crdt_sync_client.engine.giving import COMPARING, GIVING, NOT_NOW
+from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
+
+if TYPE_CHECKING:
+    from crdt_sync_client.engine.replica import Replica
+    from crdt_sync_client.engine.space import Space
+    from crdt_sync_client.store.connection import Database
+
+AT_ONCE: Final = 16
+"""Snapshots on their way at one time; so what others give back meanwhile is not sent by all."""
+LOOKED_AT: Final = 64
+"""Records looked at in one step, some 5 ms of the engine's thread."""
+STORED: Final = "stored"
+
+
+def keep(replica: Replica, space: Space, *, caught_up: bool) -> None:
+    """Keep what the relay has shown in a batch. Inside its transaction."""
+    rows = []
+    for opaque, arrivals in space.giving.take_seen().items():
+        state, heads = _at_relay(replica.db, space, opaque)
+        for arrival, _ in arrivals:
+            _advance(heads, arrival)
+        merged = merge_updates([state, *(update for _, update in arrivals)])
+        rows.append((space.no, opaque, merged, encode_heads(heads)))
+    replica.db.many("INSERT OR REPLACE INTO at_relay VALUES (?, ?, ?, ?)", rows)
+    if caught_up and space.giving.stage == COMPARING:
+        _enter(replica, space, GIVING)
+        space.giving.begin_again()
+
+
+def greeted(replica: Replica, space: Space, relay: RelayId, cursor: int) -> bool:
+    """The relay begins to deliver at `cursor`; whether it has lost something. Begins to compare then."""
+    giving = space.giving
+    giving.on_its_way.clear()
+    giving.begin_again()
+    lost = cursor < space.cursor or (not cursor and giving.promised > 0)
+    if not lost and space.relay_seen == relay:
+        return False
+    with replica.transaction(durable=False):
+        if lost:
+            replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
+            _enter(replica, space, COMPARING)
+            giving.promised = 0
+        space.relay_seen, space.cursor = relay, cursor
+        replica.db.execute(
+            "UPDATE spaces SET relay_seen = ?, cursor = ?, promised = ? WHERE no = ?",
+            (relay, cursor, giving.promised, space.no),
+        )
+    return lost
+
+
+def promise(replica: Replica, space: Space, head: int) -> None:
+    """The relay acknowledged something when its log ended there. Inside a transaction."""
+    if head > space.giving.promised:
+        space.giving.promised = head
+        replica.db.execute("UPDATE spaces SET promised = ? WHERE no = ?", (head, space.no))
+
+
+def acknowledged(replica: Replica, space: Space, author: Author) -> ChainHead:
+    """The end of what a relay has acknowledged of a chain of ours."""
+    sequence, head = space.acked.get(author, 0), space.chain(author)
+    if not sequence or head.sequence == sequence:
+        return ChainHead(sequence, head.hash if sequence else bytes(32))
+    following = replica.db.value(
+        "SELECT envelope FROM sealed WHERE space = ? AND incarnation = ? AND sequence = ?",
+        (space.no, author.incarnation, sequence + 1),
+    )
+    # Without it nothing can be said for certain; then the relay is asked for nothing.
+    return (
+        ChainHead(0, bytes(32)) if following is None else ChainHead(sequence, Header.unpack(following).prev)
+    )
+
+
+def lost_entries(space: Space, members_head: bytes) -> Sequence[bytes]:
+    """The entries of the membership log that follow the one at which the relay's ends."""
+    position = space.log.position_of(members_head)
+    return () if position is None else space.log.entries[position + 1 :]
+
+
+def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes]:
+    """What to give back now; empty when there is nothing more for the moment."""
+    giving = space.giving
+    role = space.role_of(replica.device_id)
+    if giving.stage != GIVING:
+        return []
+    if role is None or not role.may_write:
+        _leave(replica, space)
+        return []
+    envelopes: list[bytes] = []
+    size_bytes = 0
+    while len(giving.on_its_way) < AT_ONCE:
+        rows = replica.db.rows(
+            "SELECT no, opaque FROM records JOIN documents ON record = no WHERE space = ? AND no > ?"
+            " ORDER BY no LIMIT ?",
+            (space.no, giving.after, LOOKED_AT),
+        )
+        for no, opaque in rows:
+            envelope = _wanted(replica, space, OpaqueId(opaque))
+            if envelope is not None and envelopes and size_bytes + len(envelope) > max_bytes:
+                return envelopes
+            giving.after = no
+            if envelope is not None:
+                envelopes.append(envelope)
+                size_bytes += len(envelope)
+                giving.on_its_way[OpaqueId(opaque)] = None
+                if len(giving.on_its_way) >= AT_ONCE:
+                    break
+        if not rows:
+            if not giving.on_its_way and not giving.unfinished:
+                _leave(replica, space)
+            break
+        if envelopes:
+            break
+    return envelopes
+
+
+def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> None:
+    """The relay's word about a snapshot that was given back."""
+    giving = space.giving
+    if opaque not in giving.on_its_way:
+        return
+    del giving.on_its_way[opaque]
+    if code != STORED:
+        giving.unfinished = True  # it has something that this device lacks; that is on its way here
+
+
+def _wanted(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
+    """A snapshot of the record, if the relay lacks something of it."""
+    giving = space.giving
+    record = replica.records.find(space, opaque, replica.author)
+    if record is None or not record.heads or opaque in giving.on_its_way:
+        return None
+    state, heads = _at_relay(replica.db, space, opaque)
+    if not _lacks(record, state, heads):
+        return None
+    snapshots = compacting.make_snapshots(replica, space, [opaque])
+    if not snapshots:
+        giving.unfinished = giving.unfinished or record.no in replica.unsent
+        return None
+    return snapshots[0]
+
+
+def _lacks(record: OpenRecord, state: bytes, heads: Mapping[Author, ChainHead]) -> bool:
+    """Whether the relay, which has shown that, lacks something of the record."""
+    for author, head in record.heads.items():
+        shown = heads.get(author)
+        if shown is None or shown.sequence < head.sequence:
+            return True
+    return not contains(parse_update(state), parse_update(record.doc.state()))
+
+
+def contains(larger: ParsedUpdate, smaller: ParsedUpdate) -> bool:
+    """Whether every item and every deletion of one update is in the other."""
+    ends = {blocks.client: blocks for blocks in larger.blocks}
+    for blocks in smaller.blocks:
+        there = ends.get(blocks.client)
+        if there is None or there.start > blocks.start or there.end < blocks.end:
+            return False
+        if any(start < blocks.end and end > blocks.start for start, end in there.skips):
+            return False
+    for client, ranges in smaller.deletes.items():
+        deleted = _joined(larger.deletes.get(client, []))
+        for start, end in _joined(ranges):
+            if not any(first <= start and end <= last for first, last in deleted):
+                return False
+    return True
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _at_relay(db: Database, space: Space, opaque: OpaqueId) -> tuple[bytes, dict[Author, ChainHead]]:
+    row = db.execute(
+        "SELECT state, heads FROM at_relay WHERE space = ? AND opaque = ?", (space.no, opaque)
+    ).fetchone()
+    return (EMPTY_UPDATE, {}) if row is None else (row[0], decode_heads(row[1]))
+
+
+def _advance(heads: dict[Author, ChainHead], arrival: Arrival) -> None:
+    header = arrival.envelope.header
+    shown = (
+        {arrival.author: ChainHead(header.sequence, arrival.envelope.hash)}
+        if arrival.cover is None
+        else arrival.cover.covered
+    )
+    for author, head in shown.items():
+        if author not in heads or heads[author].sequence < head.sequence:
+            heads[author] = head
+
+
+def _enter(replica: Replica, space: Space, stage: int) -> None:
+    space.giving.stage = stage
+    replica.db.execute("UPDATE spaces SET gives_back = ? WHERE no = ?", (stage, space.no))
+
+
+def _leave(replica: Replica, space: Space) -> None:
+    """Nothing more is to be given back."""
+    with replica.transaction(durable=False):
+        _enter(replica, space, NOT_NOW)
+        replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
