@@ -28,6 +28,8 @@ FORMAT_1 = {
     "leaving": None,
     "quarantine": "type",
     "types": None,
+    "leases": None,
+    "checkouts": None,
 }
 """What a store of format 1 lacks: whole tables (None), or columns."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from crdt_sync.crypto.cover import CoverVector
@@ -10,7 +10,7 @@ from crdt_sync.crypto.envelope import Envelope
 from crdt_sync.crypto.groups import GroupPlace, decode_ends
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import BadUpdate
-from crdt_sync.ids import Author
+from crdt_sync.ids import Author, RecordId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.update_check import CheckedUpdate, check_update
 from crdt_sync.roles import Role
@@ -45,6 +45,15 @@ class Opened(NamedTuple):
     checked: CheckedUpdate | None
     span: Span = ALONE
     ends: dict[Author, int] | None = None
+
+
+@dataclass(slots=True)
+class Incoming:
+    """What a batch brings for one record."""
+
+    record_type: str
+    record_id: RecordId
+    opened: list[Opened] = field(default_factory=list)
 
 
 def open_arrival(space: Space, arrival: Arrival) -> Opened:

@@ -34,6 +34,7 @@ from crdt_sync_client.engine import (
     upkeep,
 )
 from crdt_sync_client.engine.absent_calls import AbsentCalls
+from crdt_sync_client.engine.checkout_calls import CheckoutCalls
 from crdt_sync_client.engine.explaining import Explanation
 from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.history import HistoryEntry
@@ -81,7 +82,7 @@ def _closing_on_error(db: Database) -> Iterator[None]:
         raise
 
 
-class Engine(AbsentCalls, SessionCalls):
+class Engine(AbsentCalls, CheckoutCalls, SessionCalls):
     """See the module. Make one with `create` or `open`, end it with `close`."""
 
     def __init__(self, replica: Replica) -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 TURN_BITS: Final = 48
 """Of a number; a device that writes a thousand times a second has enough for 8,900 years."""
 _TURN: Final = (1 << TURN_BITS) - 1
-_FIRST_TURN: Final = 1 << 40
-"""There is room below it for what comes back into the outbox."""
 
 _INSERT: Final = (
     "INSERT INTO outbox (no, space, record, incarnation, schema_version, change, at_ms, tied, error)"
@@ -72,35 +70,6 @@ class OutboxOrder:
             (db.value("SELECT max(no) FROM outbox WHERE no >= ? AND no < ?", _range(priority)) or 0) & _TURN
             for priority in range(FIRST, LAST + 1)
         )
-        self._turn = max(self._turn, _FIRST_TURN)
-
-    def put_back(self, replica: Replica, rows: Sequence[NewRow]) -> None:
-        """Queue these, all of one author, before everything that waits. Inside a transaction.
-
-        They were sealed, and all get the priority of the most urgent of them and of what waits for their
-        records, so that nothing written since comes before them.
-        """
-        if not rows:
-            return
-        incarnation, records = rows[0].incarnation, {row.record for row in rows}
-        priority = min(row.priority for row in rows)
-        for record in records:
-            waiting = self._db.value(
-                "SELECT min(no) FROM outbox WHERE record = ? AND incarnation = ? AND error IS NULL",
-                (record, incarnation),
-            )
-            if waiting is not None:
-                priority = min(priority, priority_of(waiting))
-        first = self._db.value("SELECT min(no & ?) FROM outbox", (_TURN,)) or self._turn + 1
-        if first <= len(rows):  # a store of an earlier format began with 1
-            self._db.execute("UPDATE outbox SET no = no + ?1 WHERE no & ?2 < ?1", (_FIRST_TURN, _TURN))
-            first = self._db.value("SELECT min(no & ?) FROM outbox", (_TURN,))
-        for turn, row in enumerate(rows, first - len(rows)):
-            *columns, _, error = row
-            self._db.execute(_INSERT, ((priority << TURN_BITS) | turn, *columns, error))
-        if incarnation == self._incarnation:
-            for record in records:
-                self._lift(record, priority)
 
     def add(self, replica: Replica, rows: Sequence[NewRow]) -> None:
         """Queue these, oldest first. Inside a transaction, before they are counted as unsent."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
@@ -38,7 +37,7 @@ from crdt_sync.errors import (
     TypeNotKnown,
 )
 from crdt_sync.hlc import Hlc
-from crdt_sync.ids import Author, OpaqueId, RecordId
+from crdt_sync.ids import Author, OpaqueId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
@@ -46,10 +45,12 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import absent, admission, giving_back, older_copy, scoping, sending
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
+from crdt_sync_client.engine.arrivals import Incoming as _Incoming
+from crdt_sync_client.engine.checkouts import RowKind, take_row
 from crdt_sync_client.engine.fetched import Coming, FetchedRecord, put_back
 from crdt_sync_client.engine.gathering import Gathering
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
-from crdt_sync_client.engine.model import QuarantinedEnvelope, Received
+from crdt_sync_client.engine.model import QuarantinedEnvelope, Received, RecordChange
 from crdt_sync_client.engine.older_copy import Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.sealing import save_chains
@@ -64,15 +65,6 @@ _QUARANTINE: Final = (
     " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms, type)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-@dataclass(slots=True)
-class _Incoming:
-    """What a batch brings for one record."""
-
-    record_type: str
-    record_id: RecordId
-    opened: list[Opened] = field(default_factory=list)
 
 
 class ReceivedBatch:
@@ -96,6 +88,7 @@ class ReceivedBatch:
         self._rescues = Rescues(replica, space)
         self._coming = Coming(replica, space)
         self._members_changed = False
+        self._leases_changed: list[RecordChange] = []
         self._duplicates = 0
         self._clocks_ahead = 0
         self._envelopes = 0
@@ -128,7 +121,7 @@ class ReceivedBatch:
         if self._envelopes:
             replica.save_clock()
         return Received(
-            changes=(*result.changes, *rescued.changes),
+            changes=(*self._leases_changed, *result.changes, *rescued.changes),
             conflicts_opened=(*result.opened, *rescued.opened),
             conflicts_closed=(*result.closed, *rescued.closed),
             quarantined=tuple(self._quarantined),
@@ -202,6 +195,8 @@ class ReceivedBatch:
                 self._duplicates += 1
             elif kind == Kind.MEMBERSHIP:
                 self._members_changed |= take_entry(self._replica, space, raw)
+            elif kind == RowKind.LEASE:
+                self._leases_changed += take_row(self._replica, space, seq, raw)
             else:
                 arrivals.append(self._admit_envelope(seq, kind, raw))
         return arrivals

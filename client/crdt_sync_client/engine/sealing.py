@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
+
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.envelope import Header, check_size, envelope_hash, seal
 from crdt_sync.crypto.groups import MAX_GROUP, GroupPlace
@@ -24,6 +26,7 @@ from crdt_sync.ids import Author, OpaqueId, RecordId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.rare import rare
 from crdt_sync.records.document import merge_updates
+from crdt_sync_client.engine.holding_back import held_back
 from crdt_sync_client.engine.outbox_order import priority_of
 from crdt_sync_client.engine.space import Space
 
@@ -35,6 +38,10 @@ MAX_UPDATES_AT_ONCE: Final = 8192
 """Outbox rows looked at for one push; bounds its memory, and how much is merged into one envelope."""
 _MERGE_BYTES: Final = MAX_ENVELOPE_BYTES // 2
 """Updates are merged into one envelope up to this size; one by itself may be larger."""
+_MAY_GO: Final = (
+    "o.space = ? AND incarnation = ? AND error IS NULL"
+    " AND NOT (? AND record IN (SELECT value FROM json_each(?)))"
+)
 _AROUND_BYTES: Final = 512
 """About what an envelope has around its update, and its padding."""
 
@@ -50,11 +57,12 @@ def seal_pending(
     author = space.session.author
     assert author is not None
     choice = _Choice(max_count, max_bytes, something_chosen)
+    choice.held = held_back(replica, space)
     rows: Cursor = replica.db.execute(
         "SELECT o.no, record, schema_version, change, type, id, opaque, tied FROM outbox o"
         " JOIN records r ON r.no = record"
-        " WHERE o.space = ? AND incarnation = ? AND error IS NULL ORDER BY o.no LIMIT ?",
-        (space.no, author.incarnation, MAX_UPDATES_AT_ONCE),
+        f" WHERE {_MAY_GO} ORDER BY o.no LIMIT ?",
+        (space.no, author.incarnation, *choice.without, MAX_UPDATES_AT_ONCE),
     )
     choice.choose(map(_Row._make, rows))
     rows.close()  # of a backlog of thousands it has read no more than was taken
@@ -141,7 +149,9 @@ class _Choice:
     def __init__(self, max_count: int, max_bytes: int, something_chosen: bool) -> None:
         self.envelopes: list[_Pending] = []
         self.last = 0
-        """The number of the last row taken: all before it are taken too."""
+        """The number of the last row taken: all before it are taken too, but for those of `held`."""
+        self.held: frozenset[int] = frozenset()
+        """Records of which nothing may go now."""
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._something_chosen = something_chosen
@@ -165,6 +175,11 @@ class _Choice:
         # A transaction that reaches the end of what was looked at may go on behind it.
         if together and (read < MAX_UPDATES_AT_ONCE or not self.envelopes):
             self._take_together(together)
+
+    @property
+    def without(self) -> tuple[int, str]:
+        """What `_MAY_GO` is given of the records that are held back."""
+        return bool(self.held), msgspec.json.encode(sorted(self.held)).decode()
 
     def in_order(self) -> Iterator[list[_Pending]]:
         """Groups and single envelopes, each where its first was begun."""
@@ -292,8 +307,8 @@ def _seal(replica: Replica, space: Space, author: Author, choice: _Choice) -> li
             sealed,
         )
         replica.db.execute(
-            "DELETE FROM outbox WHERE space = ? AND incarnation = ? AND error IS NULL AND no <= ?",
-            (space.no, author.incarnation, choice.last),
+            f"DELETE FROM outbox AS o WHERE {_MAY_GO} AND no <= ?",
+            (space.no, author.incarnation, *choice.without, choice.last),
         )
         replica.outbox.sealed(pending.first.record for pending in choice.envelopes)
         space.advance(author, head, own=author == replica.author)

@@ -19,7 +19,7 @@ from crdt_sync.crypto.groups import decode_ends, encode_ends
 from crdt_sync.errors import ChainBroken
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.rare import rare
-from crdt_sync_client.engine import absent, giving_back, older_copy, refusing
+from crdt_sync_client.engine import absent, giving_back, holding_back, older_copy, refusing
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.refused import taken
@@ -44,6 +44,9 @@ def session_author(replica: Replica, space: Space) -> Author:
     A session sends what belongs to one chain, and only after `welcome` has compared it with the relay's: a
     relay that has pruned what it once took cannot tell any more whether it is what we send again.
     """
+    while_held_back = holding_back.session_author(replica, space)
+    if while_held_back is not None:
+        return while_held_back
     incarnation = replica.db.value(
         "SELECT incarnation FROM sealed WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1", (space.no,)
     )
@@ -57,7 +60,10 @@ def session_over(replica: Replica, space: Space) -> bool:
     author = space.session.author
     if author is None:
         return True
-    return author != replica.author and author != session_author(replica, space)
+    if author == replica.author:
+        # The work of an earlier life that waited for a lease to end may go now.
+        return bool(space.leases.skipped) and author != session_author(replica, space)
+    return author != session_author(replica, space)
 
 
 def welcome(
@@ -169,7 +175,8 @@ def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: in
         del space.session.refusals[refused]
     acknowledged = (space.no, incarnation, sequence, older_copy.OLDER_COPY)
     rows = replica.db.rows(
-        "SELECT record, sequence, hash, type, id, opaque, until FROM sealed s JOIN records r ON r.no = record"
+        "SELECT record, sequence, hash, type, id, opaque, until, updates"
+        " FROM sealed s JOIN records r ON r.no = record"
         f" WHERE {_ACKNOWLEDGED} ORDER BY sequence",
         acknowledged,
     )
@@ -177,7 +184,8 @@ def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: in
     newest: dict[int, tuple[OpaqueId, ChainHead]] = {}
     group_ends: dict[int, int] = {}
     with replica.transaction(durable=False):
-        for record, own, link, record_type, id, opaque, until in rows:
+        for record, own, link, record_type, id, opaque, until, updates in rows:
+            space.leases.count_sent(replica.db, opaque, updates)
             newest[record] = (opaque, ChainHead(own, link))
             if until is not None:
                 group_ends[record] = until

@@ -19,6 +19,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.giving import Giving
+from crdt_sync_client.engine.leases import Leases
 from crdt_sync_client.engine.record_types import RecordTypes
 from crdt_sync_client.engine.scope import Scope
 from crdt_sync_client.engine.waiting import BEHIND, FIRST, Waiting
@@ -101,6 +102,7 @@ class Space:
         """Those of them that are to be fetched, in that order."""
         self.giving = Giving()
         """What a relay that has lost something is given back."""
+        self.leases = Leases(no, id)
         self.session = SessionMemory()
         self._frontier: bytes | None = None
         self._names: dict[DeviceId, str] = {}
@@ -148,6 +150,7 @@ class Space:
             space.held.setdefault(OpaqueId(opaque), {})[Author(device_id, Incarnation(incarnation))] = arrived
         space.record_types.load(db)
         absent.load(db, space)
+        space.leases.load(db)
         space.scope = Scope.load(db, space.no)
         space.giving = Giving.load(db, space.no)
         return space

@@ -32,6 +32,8 @@ opaque ids, device ids) are looked up once per batch.
     leaving      records that do not belong here any more and have unsent work
     at_relay     while a relay that has lost something is given it back: what it has shown of a record
     history      what each transaction changed in a record, for types whose schema keeps a history
+    leases       who has checked out which record, as the relay's log tells it in `row`
+    checkouts    what was checked out on this device and is not checked in yet; `sent`: updates since
     spare_…      who this device is and the keys of its spaces a second time, on other pages (kept by
                  triggers): a damaged page must not cost them
 
@@ -146,6 +148,15 @@ CREATE TABLE picks (
   PRIMARY KEY (space, opaque)
 ) WITHOUT ROWID;
 CREATE TABLE leaving (record INTEGER PRIMARY KEY, space INTEGER NOT NULL);
+CREATE TABLE leases (
+  space INTEGER NOT NULL, opaque BLOB NOT NULL, row INTEGER NOT NULL, lease BLOB NOT NULL,
+  PRIMARY KEY (space, opaque)
+) WITHOUT ROWID;
+CREATE TABLE checkouts (
+  space INTEGER NOT NULL, opaque BLOB NOT NULL, type TEXT NOT NULL, id TEXT NOT NULL,
+  token INTEGER NOT NULL, ttl_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL, sent INTEGER NOT NULL,
+  PRIMARY KEY (space, opaque)
+) WITHOUT ROWID;
 ALTER TABLE spaces ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE spaces ADD COLUMN gives_back INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE at_relay (

@@ -1,0 +1,99 @@
+"""Part of `Engine`: who has checked out which record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from crdt_sync.ids import OpaqueId, RecordId, RelayId, SpaceId
+from crdt_sync.protocol.frames import CheckedOut, CheckoutResult
+from crdt_sync_client.engine import checkouts, holding_back
+from crdt_sync_client.engine.checkouts import Checkout, CheckoutOutcome, Chosen
+from crdt_sync_client.engine.model import RecordChange
+from crdt_sync_client.engine.queries import Where
+from crdt_sync_client.engine.replica import Replica
+
+
+class CheckoutCalls:
+    """See the module."""
+
+    _replica: Replica
+
+    def choose_records(
+        self,
+        type: str,
+        ids: Sequence[str] = (),
+        where: Where = None,
+        *,
+        children: bool = False,
+        space: SpaceId | None = None,
+    ) -> list[Chosen]:
+        """Records to check out: those with these ids, or for which `where` holds, and those below them.
+
+        Raises UnknownType, ValidationError, and RecordNotFound for an id that is not here.
+        """
+        found = self._replica.space(space)
+        return checkouts.choose(self._replica, found, type, ids, where, children=children)
+
+    def chosen_record(self, type: str, id: str, *, space: SpaceId | None = None) -> Chosen:
+        """One record by name, whether it is here or not."""
+        return checkouts.chosen_record(self._replica.space(space), type, RecordId(id))
+
+    def own_checkouts(self, space: SpaceId, *, in_force: bool = False) -> list[Chosen]:
+        """What is checked out here and not checked in yet; with `in_force` only what did not end."""
+        leases, now_ms = self._replica.space(space).leases, self._replica.now_ms()
+        return [
+            Chosen(own.type, own.id, record)
+            for record, own in leases.own.items()
+            if not in_force or leases.holds(self._replica.device_id, record, now_ms)
+        ]
+
+    def newest_token(self, space: SpaceId) -> int:
+        """The greatest token that this device knows of."""
+        return self._replica.space(space).leases.newest_token
+
+    def checkout_answered(
+        self,
+        space: SpaceId,
+        asked: Mapping[OpaqueId, Chosen],
+        results: Sequence[CheckoutResult],
+        ttl_ms: int,
+    ) -> list[CheckoutOutcome]:
+        """Keep what the relay answered to `CheckOut` or `CheckIn`."""
+        with self._replica.transaction(durable=True):
+            return checkouts.answered(self._replica, self._replica.space(space), asked, results, ttl_ms)
+
+    def forget_checkouts(self, space: SpaceId, records: Iterable[OpaqueId]) -> None:
+        """What was checked out here is checked in, or lost, and that has been told."""
+        with self._replica.transaction(durable=True):
+            checkouts.given_back(self._replica, self._replica.space(space), records)
+
+    def push_checked_out(self, space: SpaceId, frame: CheckedOut) -> list[RecordChange]:
+        """The relay refused a push, because another device has a record of it."""
+        return checkouts.refused(self._replica, self._replica.space(space), frame)
+
+    def begin_leases(self, space: SpaceId, relay: RelayId, cursor: int, relay_ms: int) -> None:
+        """A session begins: what the relay's clock shows, and from where on its log may be another."""
+        found = self._replica.space(space)
+        with self._replica.transaction(durable=False):
+            found.leases.hear_clock(self._replica.db, relay_ms, self._replica.now_ms())
+            if relay != found.relay_seen or cursor < found.cursor:
+                found.leases.forget_behind(self._replica.db, self._replica.device_id, cursor)
+
+    def checkouts(self, space: SpaceId | None = None) -> list[Checkout]:
+        """Everything that somebody has, this device's first; what ended here stays until it is checked in."""
+        chosen = [self._replica.space(space)] if space is not None else self._replica.spaces.values()
+        return [each for found in chosen for each in checkouts.all_shown(self._replica, found)]
+
+    def checkout_of(self, type: str, id: str, *, space: SpaceId | None = None) -> Checkout | None:
+        """The newest checkout of a record that this device knows of, ended or not."""
+        found = self._replica.space(space)
+        opaque = OpaqueId(found.keys.opaque_id(type, id))
+        return checkouts.shown(self._replica, found, opaque)
+
+    def held_elsewhere(self, type: str, id: str, *, space: SpaceId | None = None) -> Checkout | None:
+        """Who else has the record now, so that what is written here waits; None: nobody we know of."""
+        return checkouts.holder(self._replica, self._replica.space(space), type, id)
+
+    def next_lease_end_ms(self, space: SpaceId) -> int | None:
+        """When (Unix ms of this device) something that is held back may go; None: nothing is."""
+        return holding_back.next_end_ms(self._replica, self._replica.space(space))

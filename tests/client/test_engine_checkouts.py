@@ -1,0 +1,279 @@
+"""What a device does when another has checked out a record: it says so, and holds its own work back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crdt_sync.crypto.envelope import parse
+from crdt_sync.ids import RecordId, RelayId
+from crdt_sync.protocol.frames import CheckedOut, CheckoutResult, RowKind
+from crdt_sync.protocol.leases import Late, Lease, LeaseState, encode_lease
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync_client.engine.model import CreateOp, Transaction, TransactionResult, UpdateOp
+from tests.client.engine_world import Peer, World
+
+HOUR_MS = 3_600_000
+
+
+class Site(World):
+    """An office and two tablets, with two jobs that all have; leases are put into the log by hand."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.token = 0
+        self.mine, self.other = self.join("tablet"), self.join("other")
+        self.one, self.two = (self.office.create({"title": title}) for title in ("One", "Two"))
+        self.settle()
+
+    def lease(
+        self, holder: Peer, id: RecordId, state: LeaseState = LeaseState.HELD, **more: int | tuple[Late, ...]
+    ) -> tuple[int, Lease]:
+        """The relay says so in its log."""
+        self.token += 1
+        expires_ms = more.pop("expires_ms", self.now_ms + HOUR_MS)
+        lease = Lease(
+            holder.opaque(id), holder.engine.device_id, self.token, self.now_ms, expires_ms, state, (), **more
+        )  # type: ignore[arg-type]
+        row = self.relay._add(RowKind.LEASE, encode_lease(lease), None, None, 0)
+        return row, lease
+
+    def begin(self, peer: Peer) -> None:
+        """The relay's welcome."""
+        peer.engine.begin_leases(self.space, self.relay.id, 10**9, self.now_ms)
+        peer.connect()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+def pending(peer: Peer) -> list[str]:
+    return [item.id for item in peer.engine.outbox()]
+
+
+def test_what_is_written_to_a_record_of_another_waits_and_the_rest_goes(site: Site) -> None:
+    site.lease(site.other, site.one)
+    site.mine.sync()
+    site.mine.set(site.one, status="busy")
+    site.mine.set(site.two, status="done")
+    site.mine.sync()
+    assert pending(site.mine) == [site.one]
+    site.lease(site.other, site.one, LeaseState.RETURNED)
+    site.mine.sync()
+    site.mine.sync()
+    assert pending(site.mine) == []
+    site.settle()
+    site.assert_converged()
+    assert site.other.values(site.one)["status"] == "busy"
+
+
+def test_it_goes_by_itself_when_the_lease_has_run_out_by_the_relays_clock(site: Site) -> None:
+    site.lease(site.other, site.one, expires_ms=site.now_ms + HOUR_MS)
+    site.mine.sync()
+    site.mine.set(site.one, status="busy")
+    site.mine.sync()
+    end_ms = site.mine.engine.next_lease_end_ms(site.space)
+    assert end_ms is not None
+    assert abs(end_ms - (site.now_ms + HOUR_MS)) < 1_000
+    # The relay's clock is half an hour ahead of ours.
+    site.mine.engine.begin_leases(site.space, site.relay.id, 10**9, site.now_ms + HOUR_MS // 2)
+    assert (
+        site.mine.engine.next_lease_end_ms(site.space) == end_ms - HOUR_MS // 2
+        or abs(
+            site.mine.engine.next_lease_end_ms(site.space) - (end_ms - HOUR_MS // 2)  # type: ignore[operator]
+        )
+        < 1_000
+    )
+    site.now_ms += HOUR_MS // 2
+    site.mine.sync()
+    assert pending(site.mine) == []
+    assert site.mine.engine.next_lease_end_ms(site.space) is None
+
+
+def test_the_holder_sends_as_ever_and_everyone_sees_who_has_it(site: Site) -> None:
+    _, lease = site.lease(site.mine, site.one)
+    for peer in site.peers:
+        peer.sync()
+        shown = peer.engine.checkout_of("job", site.one)
+        assert shown is not None
+        assert (shown.device_name, shown.state, shown.own) == ("tablet", "held", peer is site.mine)
+        assert abs(shown.until_ms - lease.expires_ms) < 1_000
+    site.mine.set(site.one, status="busy")
+    site.mine.sync()
+    assert pending(site.mine) == []
+    assert site.mine.engine.held_elsewhere("job", site.one) is None
+    assert site.other.engine.held_elsewhere("job", site.one) is not None
+    site.other.reopen()
+    assert site.other.engine.held_elsewhere("job", site.one) is not None
+
+
+def test_a_transaction_waits_whole_with_all_that_follows_in_its_records(site: Site) -> None:
+    three = site.mine.create({"title": "Three"})
+    site.settle()
+    site.lease(site.other, site.one)
+    site.mine.sync()
+    both = Transaction(
+        (UpdateOp("job", site.one, {"status": "busy"}), UpdateOp("job", site.two, {"count": 2}))
+    )
+    (result,) = site.mine.engine.write([both])
+    assert isinstance(result, TransactionResult)
+    site.mine.set(site.two, status="done")
+    site.mine.set(three, status="done")
+    site.mine.sync()
+    assert sorted(set(pending(site.mine))) == sorted([site.one, site.two])
+    site.lease(site.other, site.one, LeaseState.BROKEN)
+    site.mine.sync()
+    site.mine.sync()
+    site.settle()
+    site.assert_converged()
+    assert site.other.values(site.two)["status"] == "done"
+
+
+def pushed(peer: Peer) -> list[bytes]:
+    """What goes out now; the relay does not answer."""
+    return peer.engine.next_push(peer.space, max_count=50, max_bytes=1_000_000)
+
+
+def refuse(site: Site, sent: list[bytes], of: RecordId, holder: Peer) -> None:
+    """As the relay answers a push whose record was checked out a moment before."""
+    row, lease = site.lease(holder, of)
+    opaque = holder.opaque(of)
+    headers = [parse(raw, max_bytes=MAX_ENVELOPE_BYTES).header for raw in sent]
+    header = next(header for header in headers if header.record == opaque)
+    place, engine = (header.incarnation, header.sequence), site.mine.engine
+    engine.push_checked_out(site.space, CheckedOut(*place, row, lease))
+    engine.refused(site.space, *place, "checked_out", "for another hour")
+
+
+@pytest.mark.parametrize("how", ["nothing", "reopen", "crash"])
+def test_what_was_on_its_way_when_the_record_was_checked_out_waits_and_the_rest_goes(
+    site: Site, how: str
+) -> None:
+    site.mine.connect()
+    site.mine.set(site.one, status="busy")
+    site.mine.set(site.two, status="done")
+    three = site.mine.create({"title": "Three"})
+    refuse(site, pushed(site.mine), site.one, site.other)
+    if how != "nothing":
+        getattr(site.mine, how)()
+    site.mine.set(site.one, count=5)
+    site.mine.sync()
+    assert set(pending(site.mine)) == {site.one}
+    # Trying again by itself comes long before the lease ends, and is of no use before that.
+    site.now_ms += HOUR_MS // 2
+    updates = len(site.relay.updates())
+    site.mine.sync()
+    site.mine.sync()
+    assert set(pending(site.mine)) == {site.one}
+    assert len(site.relay.updates()) == updates
+    site.lease(site.other, site.one, LeaseState.RETURNED)
+    for _ in range(3):
+        site.mine.sync()
+    site.settle()
+    site.assert_converged()
+    assert [site.other.values(site.one)[field] for field in ("status", "count")] == ["busy", 5]
+    assert site.other.values(site.two)["status"] == "done"
+    assert site.other.values(three)["title"] == "Three"
+    assert site.mine.engine.outbox() == []
+
+
+def test_what_an_earlier_life_wrote_waits_and_this_life_goes_on(site: Site) -> None:
+    site.lease(site.other, site.one)
+    site.mine.sync()
+    site.mine.set(site.one, status="busy")
+    site.mine.crash()
+    site.mine.set(site.two, status="done")
+    site.mine.set(site.one, count=5)
+    site.mine.sync()
+    assert set(pending(site.mine)) == {site.one}
+    site.lease(site.other, site.one, LeaseState.RETURNED)
+    site.mine.sync()
+    site.mine.sync()
+    assert pending(site.mine) == []
+    site.settle()
+    site.assert_converged()
+    assert [site.other.values(site.one)[field] for field in ("status", "count")] == ["busy", 5]
+
+
+def test_what_was_checked_out_here_is_remembered_until_it_is_checked_in(site: Site) -> None:
+    engine = site.mine.engine
+    chosen = engine.choose_records("job", where={"title": "One"})
+    assert [each.id for each in chosen] == [site.one]
+    row, lease = site.lease(site.mine, site.one)
+    outcomes = engine.checkout_answered(
+        site.space,
+        {each.opaque: each for each in chosen},
+        [CheckoutResult(lease.record, "granted", row, lease)],
+        5,
+    )
+    assert [(outcome.id, outcome.code) for outcome in outcomes] == [(site.one, "granted")]
+    site.mine.set(site.one, status="busy")
+    site.mine.set(site.one, count=3)
+    site.mine.sync()
+    site.mine.crash()
+    engine = site.mine.engine
+    (held,) = engine.checkouts()
+    assert (held.id, held.own, held.state, held.sent) == (site.one, True, "held", 2)
+    assert [each.id for each in engine.own_checkouts(site.space, in_force=True)] == [site.one]
+    site.now_ms += 2 * HOUR_MS
+    (held,) = engine.checkouts()
+    assert held.state == "expired"
+    assert engine.own_checkouts(site.space, in_force=True) == []
+    site.lease(site.other, site.one)
+    site.mine.sync()
+    assert [each.state for each in engine.checkouts()] == ["taken"]
+    engine.forget_checkouts(site.space, [lease.record])
+    assert [each.device_name for each in engine.checkouts()] == ["other"]
+
+
+def test_another_relay_forgets_leases_but_not_what_is_held_here(site: Site) -> None:
+    site.lease(site.other, site.two)
+    row, lease = site.lease(site.mine, site.one)
+    site.mine.sync()
+    chosen = site.mine.engine.chosen_record("job", site.one)
+    site.mine.engine.checkout_answered(
+        site.space, {chosen.opaque: chosen}, [CheckoutResult(lease.record, "granted", row, lease)], 5
+    )
+    site.mine.engine.begin_leases(site.space, RelayId(b"n" * 16), 0, site.now_ms)
+    assert [(each.id, each.state) for each in site.mine.engine.checkouts()] == [(site.one, "held")]
+
+
+def test_a_record_changes_for_whoever_watches_it_when_it_is_checked_out(site: Site) -> None:
+    site.lease(site.other, site.one)
+    site.mine.connect()
+    received = site.mine.pull()
+    assert [(change.id, change.fields) for change in received.changes] == [(site.one, ())]
+
+
+def test_children_come_along(tmp_path: Path) -> None:
+    child = """\
+$schema: https://json-schema.org/draft/2020-12/schema
+title: Step
+x-type: step
+x-version: 1
+x-parent: {type: job, field: job_id}
+type: object
+properties:
+  job_id: {type: string}
+  label: {type: string}
+"""
+    from tests.client.engine_world import JOB
+
+    world = World(tmp_path, schemas=(JOB, child))
+    job = world.office.create({"title": "One"})
+    steps = [
+        world.office.write(CreateOp("step", {"job_id": job, "label": label}))[0].id for label in ("a", "b")
+    ]
+    world.office.write(CreateOp("step", {"job_id": "elsewhere", "label": "c"}))
+    engine = world.office.engine
+    alone = engine.choose_records("job", [job])
+    together = engine.choose_records("job", [job], children=True)
+    assert [(each.type, each.id) for each in alone] == [("job", job)]
+    assert [each.id for each in together] == [job, *steps]
+    world.close()
