@@ -261,6 +261,7 @@ class Actor:
     def _wipe(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         node = self._node(arguments["node"])
         assert isinstance(node, RelayNode | DeviceNode)
+        self._sim.before_wipe(node)
         node.wipe()
 
     def _version(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:

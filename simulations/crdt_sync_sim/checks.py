@@ -19,6 +19,7 @@ from crdt_sync_server.compaction import LONG_TAIL
 from crdt_sync_server.effects import Arrival, Close, Grown, Peer
 from crdt_sync_server.storage.port import SpaceKey
 from crdt_sync_sim.device_node import DeviceNode
+from crdt_sync_sim.newcomer import missing_at_relay
 from crdt_sync_sim.oracle import Oracle, Promise, RecordName, write_id
 from crdt_sync_sim.work import CANARY
 
@@ -246,6 +247,12 @@ def nothing_lost(sim: Simulation) -> Iterator[Violation]:
                     record=name, paths=paths, devices=(device.name,),
                     missing=min(lost, key=lambda promise: promise.at_us),
                 )  # fmt: skip
+    if sim.asks_for_a_newcomer:
+        for name in missing_at_relay(sim):
+            yield Violation(
+                2, f"a device that came now would lack something of {name[0]} {name[1]}", record=name,
+                devices=(sim.members[0].name,),
+            )  # fmt: skip
 
 
 # 3

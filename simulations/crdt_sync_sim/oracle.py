@@ -9,7 +9,8 @@ that had seen it. Nothing else excuses a write's absence: no crash, power cut, p
 A device's disk may legitimately lose what was on it in three cases, and the oracle is told: a store restored
 from a backup forgets what had not reached the relay since, a store that was wiped forgets what had not
 reached the relay at all, and a relay that was wiped or rolled back forgets what no surviving device has. The
-first two are counted as `excused`; the third excuses nothing while a device is alive.
+first two are counted as `excused`; the third excuses nothing but what was written on devices that lost their own
+disk in the same run.
 
 Some writes had a narrow escape: no relay had acknowledged them when their device crashed, lost power or got
 an old copy of its store. Those of them that every device has at the end, or that an operation removed which
@@ -98,6 +99,14 @@ class Oracle:
     def wiped(self, unsent: Iterable[WriteId]) -> None:
         """A device's store is gone for good; these writes no relay had acknowledged."""
         self.excused.update(unsent)
+
+    def gone(self, device: str) -> None:
+        """A device's disk was lost or replaced in a run in which the relay loses something too.
+
+        What it wrote may have been at the relay only, or have come back to it from nobody.
+        """
+        for kept in self.promises.values():
+            self.excused.update(id for id, promise in kept.items() if promise.device == device)
 
     def died(self, device: str, unsent: Iterable[tuple[RecordName, int]]) -> None:
         """A device stopped without warning. `unsent`: records with unsent work, since when by its clock."""

@@ -15,7 +15,7 @@ from crdt_sync_sim.causes import Explanation, Moment
 from crdt_sync_sim.checks import how_telling
 from crdt_sync_sim.difference import Cell, Difference
 from crdt_sync_sim.run import Outcome
-from crdt_sync_sim.scenario import Scheduled, beyond
+from crdt_sync_sim.scenario import Scheduled
 
 FIELDS_SHOWN: Final = 12
 """Of one record, in the text; the JSON has all."""
@@ -49,7 +49,6 @@ def to_json(outcome: Outcome, explanation: Explanation | None = None) -> dict[st
         "differences": [_difference_json(difference) for difference in outcome.differences],
         "error": outcome.error,
         "events": len(outcome.events),
-        "not_survived": list(beyond(outcome.events)),
     }
 
 
@@ -112,8 +111,6 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield f"time          {duration(figures.virtual_s)} simulated in {figures.real_s:.2f} s"
     given = ", ".join(f"{count} × {name}" for name, count in figures.delivered.items())
     yield f"faults        {given or 'none'}"
-    for fault in beyond(outcome.events) if outcome.failed else ():
-        yield f"not survived  {fault}"
     if figures.rare:
         yield f"rare points   {', '.join(f'{count} × {name}' for name, count in figures.rare.items())}"
     yield (

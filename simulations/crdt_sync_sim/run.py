@@ -32,12 +32,15 @@ from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import RecordName
 from crdt_sync_sim.plan import everyone, plan
 from crdt_sync_sim.rare_points import RarePoints
+from crdt_sync_sim.relay_node import RelayNode
 from crdt_sync_sim.remembering import Remembering, remembers
-from crdt_sync_sim.scenario import Scenario, Scheduled, Verdict
+from crdt_sync_sim.scenario import Scenario, Scheduled, Verdict, relay_loses
 from crdt_sync_sim.site import Site
 from crdt_sync_sim.world import Event, World, seconds
 
 PROLOGUE_S: Final = 120
+NEWCOMER_EVERY: Final = 8
+"""In so many runs the relay is asked for everything once, though it lost nothing."""
 QUIET_S: Final = 5.0
 """After convergence the world runs on this long, so that compaction and stragglers show what they do."""
 
@@ -97,6 +100,7 @@ class Simulation(Site):
                 )
         self.joins = Joins(self)
         self.actor = Actor(self)
+        self.relay_loses = relay_loses(self.events)
         self.asked: set[int] = set()
         """The rules that were asked, by number."""
         self.remembers = remembers(seed) if remember is None else remember
@@ -161,10 +165,28 @@ class Simulation(Site):
 
     def before_restore(self, node: Node) -> None:
         """What only this disk had is excused: its owner put an old copy in its place."""
+        if isinstance(node, RelayNode):
+            node.taken.clear()  # what it had taken then, it may not have any more
+        self._may_be_nowhere(node)
         if isinstance(node, DeviceNode) and node.backup is not None:
             self.oracle.restored(node.name, node.unsent(), self._backups[node.name])
 
+    def before_wipe(self, node: Node) -> None:
+        """Where the relay loses something too, what only this device had is nowhere."""
+        if isinstance(node, RelayNode):
+            node.taken.clear()
+        self._may_be_nowhere(node)
+
+    def _may_be_nowhere(self, node: Node) -> None:
+        if self.relay_loses and isinstance(node, DeviceNode):
+            self.oracle.gone(node.name)
+
     # The end
+
+    @property
+    def asks_for_a_newcomer(self) -> bool:
+        """Whether to see if the relay has everything: where it lost something, and in some other runs."""
+        return self.seed % NEWCOMER_EVERY == 0 or self.relay_loses
 
     def liveness(self) -> Violation:
         """Why they did not converge."""

@@ -48,7 +48,7 @@ def test_one_run_as_json_is_one_line_with_stable_keys() -> None:
     (report,) = lines(result)
     assert set(report) == {
         "scenario", "source", "seed", "verdict", "digest", "figures", "invariants", "violations", "first_bad",
-        "differences", "not_survived", "error", "events",
+        "differences", "error", "events",
     }  # fmt: skip
 
 
