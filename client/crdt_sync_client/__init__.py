@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 
+    from .agent import name_app
     from .choices import OwnValue
     from .conflict_watching import ConflictChange, ConflictWatch
     from .device import Device
@@ -71,6 +72,7 @@ _HOMES = {
     "WriteResult": "crdt_sync_client.records",
     "field": "crdt_sync_client.engine.filters",
     "find_schema": "crdt_sync_client.shipped",
+    "name_app": "crdt_sync_client.agent",
     "read_csv": "crdt_sync_client.importing",
     "shipped_types": "crdt_sync_client.shipped",
 }
@@ -115,6 +117,7 @@ __all__ = [
     "WriteResult",
     "field",
     "find_schema",
+    "name_app",
     "read_csv",
     "shipped_types",
 ]

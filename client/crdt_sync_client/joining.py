@@ -29,11 +29,12 @@ from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync.protocol.frames import AppendRefused
 from crdt_sync.schemas.model import RecordSchema
 
+from .agent import agent
 from .conversing import converse
 from .database_thread import DatabaseThread
 from .endings import append_refusal
 from .join_driver import ANSWER_TIMEOUT_S, Joining
-from .relay_connection import AGENT, RelayConnection, check_relay_url
+from .relay_connection import RelayConnection, check_relay_url
 from .session_driver import SessionDriver
 from .unsettled import forget
 
@@ -61,7 +62,7 @@ async def create_space(
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await connection.send(
-                    connection.session.create_space(genesis=genesis, setup_token=token, agent=AGENT)
+                    connection.session.create_space(genesis=genesis, setup_token=token, agent=agent())
                 )
                 answer = await connection.next_frame()
             if isinstance(answer, AppendRefused):
@@ -90,7 +91,7 @@ async def join(thread: DatabaseThread, link: str) -> SpaceId:
 async def _try_to_join(thread: DatabaseThread, joining: Joining) -> None:
     """One connection on the way in."""
     protocol, clock = DeviceSession(), asyncio.get_running_loop().time
-    driver = await thread.run(lambda: joining.next_driver(protocol=protocol, clock=clock, agent=AGENT))
+    driver = await thread.run(lambda: joining.next_driver(protocol=protocol, clock=clock, agent=agent()))
     try:
         async with asyncio.timeout(driver.timeout_s):
             connection = await RelayConnection.open(driver.url, protocol)

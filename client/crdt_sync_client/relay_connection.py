@@ -1,15 +1,18 @@
-"""One WebSocket connection to a relay: bytes in and out of a `DeviceSession`, endings turned into errors.
+"""One connection to a relay: bytes in and out of a `DeviceSession`, endings turned into errors.
 
-However a connection ends, the caller gets one of our own errors: see `endings`.
+It is a WebSocket, or, where something on the way lets none pass, the same frames over plain HTTP: when the
+upgrade fails although somebody answers, HTTP is tried, and kept to for a while. However a connection ends,
+the caller gets one of our own errors: see `endings`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -37,7 +40,11 @@ from crdt_sync.protocol.device_session import DeviceSession, State, close_code_f
 from crdt_sync.protocol.frames import Bye, Challenge, FromRelay
 from crdt_sync.protocol.limits import MAX_CLOSE_REASON_BYTES, MAX_FRAME_BYTES, PATH, SUBPROTOCOL
 
+from .agent import agent
 from .endings import printable, refusal
+
+if TYPE_CHECKING:
+    from .http_tunnel import HttpTunnel
 
 logger = logging.getLogger("crdt_sync.client")
 
@@ -51,18 +58,12 @@ CLOSE_TIMEOUT_S: Final = 2.0
 QUEUED_FRAMES: Final = 8
 """Frames `websockets` holds for us before it stops reading from the socket."""
 
+HTTP_FOR_S: Final = 900.0
+"""How long plain HTTP is kept to after no WebSocket passed; then a better network is looked for."""
+_http_until_s: Final[dict[str, float]] = {}
+"""By relay address, on the monotonic clock; for the whole process, as the network is."""
+
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def _agent() -> str:
-    """What this device calls itself to the relay; without a version in a source tree never installed."""
-    try:
-        return f"crdt-sync/{version('crdt-sync')} python"
-    except PackageNotFoundError:
-        return "crdt-sync python"
-
-
-AGENT: Final = _agent()
 
 
 class Socket(ClientConnection):
@@ -90,10 +91,22 @@ class Socket(ClientConnection):
                         self.protocol.fail(1011, "nothing was heard")
 
 
+class Wire(Protocol):
+    """What carries messages: `websockets`' connection, or `HttpTunnel`."""
+
+    async def recv(self) -> bytes | str: ...
+
+    async def send(self, message: bytes) -> None: ...
+
+    async def ping(self) -> Awaitable[float]: ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+
 class RelayConnection:
     """A connection whose challenge has come. `session` builds what `send` sends."""
 
-    def __init__(self, url: str, socket: ClientConnection, session: DeviceSession | None = None) -> None:
+    def __init__(self, url: str, socket: Wire, session: DeviceSession | None = None) -> None:
         self.url = url
         self.session = session or DeviceSession()
         self.bytes_sent = 0
@@ -106,7 +119,27 @@ class RelayConnection:
     @classmethod
     async def open(cls, url: str, session: DeviceSession | None = None) -> RelayConnection:
         """Connect and take the challenge. Raises RelayUnreachable, RelayRefused or a RemoteError."""
-        connection = cls(url, await _connect(url), session)
+        now_s = time.monotonic()
+        if _http_until_s.get(url, 0.0) > now_s:
+            with suppress(CrdtSyncError):
+                return await cls._over(await _tunnel(url), url, session)
+            _http_until_s.pop(url, None)
+        try:
+            return await cls._over(await _connect(url), url, session)
+        except CrdtSyncError as exc:
+            if not getattr(exc, "upgrade_failed", False):
+                raise
+            try:
+                connection = await cls._over(await _tunnel(url), url, session)
+            except CrdtSyncError:
+                raise exc from None
+        logger.info("no WebSocket passes to %s; going on over plain HTTP", url)
+        _http_until_s[url] = now_s + HTTP_FOR_S
+        return connection
+
+    @classmethod
+    async def _over(cls, socket: Wire, url: str, session: DeviceSession | None) -> RelayConnection:
+        connection = cls(url, socket, session)
         try:
             frame = await connection.next_frame()
         except BaseException:
@@ -183,7 +216,20 @@ class RelayConnection:
         return refusal(code, "", text, self.url)
 
 
+async def _tunnel(url: str) -> HttpTunnel:
+    """The way over plain HTTP. Raises RelayUnreachable."""
+    from .http_tunnel import HttpTunnel, TunnelFailed
+
+    try:
+        return await HttpTunnel.open(url, agent=agent(), trust_env=check_relay_url(url) not in _LOOPBACK)
+    except TunnelFailed as exc:
+        raise RelayUnreachable(
+            f"the relay at {url} cannot be reached over plain HTTP either ({exc})", hint=_UNREACHABLE_HINT
+        ) from None
+
+
 async def _connect(url: str) -> ClientConnection:
+    """The WebSocket. An error with `upgrade_failed` says that somebody answered, but not as a relay does."""
     host = check_relay_url(url)
     try:
         socket = await connect(
@@ -191,7 +237,7 @@ async def _connect(url: str) -> ClientConnection:
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,  # ciphertext does not compress
             proxy=None if host in _LOOPBACK else True,
-            user_agent_header=AGENT,
+            user_agent_header=agent(),
             open_timeout=OPEN_TIMEOUT_S,
             create_connection=Socket,
             close_timeout=CLOSE_TIMEOUT_S,
@@ -199,20 +245,26 @@ async def _connect(url: str) -> ClientConnection:
             max_queue=QUEUED_FRAMES,
         )
     except InvalidStatus as exc:
-        raise _http_refusal(url, exc.response.status_code) from None
+        raise _upgrade_failed(_http_refusal(url, exc.response.status_code)) from None
     except (InvalidHandshake, InvalidURI, InvalidProxy) as exc:
         if isinstance(exc.__cause__, EOFError):
-            raise RelayUnreachable(
-                f"the connection to the relay at {url} ended before it answered", hint=_UNREACHABLE_HINT
+            raise _upgrade_failed(
+                RelayUnreachable(
+                    f"the connection to the relay at {url} ended before it answered", hint=_UNREACHABLE_HINT
+                )
             ) from None
-        raise RelayRefused(
-            f"{url} is not a crdt-sync relay ({type(exc).__name__})",
-            close_code=CloseCode.VERSION,
-            hint="check the address and the port",
+        raise _upgrade_failed(
+            RelayRefused(
+                f"{url} is not a crdt-sync relay ({type(exc).__name__})",
+                close_code=CloseCode.VERSION,
+                hint="check the address and the port",
+            )
         ) from None
     except TimeoutError:
-        raise RelayUnreachable(
-            f"the relay at {url} did not answer within {OPEN_TIMEOUT_S:.0f} s", hint=_UNREACHABLE_HINT
+        raise _upgrade_failed(
+            RelayUnreachable(
+                f"the relay at {url} did not answer within {OPEN_TIMEOUT_S:.0f} s", hint=_UNREACHABLE_HINT
+            )
         ) from None
     except (OSError, EOFError, ImportError) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
@@ -221,8 +273,10 @@ async def _connect(url: str) -> ClientConnection:
         ) from None
     if socket.subprotocol != SUBPROTOCOL:
         await socket.close(CloseCode.VERSION, f"{SUBPROTOCOL} only")
-        raise ProtocolViolation(
-            f"{url} does not speak {SUBPROTOCOL}", hint="check the address, or update the older side"
+        raise _upgrade_failed(
+            ProtocolViolation(
+                f"{url} does not speak {SUBPROTOCOL}", hint="check the address, or update the older side"
+            )
         )
     return socket
 
@@ -244,6 +298,12 @@ def check_relay_url(url: str) -> str:
             hint="write it as ws://HOST:PORT, or wss://HOST for an encrypted connection",
         )
     return host
+
+
+def _upgrade_failed(error: CrdtSyncError) -> CrdtSyncError:
+    """Mark an error of a WebSocket that could not be opened although somebody may be there."""
+    error.upgrade_failed = True  # type: ignore[attr-defined]  # a mark for `open`, not part of the error
+    return error
 
 
 def _http_refusal(url: str, status: int) -> ConnectionFailed:

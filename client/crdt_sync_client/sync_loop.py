@@ -26,12 +26,13 @@ from crdt_sync.errors import (
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.frames import Appended
 
+from .agent import agent
 from .conversing import converse
 from .database_thread import DatabaseThread
 from .endings import APPEND_TRIES, STALE_HEAD, Reconnect, Reconnecting, append_refusal
 from .giving import after_refusal
 from .live_session import LiveSession, Publish
-from .relay_connection import AGENT, RelayConnection
+from .relay_connection import RelayConnection
 from .session_driver import WELCOME_TIMEOUT_S, SessionDriver, late_handshake
 from .signal import Signal
 from .status import SyncState
@@ -332,7 +333,7 @@ class SpaceSync:
             start,
             protocol=connection.session,
             clock=asyncio.get_running_loop().time,
-            agent=AGENT,
+            agent=agent(),
         )
         try:
             await converse(connection, thread, driver, until=lambda: driver.welcomed)

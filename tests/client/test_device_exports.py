@@ -53,6 +53,7 @@ PUBLIC = {
     "WriteResult",
     "field",
     "find_schema",
+    "name_app",
     "read_csv",
     "shipped_types",
 }
