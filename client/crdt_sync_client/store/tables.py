@@ -139,6 +139,7 @@ CREATE TABLE refused (
 );
 ALTER TABLE records ADD COLUMN absent TEXT;
 ALTER TABLE records ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX outbox_by_record ON outbox (record);
 CREATE INDEX records_absent ON records (space, wanted) WHERE absent IS NOT NULL;
 CREATE TABLE scopes (
   space INTEGER NOT NULL, type TEXT NOT NULL, condition TEXT NOT NULL, PRIMARY KEY (space, type)
