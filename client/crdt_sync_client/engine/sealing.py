@@ -56,6 +56,8 @@ def seal_pending(
     """
     author = space.session.author
     assert author is not None
+    if not replica.unsent:
+        return []
     choice = _Choice(max_count, max_bytes, something_chosen)
     choice.held = held_back(replica, space)
     rows: Cursor = replica.db.execute(

@@ -47,6 +47,8 @@ def session_author(replica: Replica, space: Space) -> Author:
     while_held_back = holding_back.session_author(replica, space)
     if while_held_back is not None:
         return while_held_back
+    if not replica.unsent:
+        return replica.author
     incarnation = replica.db.value(
         "SELECT incarnation FROM sealed WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1", (space.no,)
     )
@@ -84,10 +86,14 @@ def welcome(
     if own_sequence and _is_older_copy(replica, space, author, own_sequence, own_hash):
         return Welcomed(resend=0, reconnect=True, failed=tuple(older_copy.fork(replica, space, author)))
     synced = acked(replica, space, author.incarnation, own_sequence) if own_sequence else []
-    rows = replica.db.rows(
-        "SELECT no FROM sealed WHERE space = ? AND incarnation = ? AND sequence > ? AND error IS NULL"
-        " ORDER BY no",
-        (space.no, author.incarnation, own_sequence),
+    rows = (
+        []
+        if not replica.unsent
+        else replica.db.rows(
+            "SELECT no FROM sealed WHERE space = ? AND incarnation = ? AND sequence > ? AND error IS NULL"
+            " ORDER BY no",
+            (space.no, author.incarnation, own_sequence),
+        )
     )
     space.session.resend = [no for (no,) in rows]
     space.session.fresh = set()
@@ -121,7 +127,7 @@ def _is_older_copy(replica: Replica, space: Space, author: Author, sequence: int
 def contradicts_unsent(replica: Replica, space: Space, author: Author, link: ChainHead) -> bool:
     """Whether `link`, which the relay has of our author's chain, leaves no place for its unsent work."""
     place = (space.no, author.incarnation)
-    unsent = any(
+    unsent = bool(replica.unsent) and any(
         replica.db.value(
             f"SELECT 1 FROM {table} WHERE space = ? AND incarnation = ? AND error IS NOT ? LIMIT 1",
             (*place, older_copy.OLDER_COPY),
