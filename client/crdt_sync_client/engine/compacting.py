@@ -39,7 +39,7 @@ def make_snapshots(replica: Replica, space: Space, records: Iterable[OpaqueId]) 
     for opaque in records:
         record = replica.records.find(space, opaque, replica.author)
         if record is not None and record.heads and _can_vouch(replica, record, role):
-            envelope = _seal(replica, space, record)
+            envelope = seal_snapshot(replica, space, record)
             if len(envelope) <= MAX_ENVELOPE_BYTES:
                 envelopes.append(envelope)
     return envelopes
@@ -53,7 +53,8 @@ def _can_vouch(replica: Replica, record: OpenRecord, role: Role) -> bool:
     return not record.doc.pending
 
 
-def _seal(replica: Replica, space: Space, record: OpenRecord) -> bytes:
+def seal_snapshot(replica: Replica, space: Space, record: OpenRecord) -> bytes:
+    """The record as it is here, with what that covers."""
     schema = space.schemas.get(record.type)
     public = CoverVector(record.heads, space.unmerged.get(record.opaque, ())).encode()
     epoch = space.keys.current_epoch

@@ -27,8 +27,11 @@ from typing import TYPE_CHECKING, Final
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.envelope import Header
 from crdt_sync.ids import Author, OpaqueId, RelayId
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import EMPTY_UPDATE, merge_updates
 from crdt_sync.records.update_format import ParsedUpdate, parse_update
+from crdt_sync.roles import Role
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import compacting
 from crdt_sync_client.engine.arrivals import Arrival
 from crdt_sync_client.engine.giving import COMPARING, GIVING, NOT_NOW
@@ -166,11 +169,13 @@ def _wanted(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
     state, heads = _at_relay(replica.db, space, opaque)
     if not _lacks(record, state, heads):
         return None
-    snapshots = compacting.make_snapshots(replica, space, [opaque])
-    if not snapshots:
-        giving.unfinished = giving.unfinished or record.no in replica.unsent
+    if record.type == SCHEMA_TYPE and space.role_of(replica.device_id) is not Role.ADMIN:
+        return None  # nobody would believe it
+    if record.no in replica.unsent or record.doc.pending:
+        giving.unfinished = True  # later, perhaps
         return None
-    return snapshots[0]
+    envelope = compacting.seal_snapshot(replica, space, record)
+    return envelope if len(envelope) <= MAX_ENVELOPE_BYTES else None
 
 
 def _lacks(record: OpenRecord, state: bytes, heads: Mapping[Author, ChainHead]) -> bool:
