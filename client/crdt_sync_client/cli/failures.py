@@ -26,6 +26,7 @@ PERMISSION: Final = 7
 PARTIAL: Final = 8
 CLOSED: Final = 9
 UNSAFE: Final = 10
+DAMAGED: Final = 11
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells report it."""
 
@@ -35,12 +36,13 @@ EXIT_CODES: Final = (
     (USAGE, "wrong usage: unknown command, missing or malformed option"),
     (NOT_FOUND, "no such record, conflict, type or space"),
     (INVALID, "invalid value, status transition, schema, invite or import file"),
-    (STORE, "the store: wrong passphrase, not a store, in use, already there"),
+    (STORE, "the store: wrong passphrase, not a store, in use, already there; its disk"),
     (RELAY, "the relay cannot be reached, refused, or its port is taken"),
     (PERMISSION, "this device's role may not do that"),
     (PARTIAL, "an import left rows out; the others went in"),
     (CLOSED, "the conflict is resolved already"),
     (UNSAFE, "a schema may not follow the version before it, or not safely"),
+    (DAMAGED, "the doctor found damage, or could not save everything"),
     (INTERRUPTED, "interrupted with Ctrl-C"),
 )
 

@@ -42,6 +42,7 @@ _OWN: Final = {
     "history": "explain",
     "schema": "schemas",
     "store": "store",
+    "doctor": "doctoring",
     "logout": "store",
 }
 

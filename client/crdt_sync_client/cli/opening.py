@@ -69,6 +69,13 @@ def run_with_secret(target: Target, work: Callable[[Device, str | bytes], Awaita
     return asyncio.run(opened())
 
 
+def secret_for(target: Target) -> dict[str, Any]:
+    """The passphrase or key of a store as an argument, for what does not open it as a device."""
+    if not target.store.exists():
+        raise StoreMissing(f"there is no store {target.store}", hint="name the store's file")
+    return _key_of(target)()
+
+
 def create(target: Target, name: str) -> Device:
     """Make a new store and return its device, closed. A keychain gets a random key of its own."""
 

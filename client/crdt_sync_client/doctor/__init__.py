@@ -11,7 +11,7 @@ Nobody else may have the store open meanwhile. The command is `crdt-sync doctor`
 
 from __future__ import annotations
 
-from .calls import examine, repair
+from .calls import examine, finish_repair, repair
 from .findings import Examination, Finding, LostChange, Repair
 
-__all__ = ["Examination", "Finding", "LostChange", "Repair", "examine", "repair"]
+__all__ = ["Examination", "Finding", "LostChange", "Repair", "examine", "finish_repair", "repair"]

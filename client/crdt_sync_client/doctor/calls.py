@@ -54,6 +54,12 @@ async def repair(path: StorePath, *, passphrase: str | None = None, key: bytes |
     return await asyncio.to_thread(lambda: _repair(path, secret))
 
 
+def finish_repair(path: StorePath) -> None:
+    """Put a repaired store in its place, if a repair was broken off at that last step."""
+    if not os.path.exists(path) and os.path.exists(f"{os.fspath(path)}{_NEW}"):
+        os.replace(f"{os.fspath(path)}{_NEW}", path)
+
+
 def _examine(path: StorePath, secret: Secret) -> Examination:
     found, salvage = _look(path, secret)
     rows = salvage.rows
@@ -70,7 +76,7 @@ def _look(path: StorePath, secret: Secret) -> tuple[list[Finding], Salvage]:
     with _Claimed(path, secret) as claimed:
         salvage = claimed.salvage()
     found = page_findings(salvage)
-    if salvage.damage.keys() or claimed.cut_short:
+    if not salvage.sound or claimed.cut_short:  # opening it would drop what comes after a bad frame
         if claimed.cut_short:
             found.append(Finding("cut_short", "the file ends in the middle of a page"))
         return found, salvage
@@ -84,8 +90,7 @@ def _look(path: StorePath, secret: Secret) -> tuple[list[Finding], Salvage]:
 
 def _repair(path: StorePath, secret: Secret) -> Repair:
     path = Path(path)
-    if not path.exists() and Path(f"{path}{_NEW}").exists():
-        os.replace(f"{path}{_NEW}", path)  # an earlier repair was broken off at its last step
+    finish_repair(path)
     found, salvage = _look(path, secret)
     if not found:
         return Repair((), None)

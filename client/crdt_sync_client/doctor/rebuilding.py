@@ -13,8 +13,8 @@ be fetched. The engine does the rest, as after other accidents:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from crdt_sync.crypto.envelope import parse
@@ -26,6 +26,7 @@ from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import EMPTY_UPDATE, RecordDocument
 from crdt_sync.records.update_format import parse_update
 from crdt_sync.records.writes import read_write
+from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine.engine import Engine
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.store import tables
@@ -38,6 +39,10 @@ from .resuming import Resuming
 _SPARE: Final = frozenset({"spare_meta", "spare_spaces"})
 """Filled by triggers from what they are a second copy of."""
 _NOT_COPIED: Final = frozenset({"held", "meta", "spaces", *_SPARE})
+_WORK_WITHOUT_DOCUMENT: Final = (
+    "SELECT no FROM records WHERE no NOT IN (SELECT record FROM documents)"
+    " AND (no IN (SELECT record FROM outbox) OR no IN (SELECT record FROM sealed))"
+)
 _FIRST_PRIORITY: Final = 1 << 48
 """Numbers of the outbox below this are of a format before priorities."""
 
@@ -68,9 +73,15 @@ def rebuild(salvage: Salvage, db: Database, *, clock: Callable[[], int], entropy
         _cut_membership(db)
         _name_by_envelope(db)
         _drop_bad_documents(db)
+        _give_up_spaces(db, device, rebuilt)
         _give_up_nameless(db, device, rebuilt)
+        if db.value(_WORK_WITHOUT_DOCUMENT) is not None:
+            # Whether the relay has anything of it cannot be told, so nothing is sent before that is known.
+            resuming = replace(resuming, as_older_copy=True, from_start=True)
         if resuming.as_older_copy:
             _make_documents(db, device)
+        if _keep_types(db):
+            resuming = replace(resuming, from_start=True)
     engine = Engine.open(db, clock=clock, entropy=entropy)
     try:
         resuming.run(engine)
@@ -162,23 +173,38 @@ def _drop_bad_documents(db: Database) -> None:
             db.execute("DELETE FROM documents WHERE record = ?", (no,))
 
 
+def _give_up_spaces(db: Database, device: DeviceId, rebuilt: Rebuilt) -> None:
+    """What belongs to a space whose keys are gone twice cannot be read by anyone here."""
+    gone = "space NOT IN (SELECT no FROM spaces)"
+    if db.value(f"SELECT 1 FROM records WHERE {gone} LIMIT 1") is None:
+        return
+    rebuilt.unsaved.append(
+        "the keys of a space: ask an admin for a new invite and join with it; what the relay has comes then"
+    )
+    rows = db.rows(f"SELECT incarnation, change FROM outbox WHERE {gone} ORDER BY no")
+    rebuilt.lost_changes += _lost_changes(rows, device)
+    for table in ("outbox", "sealed", "records", "membership", "chains", "quarantine", "waiting", "types"):
+        db.execute(f"DELETE FROM {table} WHERE {gone}")
+
+
 def _give_up_nameless(db: Database, device: DeviceId, rebuilt: Rebuilt) -> None:
     """Rows of records of which nobody can say any more which they are."""
-    gone = 0
-    for incarnation, change in db.rows(
+    rows = db.rows(
         "SELECT incarnation, change FROM outbox WHERE record NOT IN (SELECT no FROM records) ORDER BY no"
-    ):
-        gone += 1
-        values = _values_of(change, Author(device, Incarnation(incarnation)))
-        if values:
-            rebuilt.lost_changes.append(LostChange(values))
-    if gone:
+    )
+    rebuilt.lost_changes += _lost_changes(rows, device)
+    if gone := len(rows):
         rebuilt.unsaved.append(
             f"{gone} {'change' if gone == 1 else 'changes'} that no relay had: the records' names cannot be"
             " read; what was written in them is listed"
         )
     for table in ("outbox", "sealed", "documents", "conflicts", "history"):
         db.execute(f"DELETE FROM {table} WHERE record NOT IN (SELECT no FROM records)")
+
+
+def _lost_changes(rows: Iterable[tuple[int, bytes]], device: DeviceId) -> list[LostChange]:
+    found = (_values_of(change, Author(device, Incarnation(incarnation))) for incarnation, change in rows)
+    return [LostChange(values) for values in found if values]
 
 
 def _values_of(change: bytes, author: Author) -> dict[str, Any]:
@@ -192,10 +218,7 @@ def _values_of(change: bytes, author: Author) -> dict[str, Any]:
 
 def _make_documents(db: Database, device: DeviceId) -> None:
     """Records with unsent work and without a document get what can be made of that work."""
-    for (no,) in db.rows(
-        "SELECT no FROM records WHERE no NOT IN (SELECT record FROM documents)"
-        " AND (no IN (SELECT record FROM outbox) OR no IN (SELECT record FROM sealed))"
-    ):
+    for (no,) in db.rows(_WORK_WITHOUT_DOCUMENT):
         doc = RecordDocument(EMPTY_UPDATE)
         for incarnation, change in db.rows(
             "SELECT incarnation, change FROM outbox WHERE record = ? ORDER BY no", (no,)
@@ -209,6 +232,21 @@ def _make_documents(db: Database, device: DeviceId) -> None:
             (no, doc.state(), encode_heads({})),
         )
         db.execute("UPDATE records SET absent = NULL, wanted = 0 WHERE no = ?", (no,))
+
+
+def _keep_types(db: Database) -> bool:
+    """Record types whose documents are lost stay known as they are shown; whether there are any.
+
+    Without them nothing could be merged that comes from the relay before they do.
+    """
+    lost = db.rows(
+        "SELECT no FROM records WHERE type = ? AND json IS NOT NULL AND no NOT IN"
+        " (SELECT record FROM documents)",
+        (SCHEMA_TYPE,),
+    )
+    rows = [(no, EMPTY_UPDATE, encode_heads({})) for (no,) in lost]
+    db.many("INSERT INTO documents (record, state, heads) VALUES (?, ?, ?)", rows)
+    return bool(rows)
 
 
 def _count(db: Database, rebuilt: Rebuilt) -> None:

@@ -193,6 +193,8 @@ class Rescues:
             record = replica.records.find(space, opaque, replica.author)
             assert record is not None
             changes = list(rescue.deletions)
+            for deletion in changes:
+                record.doc.apply(deletion)  # of a document that was lost and has come from the relay
             if rescue.writes:
                 role = space.role_of(replica.device_id)
                 again = [_again(write, replica.author, role) for write in rescue.writes]

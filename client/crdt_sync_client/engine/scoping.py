@@ -116,7 +116,8 @@ def pass_over(
     """Something came for an absent record. The relay has it, with all the rest. Inside a transaction."""
     if opaque not in space.wanted and may_matter(space, known, opened):
         absent.want(replica, space, [opaque])
-    absent.note_missed(space, opaque, max(each.arrival.seq for each in opened))
+    if opened:  # else all of it was put aside
+        absent.note_missed(space, opaque, max(each.arrival.seq for each in opened))
 
 
 # Coming and going ---------------------------------------------------------------------------------------

@@ -82,8 +82,13 @@ class Salvage:
         return not self.damage and not self.bad_frames
 
     def lost(self, *names: str) -> bool:
-        """Whether rows of one of these tables may be missing."""
-        return any(name in self.damage or self.broken_rows.get(name) for name in (*names, UNKNOWN, SCHEMA))
+        """Whether rows of one of these tables may be missing.
+
+        A bad page of which nothing says whose it is belongs to a tree with another bad page, unless it cannot
+        be told where trees begin.
+        """
+        anywhere = SCHEMA in self.damage and UNKNOWN in self.damage
+        return anywhere or any(name in self.damage or self.broken_rows.get(name) for name in names)
 
 
 def read_salvage(path: str | os.PathLike[str], key: bytes, salt: bytes) -> Salvage:
