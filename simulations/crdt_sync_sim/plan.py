@@ -22,6 +22,11 @@ YEAR_S: Final = 365 * 86_400
 FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
+RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe"})
+NEWCOMERS: Final[frozenset[Fault]] = frozenset({"wipes", "joins"})
+"""Not drawn together with a relay that loses something: a newcomer who joins before its members have given it
+their log back makes another log of it, which the product refuses and people have to sort out."""
+
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
 LARGEST_SHARES: Final[Mapping[Point, float]] = {"session_over": 0.1}
@@ -38,7 +43,10 @@ def drawn_faults(scenario: Scenario, seed: int) -> tuple[Fault, ...]:
     if not scenario.swarm:
         return scenario.faults
     chance = Streams(seed)["swarm"]
-    return tuple(fault for fault in scenario.faults if chance.random() < FAULT_SHARE)
+    drawn = [fault for fault in scenario.faults if chance.random() < FAULT_SHARE]
+    if not RELAY_LOSES.isdisjoint(drawn):
+        drawn = [fault for fault in drawn if fault not in NEWCOMERS]
+    return tuple(drawn)
 
 
 def plan(scenario: Scenario, seed: int) -> tuple[Scheduled, ...]:

@@ -29,7 +29,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
-from crdt_sync.crypto.cover import CoverVector
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.errors import BadUpdate, CrdtSyncError, Equivocation, RemoteError
 from crdt_sync.ids import Author, OpaqueId
@@ -52,8 +51,6 @@ _STAND_IN: Final = (
     " AND code = 'unmerged'"
 )
 _NOTHING: Final[tuple[Opened, ...]] = ()
-GIVEN_BACK_MS: Final = 600_000
-"""How long a record waits for others that are on their way to a relay that has lost them."""
 
 
 class Gathering:
@@ -80,8 +77,6 @@ class Gathering:
         self._settled: Mapping[Author, int] = space.settled
         self._added: list[Waiter] = []
         self._gone: list[int] = []
-        self._known: list[CoverVector] = []
-        """What the snapshots cover that wait when the end of the log is reached."""
         self.duplicates = 0
 
     def begin(self, *, snapshots: bool) -> None:
@@ -130,10 +125,9 @@ class Gathering:
         reached = {author: self._reached(author) for author in waiting.queues}
         for author, sequence in reached.items():
             ready += self._drain(author, sequence)
-        self._known = [waiter.cover for waiter in waiting.snapshots if waiter.cover is not None]
         held, waiting.snapshots = waiting.snapshots, []
         for waiter in held:
-            if self._all_there(waiter) if self._caught_up else not self._covers_waiting(waiter):
+            if self._caught_up or not self._covers_waiting(waiter):
                 ready += self._release([waiter])
             else:
                 waiting.snapshots.append(waiter)
@@ -202,20 +196,6 @@ class Gathering:
     def _covers_waiting(self, waiter: Waiter) -> bool:
         assert waiter.cover is not None
         return self._reaches_waiting(waiter.cover.covered)
-
-    def _all_there(self, waiter: Waiter) -> bool:
-        """Whether the log has all of the groups of which a snapshot holds a part.
-
-        It always does, but while a relay that has lost something is given it back, record by record. Who
-        gives it back has all of it; if he does not come to the end, the record is shown after a while.
-        """
-        if self._now_ms - waiter.at_ms >= GIVEN_BACK_MS:
-            return True
-        opened = waiter.opened or open_arrival(self._space, self._arrival(waiter))
-        return all(
-            last <= max(self._space.chain(author).sequence, *(_reach(cover, author) for cover in self._known))
-            for author, last in (opened.ends or {}).items()
-        )
 
     def _is_held(self, record: OpaqueId) -> bool:
         return any(waiter.opaque == record for waiter in self._waiting.snapshots)
@@ -339,12 +319,6 @@ class Gathering:
                 opened.arrival.envelope.raw, waiter.at_ms,
             ))  # fmt: skip
         db.many(_INSERT, rows)
-
-
-def _reach(cover: CoverVector, author: Author) -> int:
-    """How far that author's chain goes by a cover."""
-    head = cover.covered.get(author)
-    return 0 if head is None else head.sequence
 
 
 def _units(waiters: list[Waiter]) -> Iterator[list[Waiter]]:
