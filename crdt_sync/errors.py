@@ -9,6 +9,7 @@
     │   │   └── MergeFailed           a merge function that raised, or gave what does not fit
     │   ├── PermissionDenied        this device's role may not do that
     │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordAbsent, RecordDeleted
+    │   ├── NotReady                a space that was not received whole yet
     │   ├── ConflictNotFound, ConflictClosed
     │   ├── RecordTooLarge
     │   ├── UnsyncedWork            a logout that would lose work no relay has
@@ -136,6 +137,12 @@ class RecordAbsent(LocalError):
     """The space has that record; this device does not hold it now, and can fetch it from the relay."""
 
     code = "absent"
+
+
+class NotReady(LocalError):
+    """A space was not received whole yet, and the app asked to be told."""
+
+    code = "not_ready"
 
 
 class SchemaRefused(LocalError):

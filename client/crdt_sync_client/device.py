@@ -50,11 +50,13 @@ from .logout import LogoutMethods
 from .query_methods import QueryMethods
 from .records import Member, Record, SpaceInfo, WriteResult
 from .scope_methods import ScopeMethods
+from .settings import read_settings
 from .space_status import space_status
 from .status import Status, SyncReport
 from .store_opening import StorePath, create_store, open_store, secret_of
 from .sync_loop import SpaceSync
 from .transactions import Transaction
+from .trigger_methods import TriggerMethods
 from .upkeep import Upkeep
 from .watching import Change, WatchHub
 from .write_queue import WriteQueue
@@ -62,7 +64,7 @@ from .write_queue import WriteQueue
 T = TypeVar("T")
 
 
-class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
+class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods, TriggerMethods):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
     def __init__(self, path: StorePath, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:
@@ -98,8 +100,11 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
         """Open a store. Raises StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew."""
         thread = await open_store(path, secret_of(passphrase, key), now_ms=_now_ms)
         engine = thread.store.engine
-        spaces, lock_after_s = await thread.run(lambda: (engine.spaces(), read_setting(thread)))
+        spaces, lock_after_s, settings = await thread.run(
+            lambda: (engine.spaces(), read_setting(thread), read_settings(thread.store.db))
+        )
         device = cls(path, thread, spaces)
+        device._take_settings(settings)
         device._idle.start(lock_after_s)
         return device
 
@@ -265,11 +270,15 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
         self._use()
         self._connected = True
         for sync in self._syncs.values():
+            if self._policy.connect:
+                sync.resume()
             sync.connect()
 
     async def disconnect(self) -> None:
         """Close the connections. Local work goes on."""
         self._connected = False
+        if self._triggers is not None:
+            await self._triggers.stop()
         await asyncio.gather(*(sync.disconnect() for sync in self._syncs.values()))
 
     async def sync(self, *, timeout_s: float | None = None) -> SyncReport:
@@ -367,7 +376,9 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
 
     async def _write(self, op: model.Operation) -> WriteResult:
         self._use()
-        return WriteResult.of(await self._writes.write(op))
+        result = WriteResult.of(await self._writes.write(op))
+        await self._after_write()
+        return result
 
     def _use(self) -> None:
         """The app uses the device. Raises StoreLocked, StoreClosed."""
@@ -389,6 +400,7 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
             sync = SpaceSync(
                 self._thread, space, publish=self._publish, now_ms=_now_ms, on_gone=self._drop_sync
             )
+            sync.follow(self._policy)
             self._syncs[space] = sync
         return sync
 
@@ -409,6 +421,7 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods):
                     None if change.record.deleted else Record.own(change.record),
                     change.origin,
                     change.fields,
+                    change.left,
                 )
                 for change in changes
             ]

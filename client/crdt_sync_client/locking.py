@@ -30,6 +30,7 @@ from crdt_sync.ids import SpaceId
 
 from .database_thread import DatabaseThread
 from .engine import Engine, model
+from .settings import Settings, read_settings
 from .store import size
 from .store.size import StoreSize
 from .store_opening import Secret, StorePath, open_store, secret_of
@@ -154,6 +155,7 @@ class LockMethods:
     _unlocking: asyncio.Lock
     _connected: bool
     _closed: bool
+    _take_settings: Callable[[Settings], None]
     _leaving: asyncio.Task[None] | None = None
     """While the device is locked: what closes its store, or has."""
     _on_lock: Callable[[], None] | None = None
@@ -206,12 +208,15 @@ class LockMethods:
 
     async def _come_back(self, thread: DatabaseThread) -> None:
         engine = thread.store.engine
-        spaces, after_s = await thread.run(lambda: (engine.spaces(), read_setting(thread)))
+        spaces, after_s, settings = await thread.run(
+            lambda: (engine.spaces(), read_setting(thread), read_settings(thread.store.db))
+        )
         if self._closed:  # meanwhile
             await thread.close()
             raise StoreClosed("the device is closed", hint="open it again")
         self._leaving = None
         self._attach(thread, engine, spaces)
+        self._take_settings(settings)
         self._idle.start(after_s)
         if self._connected:
             await self.connect()

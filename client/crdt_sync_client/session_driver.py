@@ -41,6 +41,7 @@ from .engine import Engine
 from .engine.model import SessionStart
 from .fetching import Fetching
 from .giving import GiveBackStep, GivingBack
+from .network import Policy
 from .push_window import PushWindow
 from .session_steps import (
     BatchStep,
@@ -119,6 +120,7 @@ class SessionDriver(ConnectionDriver):
         self._compactions: deque[CompactRequest] = deque()
         self.fetching = Fetching(self._ask_for)
         self.giving = GivingBack()
+        self._compacts = True
 
     # What the shell may ask
 
@@ -241,6 +243,11 @@ class SessionDriver(ConnectionDriver):
     def fetch_soon(self) -> None:
         """There may be a record to fetch."""
         self.fetching.look()
+
+    def follow(self, policy: Policy) -> None:
+        """What may travel from now on."""
+        self.fetching.paused = not policy.fetch
+        self._compacts = policy.snapshots
 
     def _ask_for(self, records: Sequence[OpaqueId], after: int) -> None:
         if self.can_send:
@@ -431,8 +438,10 @@ class SessionDriver(ConnectionDriver):
                     pass
                 case SnapshotResult() if frame.code == "mismatch":
                     logger.warning("the relay refused a snapshot: it does not match its log")
-                case CompactRequest():
+                case CompactRequest() if self._compacts:
                     self._compactions.append(frame)
+                case CompactRequest() if self.can_send:
+                    self.outgoing.append(self.protocol.decline(frame.records))
                 case _:
                     pass
 

@@ -32,6 +32,7 @@ from .database_thread import DatabaseThread
 from .endings import APPEND_TRIES, STALE_HEAD, Reconnect, Reconnecting, append_refusal
 from .giving import after_refusal
 from .live_session import LiveSession, Publish
+from .network import EVERYTHING, Policy
 from .relay_connection import RelayConnection
 from .session_driver import WELCOME_TIMEOUT_S, SessionDriver, late_handshake
 from .signal import Signal
@@ -73,6 +74,10 @@ class SpaceSync:
         self._reconnecting = Reconnecting(random.random)
         self._retry_at_s: float | None = None
         self._wanted = False
+        self._suspended = False
+        """There is no network: it is not worth trying."""
+        self._policy = EVERYTHING
+        self._probing: asyncio.Task[None] | None = None
         self._holds = 0
         self._fruitful = False
         self._revives = False
@@ -96,9 +101,37 @@ class SpaceSync:
     # What the device asks
 
     def connect(self) -> None:
-        """Stay connected from now on; tries at once."""
+        """Stay connected from now on; tries at once, if there is a network."""
         self._wanted = True
-        self._start()
+        if not self._suspended:
+            self._start()
+
+    async def suspend(self) -> None:
+        """There is no network: close the connection, and try none until `resume`."""
+        self._suspended = True
+        await self._stop()
+
+    def resume(self) -> None:
+        """There is a network, or another one: try at once if a connection is wanted."""
+        self._suspended = False
+        if self._wanted:
+            self._start()
+
+    def follow(self, policy: Policy) -> None:
+        """What may travel from now on."""
+        self._policy = policy
+        session = self.session
+        if session is not None:
+            session.driver.follow(policy)
+            session.push_soon()
+            session.fetch_soon()
+
+    def probe(self, within_s: float) -> None:
+        """Try at once if a connection is wanted; end one whose relay does not answer within that time."""
+        if self._wanted and not self._suspended:
+            self._start()
+        if self.session is not None and (self._probing is None or self._probing.done()):
+            self._probing = asyncio.create_task(_probe(self.session, within_s))
 
     async def disconnect(self) -> None:
         """Close the connection and stay away; whoever still holds it is told by its end."""
@@ -327,6 +360,11 @@ class SpaceSync:
         engine = thread.store.engine
         start = await thread.run(lambda: engine.session_start(space))
         self._revives = bool(start.revive)
+        if not self._policy.initial and not (await thread.run(lambda: engine.space(space))).ready:
+            raise RelayUnreachable(
+                "the first sync of the space waits for a network that is not metered",
+                hint="or allow it: `crdt-sync settings set metered_initial=true`",
+            )
         connection = await RelayConnection.open(start.relay_url)
         driver = SessionDriver(
             engine,
@@ -335,6 +373,7 @@ class SpaceSync:
             clock=asyncio.get_running_loop().time,
             agent=agent(),
         )
+        driver.follow(self._policy)
         try:
             await converse(connection, thread, driver, until=lambda: driver.welcomed)
             if driver.error is not None:
@@ -423,3 +462,13 @@ class SpaceSync:
 def _is_over(session: LiveSession) -> bool:
     """Whether nothing more is sent in it."""
     return not session.live or session.window.held
+
+
+async def _probe(session: LiveSession, within_s: float) -> None:
+    try:
+        async with asyncio.timeout(within_s):
+            await session.connection.round_trip()
+    except TimeoutError:
+        session.end(RelayUnreachable("the relay does not answer any more", hint="the device connects again"))
+    except CrdtSyncError:
+        return  # it has ended meanwhile

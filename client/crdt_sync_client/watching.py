@@ -43,6 +43,8 @@ class Change:
     record: Record | None
     origin: Origin
     fields: tuple[str, ...]
+    left: bool = False
+    """The record is not on this device any more, though in the space: see `Device.fetch`."""
 
 
 @dataclass(slots=True)

@@ -23,8 +23,11 @@ from ..importing import ImportReport, ImportRow
 from ..live import LiveQuery as AsyncLiveQuery
 from ..live import Page
 from ..logout import LogoutReport
+from ..network import Network
 from ..preferences import Preferences as AsyncPreferences
 from ..records import Member, Record, SpaceInfo, WriteResult
+from ..scope_methods import FinishedRecord, Scope
+from ..settings import Settings
 from ..status import Status, SyncReport
 from ..store.size import StoreSize
 from ..store_opening import Secret, StorePath
@@ -675,10 +678,99 @@ class Device(BlockingDevice):
         made = self._call(lambda: self._inner.live(query))
         return LiveQuery(made, self._background, self._kept())
 
+    def scope(self, space: str | None = None) -> Scope:
+        """What of a space this device keeps."""
+        return self._run(lambda: self._inner.scope(space))
+
+    def set_scope(self, type: str, where: Where, *, space: str | None = None) -> int:
+        """Keep only those of a type's records for which `where` holds, None: all; how many left at once.
+
+        It is kept in the store. Records that match are fetched when the relay can be reached; what has work
+        that is not sent leaves afterwards. Conditions are as in `query`; `nothing` holds for none, so that
+        only picked records are kept. Raises UnknownType, ValidationError.
+        """
+        return self._run(lambda: self._inner.set_scope(type, where, space=space))
+
+    def pick(self, type: str, id: str, *, space: str | None = None) -> None:
+        """Keep a record on this device, with those that belong to it, whatever `set_scope` says."""
+        self._run(lambda: self._inner.pick(type, id, space=space))
+
+    def unpick(self, type: str, id: str, *, space: str | None = None) -> int:
+        """Keep it only if `set_scope` says so; how many records left at once."""
+        return self._run(lambda: self._inner.unpick(type, id, space=space))
+
+    def finished(self, space: str | None = None) -> list[FinishedRecord]:
+        """What `clean_up` would take off this device now."""
+        return self._run(lambda: self._inner.finished(space))
+
+    def clean_up(self, space: str | None = None) -> int:
+        """Take records off this device that have been closed or deleted for long enough; how many.
+
+        How long is said by `x-closed` of their schema, or by the setting `keep_days.TYPE`. The space keeps
+        them: `fetch` brings one back. What is picked, unsent or in conflict stays.
+        """
+        return self._run(lambda: self._inner.clean_up(space))
+
+    def clear_cache(self, space: str | None = None) -> int:
+        """Have fresh copies of all records fetched; how many left. What has unsent work stays as it is."""
+        return self._run(lambda: self._inner.clear_cache(space))
+
     def fetch(self, type: str, id: str, *, space: str | None = None, timeout_s: float = 30.0) -> Record:
         """The record, from the relay if it is not on this device.
 
         Raises RecordNotFound when the space does not have it, RecordAbsent when the relay cannot be reached
-        within the time; it is fetched then as soon as the device is connected again.
+        within the time; it is fetched then as soon as the device is connected again. Whether it stays is said
+        by `set_scope` and `pick`: it may leave again when something else comes for it.
         """
         return self._run(lambda: self._inner.fetch(type, id, space=space, timeout_s=timeout_s))
+
+    def settings(self) -> Settings:
+        """What is chosen about syncing and keeping on this device."""
+        return self._run(lambda: self._inner.settings())
+
+    def set_setting(self, name: str, value: int | bool | None) -> Settings:
+        """Choose one, by its name in `Settings` or `keep_days.TYPE`; None: as it is by default. Kept.
+
+        Raises ValidationError.
+        """
+        return self._run(lambda: self._inner.set_setting(name, value))
+
+    def network(self, kind: Network) -> None:
+        """The app says which network there is: "wifi", "metered", "none", or "unknown".
+
+        With "none" connections are closed and not tried; with any other, a device that is to be connected
+        connects at once. What a metered network is for stands in the settings.
+        """
+        self._run(lambda: self._inner.network(kind))
+
+    def auto_sync(self) -> None:
+        """Sync now, every `sync_every_s` seconds, and after urgent writes, until `disconnect` or the end.
+
+        For apps that do not stay connected with `connect`. What fails stands in the status.
+        """
+        self._run(lambda: self._inner.auto_sync())
+
+    def foreground(self) -> None:
+        """The app comes to the front: lock if it is time, notice dead connections, and sync.
+
+        Returns at once; what comes is seen by watches and in the status.
+        """
+        self._run(lambda: self._inner.foreground())
+
+    def ready(
+        self,
+        space: str | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Returns when this device has had everything of a space once; fetches it if need be.
+
+        `progress` is told how many rows of how many have come. A first sync that breaks off goes on where it
+        was. Raises what `sync` raises, and NotReady when the time is up.
+        """
+        self._run(lambda: self._inner.ready(space, progress=progress, timeout_s=timeout_s))
+
+    def require_ready(self, required: bool = True) -> None:
+        """Whether reading raises NotReady until a space was received whole once. Not kept."""
+        self._run(lambda: self._inner.require_ready(required))

@@ -49,6 +49,7 @@ EXIT_CODES: Final = (
 # First match wins: the narrower family stands before the wider one.
 _BY_FAMILY: Final[tuple[tuple[type[errors.CrdtSyncError], int], ...]] = (
     (errors.RecordNotFound, NOT_FOUND),
+    (errors.RecordAbsent, NOT_FOUND),
     (errors.RecordDeleted, NOT_FOUND),
     (errors.ConflictNotFound, NOT_FOUND),
     (errors.UnknownType, NOT_FOUND),

@@ -118,6 +118,59 @@ def store_info(out: Output, target: Target) -> None:
     opening.run(target, work)
 
 
+@command_store.command(
+    name="cleanup",
+    examples=(
+        "crdt-sync store cleanup --store tablet7.db --dry-run",
+        "crdt-sync store cleanup --store tablet7.db",
+    ),
+)
+@store_options
+@click.option("--dry-run", is_flag=True, help="Only say what would leave.")
+def store_cleanup(out: Output, target: Target, dry_run: bool) -> None:
+    """Take records off this device that were closed long ago.
+
+    How long is said by x-closed of their schema, or here: crdt-sync settings set keep_days.TYPE=30. The space
+    keeps them; crdt-sync fetch brings one back. What is picked, unsent or in conflict stays.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        found = [each for space in await device.spaces() for each in await device.finished(space.id)]
+        if not dry_run:
+            for space in await device.spaces():
+                await device.clean_up(space.id)
+        if out.as_json:
+            named = [{"type": each.type, "id": each.id, "since_at": each.since_at} for each in found]
+            out.result({"records": named, "left": 0 if dry_run else len(found)})
+            return
+        if dry_run:
+            out.table(("type", "id"), [(each.type, each.id) for each in found], none="Nothing would leave.")
+        else:
+            out.say(f"{len(found)} {'record' if len(found) == 1 else 'records'} left this device.")
+
+    opening.run(target, work)
+
+
+@command_store.command(name="clear-cache", examples=("crdt-sync store clear-cache --store tablet7.db",))
+@store_options
+def store_clear_cache(out: Output, target: Target) -> None:
+    """Have fresh copies of all records fetched at the next sync.
+
+    What was written here and is not sent stays as it is.
+    """
+    from . import opening
+
+    async def work(device: Device) -> None:
+        count = sum([await device.clear_cache(space.id) for space in await device.spaces()])
+        if out.as_json:
+            out.result({"left": count})
+        else:
+            out.say(f"{count} {'record' if count == 1 else 'records'} left; crdt-sync sync fetches them.")
+
+    opening.run(target, work)
+
+
 @command_store.command(name="vacuum", examples=("crdt-sync store vacuum --store tablet7.db",))
 @store_options
 def store_vacuum(out: Output, target: Target) -> None:

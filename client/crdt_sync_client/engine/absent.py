@@ -132,6 +132,7 @@ def want(replica: Replica, space: Space, opaques: Iterable[OpaqueId], *, asked: 
     wanted = list(opaques)
     replica.db.many(_WANT, [(_ASKED if asked else 1, space.no, opaque) for opaque in wanted])
     if asked:
+        space.scope.opened.update(wanted)
         space.wanted = {**dict.fromkeys(wanted), **space.wanted}
     else:
         space.wanted.update(dict.fromkeys(wanted))

@@ -11,6 +11,7 @@ from crdt_sync_client.engine.cleaning import Finished, Place
 from crdt_sync_client.engine.fetched import FetchedRecord
 from crdt_sync_client.engine.filters import filter_of
 from crdt_sync_client.engine.model import Received, RecordChange
+from crdt_sync_client.engine.outbox_order import TURN_BITS
 from crdt_sync_client.engine.pausing import collector_paused
 from crdt_sync_client.engine.queries import Where
 from crdt_sync_client.engine.receiving import ReceivedBatch
@@ -43,6 +44,22 @@ class AbsentCalls:
         """
         with self._replica.transaction(durable=True):
             return absent.give_up(self._replica, self._replica.space(space), records)
+
+    # When, and how much
+
+    def require_ready(self, required: bool) -> None:
+        """Whether reading raises NotReady for a space that was never received whole."""
+        self._replica.require_ready = required
+
+    def limit_priority(self, priority: int) -> None:
+        """Of what waits, seal only what has this priority or is more urgent."""
+        self._replica.least_priority = priority
+
+    def has_urgent(self, priority: int) -> bool:
+        """Whether something of that priority, or more urgent, waits to be sealed."""
+        number = (priority + 1) << TURN_BITS
+        sql = "SELECT 1 FROM outbox WHERE no < ? AND error IS NULL LIMIT 1"
+        return self._replica.db.value(sql, (number,)) is not None
 
     # What is kept here
 

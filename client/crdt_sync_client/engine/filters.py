@@ -69,6 +69,8 @@ class Not(Filter):
 
 
 ALWAYS: Final = AllOf(())
+nothing: Final = AnyOf(())
+"""A condition that holds for no record."""
 
 
 class Field:

@@ -23,6 +23,7 @@ from crdt_sync_client.engine import publishing
 from crdt_sync_client.engine.model import JoinStart, MemberInfo, SpaceState, UnfinishedGroup
 from crdt_sync_client.engine.space import Space, Stage
 from crdt_sync_client.engine.taking_entries import take_entry
+from crdt_sync_client.engine.waiting import FIRST
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -216,6 +217,7 @@ def state_of(replica: Replica, space: Space) -> SpaceState:
             for author, (first, last), waiters in space.waiting.groups()
         ),
         pending_entry=space.pending_entry,
+        ready=space.catching_up != FIRST,
     )
 
 

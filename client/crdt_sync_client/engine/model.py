@@ -271,6 +271,8 @@ class SpaceState:
     unfinished: tuple[UnfinishedGroup, ...] = ()
     """What waits for the rest of what was written together."""
     pending_entry: bytes | None = field(default=None, repr=False)
+    ready: bool = True
+    """Whether this device has had everything of it once."""
 
 
 @dataclass(frozen=True, slots=True)

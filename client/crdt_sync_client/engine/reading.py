@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from crdt_sync.errors import TypeNotKnown
+from crdt_sync.errors import NotReady, TypeNotKnown
 from crdt_sync.ids import DeviceId, RecordId, SpaceId
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine.model import OutboxItem, Quarantined, Record, StatusCounts
@@ -18,6 +18,7 @@ from crdt_sync_client.engine.presenting import COLUMNS, Orphans, record_of_row
 from crdt_sync_client.engine.queries import Prepared, Query
 from crdt_sync_client.engine.refused import Refused
 from crdt_sync_client.engine.space import Space
+from crdt_sync_client.engine.waiting import FIRST
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 def get(replica: Replica, space: Space, record_type: str, id: str, *, deleted: bool) -> Record | None:
     """One record by id, or None."""
+    _check_ready(replica, space)
     schema = space.schema(record_type)
     row = replica.db.execute(
         f"SELECT {COLUMNS} FROM records WHERE space = ? AND opaque = ? AND json IS NOT NULL",
@@ -37,6 +39,7 @@ def get(replica: Replica, space: Space, record_type: str, id: str, *, deleted: b
 
 def find(replica: Replica, space: Space, query: Query, *, offset: int = 0) -> list[Record]:
     """The records in the order asked for, else in the order they came to this device."""
+    _check_ready(replica, space)
     prepared = Prepared(space.schema(query.type), query)
     sql = prepared.select(COLUMNS, space.no, limit=query.limit, offset=offset)
     return _records(replica, space, prepared, replica.db.execute(*sql))
@@ -44,6 +47,7 @@ def find(replica: Replica, space: Space, query: Query, *, offset: int = 0) -> li
 
 def page(replica: Replica, space: Space, query: Query, after: str | None) -> tuple[list[Record], str | None]:
     """`limit` of the records, from the end of the page on that gave the token `after`, and the next token."""
+    _check_ready(replica, space)
     prepared = Prepared(space.schema(query.type), query)
     limit = prepared.limit
     one_more = None if limit is None else limit + 1
@@ -60,7 +64,22 @@ def page(replica: Replica, space: Space, query: Query, after: str | None) -> tup
 
 def count(replica: Replica, space: Space, query: Query) -> int:
     """How many there are, whatever the limit."""
+    _check_ready(replica, space)
     return int(replica.db.value(*Prepared(space.schema(query.type), query).count(space.no)))
+
+
+def not_ready(space: str, done: int, total: int) -> NotReady:
+    """The error for a space of which so many rows have come."""
+    told = f" ({done} of {total})" if total else ""
+    return NotReady(
+        f"space {space} has not been received whole yet{told}",
+        hint="wait for it: `await device.ready()`, or `crdt-sync sync`",
+    )
+
+
+def _check_ready(replica: Replica, space: Space) -> None:
+    if replica.require_ready and space.catching_up == FIRST:
+        raise not_ready(space.name, space.cursor, space.session.head)
 
 
 def _records(replica: Replica, space: Space, prepared: Prepared, rows: Iterable[Any]) -> list[Record]:

@@ -14,6 +14,7 @@ from crdt_sync.crypto.device_keys import DeviceKeys
 from crdt_sync.errors import UnknownSpace
 from crdt_sync.hlc import Hlc, HybridClock
 from crdt_sync.ids import Author, Entropy, Incarnation, SpaceId, new_incarnation
+from crdt_sync.schemas.priorities import LAST
 from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.model import StatusCounts
 from crdt_sync_client.engine.open_records import OpenRecords
@@ -47,6 +48,10 @@ class Replica:
         self.verify_many = verify_many
         self.closed = False
         self.in_transaction = False
+        self.require_ready = False
+        """Whether a space that was never received whole may not be read."""
+        self.least_priority = LAST
+        """What is less urgent than that is not sent for now."""
         meta = dict(db.rows("SELECT name, value FROM meta"))
         self.name: str = meta["name"]
         self.keys = DeviceKeys.from_bytes(meta["keys"])

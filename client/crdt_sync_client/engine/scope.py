@@ -22,6 +22,8 @@ class Scope:
     def __init__(self) -> None:
         self.conditions: dict[str, Filter] = {}
         self.picks: dict[OpaqueId, tuple[str, RecordId]] = {}
+        self.opened: set[OpaqueId] = set()
+        """Absent records that somebody opened: kept until the device is opened anew and something changes."""
         self.leaving: set[int] = set()
         """Numbers of records that are to go once nothing of them is unsent."""
         self._tests: dict[str, tuple[RecordSchema, Matcher | None]] = {}
@@ -33,6 +35,8 @@ class Scope:
             scope.conditions[record_type] = decode_filter(text)
         for opaque, record_type, id in db.rows("SELECT opaque, type, id FROM picks WHERE space = ?", (no,)):
             scope.picks[OpaqueId(opaque)] = (record_type, RecordId(id))
+        asked = "SELECT opaque FROM records WHERE space = ? AND absent IS NOT NULL AND wanted = 2"
+        scope.opened = {OpaqueId(opaque) for (opaque,) in db.rows(asked, (no,))}
         scope.leaving = {record for (record,) in db.rows("SELECT record FROM leaving WHERE space = ?", (no,))}
         return scope
 

@@ -72,6 +72,8 @@ def keeps(
 def is_picked(replica: Replica, space: Space, record_type: str, opaque: OpaqueId, parent: str | None) -> bool:
     """Whether it is picked, or belongs to one that is."""
     picks = space.scope.picks
+    if opaque in space.scope.opened:
+        return True
     for _ in range(MAX_DEPTH if picks else 0):
         if opaque in picks:
             return True
@@ -236,7 +238,8 @@ def is_due(replica: Replica, space: Space) -> bool:
 
 def settle(replica: Replica, space: Space) -> list[RecordChange]:
     """Let go of what waited for its work to be sent. Inside a transaction."""
-    going, stays = [], []
+    going: list[tuple[int, OpaqueId]] = []
+    stays: list[int] = []
     for no, opaque, record_type, _, json, parent in replica.db.rows(_DUE, (space.no,)):
         if is_held(replica, no):
             continue
@@ -321,6 +324,7 @@ def unpick(replica: Replica, space: Space, record_type: str, id: RecordId) -> li
     opaque = space.keys.opaque_id(record_type, id)
     replica.db.execute("DELETE FROM picks WHERE space = ? AND opaque = ?", (space.no, opaque))
     space.scope.picks.pop(opaque, None)
+    space.scope.opened.discard(opaque)
     going = []
     for each in (
         opaque,

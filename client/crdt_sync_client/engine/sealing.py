@@ -27,7 +27,7 @@ from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.rare import rare
 from crdt_sync.records.document import merge_updates
 from crdt_sync_client.engine.holding_back import held_back
-from crdt_sync_client.engine.outbox_order import priority_of
+from crdt_sync_client.engine.outbox_order import TURN_BITS, priority_of
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -63,8 +63,14 @@ def seal_pending(
     rows: Cursor = replica.db.execute(
         "SELECT o.no, record, schema_version, change, type, id, opaque, tied FROM outbox o"
         " JOIN records r ON r.no = record"
-        f" WHERE {_MAY_GO} ORDER BY o.no LIMIT ?",
-        (space.no, author.incarnation, *choice.without, MAX_UPDATES_AT_ONCE),
+        f" WHERE {_MAY_GO} AND o.no < ? ORDER BY o.no LIMIT ?",
+        (
+            space.no,
+            author.incarnation,
+            *choice.without,
+            (replica.least_priority + 1) << TURN_BITS,
+            MAX_UPDATES_AT_ONCE,
+        ),
     )
     choice.choose(map(_Row._make, rows))
     rows.close()  # of a backlog of thousands it has read no more than was taken
