@@ -98,6 +98,21 @@ class Metrics:
         """A connection has ended."""
         self.sessions.labels("synced" if synced else "cut" if known else "refused").inc()
 
+    def total(self, name: str) -> float:
+        """A counter over all its labels, or the sum of a histogram."""
+        wanted = {f"{_PREFIX}_{name}_total", f"{_PREFIX}_{name}_sum"}
+        return sum(
+            sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name in wanted
+        )
+
+    @property
+    def commits(self) -> float:
+        """How many there were."""
+        return self.registry.get_sample_value(f"{_PREFIX}_commit_seconds_count") or 0.0
+
     def text(self) -> bytes:
         """In Prometheus' text format."""
         return generate_latest(self.registry)

@@ -30,10 +30,12 @@ from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.heartbeat import PING_S, SILENCE_S, HeartbeatProtocol
 from crdt_sync_server.http.api import Api, ApiSettings
+from crdt_sync_server.http.operator import OperatorApi
 from crdt_sync_server.http.service import Service
 from crdt_sync_server.http.tunnel import Tunnels
 from crdt_sync_server.hub import GOODBYE_S, Hub
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
+from crdt_sync_server.operating.channel import close_channel, open_channel
 from crdt_sync_server.settings import DEFAULT_PORT
 from crdt_sync_server.signatures import TwoThreads
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
@@ -191,9 +193,13 @@ async def _serve(
         service = Service(
             hub, engine, storage, entropy=os.urandom, limits=limits, token_ttl_s=settings.token_ttl_s
         )
-        app = Api(service, tunnels, storage, data_dir.database, settings.api).app()
+        api = Api(service, tunnels, storage, data_dir.database, settings.api)
+        port: int = listener.getsockname()[1]
+        channel = open_channel(data_dir.path, host, port, os.urandom)
+        api.operator = OperatorApi(hub, storage, data_dir, channel.token)
+        app = api.app()
         token = data_dir.first_token(os.urandom)
-        url = f"ws://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        url = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
         server = _Server(_config(app, limits), hub, tunnels, lambda: announce(Listening(url, token)))
         hub.start()
         try:
@@ -202,6 +208,7 @@ async def _serve(
             await hub.stop()
         await thread.run(storage.tidy)
     finally:
+        close_channel(data_dir.path)
         verify.close()
         await thread.close()
 

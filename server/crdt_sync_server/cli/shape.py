@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
@@ -30,7 +31,7 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False).encode() + b"\n", nl=False)
 
 
-def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table; in a pipe plain, and as wide as it needs to be: nothing is cut."""
     import sys
 

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import DeviceId
@@ -39,6 +39,12 @@ from crdt_sync_server.storage.port import Storage
 
 READY_S: Final = 2.0
 """A storage that takes longer to answer is not ready."""
+
+
+class OperatorRoutes(Protocol):
+    """What has routes of its own."""
+
+    def routes(self, router: Router) -> list[Route]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +79,16 @@ class Api:
         self.operations = [*self._operating()]
         if settings.http_api:
             self.operations += [*self._device_operations(), *self._tunnel_operations()]
+        self.operator: OperatorRoutes | None = None
+        """Set before `app` is called, if there is an operator to talk to."""
         self._document = msgspec.json.encode(openapi.document(self.operations, version("crdt-sync")))
 
     def app(self) -> Starlette:
         """The ASGI application."""
         router = Router(self._service.holder, max_body_bytes(self._service.limits.wire.max_frame_bytes))
+        own = [] if self.operator is None else self.operator.routes(router)
         app = Starlette(
-            routes=[*(router.route(one) for one in self.operations), WebSocketRoute(PATH, self._hub)],
+            routes=[*(router.route(one) for one in self.operations), *own, WebSocketRoute(PATH, self._hub)],
             exception_handlers={
                 ApiError: problems.on_api_error,
                 CrdtSyncError: problems.on_our_error,

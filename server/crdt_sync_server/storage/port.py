@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple, NewType, Protocol
 
 from crdt_sync.crypto.chain import ChainHead
@@ -299,6 +300,13 @@ class Storage(Protocol):
 
     def tidy(self) -> None:
         """Give back space that pruning left. Called when there is nothing else to do."""
+        ...
+
+    def copy_to(self, path: Path) -> None:
+        """Copy everything, as it is at one moment, into an empty file. Others may go on meanwhile.
+
+        The only method that may be called from another thread. Raises OSError or what the database raises.
+        """
         ...
 
     def close(self) -> None: ...

@@ -10,10 +10,12 @@ it is read, without an index beside it. 40 bits of sequence are 35 years at 1,00
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final
 
 from crdt_sync.crypto.chain import ChainHead
@@ -41,6 +43,10 @@ __all__ = ["SqliteStorage", "connect_storage"]
 
 _KINDS: Final = {int(kind): kind for kind in RowKind}
 
+COPY_PAGES: Final = 512
+"""1 MiB in one step of a copy: a millisecond or two, for which commits wait."""
+COPY_REST_S: Final = 0.005
+"""Between two tries when a commit is at work."""
 _READ: Final = "SELECT position, kind, payload FROM log WHERE position > :after AND position <= :last"
 _WITHOUT: Final = " AND author IS NOT :without"
 _ONLY: Final = " AND kind = :only"
@@ -313,6 +319,12 @@ class SqliteStorage:
         # As a script, because it has to be stepped once per page: execute() steps once.
         self._db.executescript(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def copy_to(self, path: Path) -> None:
+        # SQLite copies pages between the statements of this connection, and copies again what they change.
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            self._db.backup(copy, pages=COPY_PAGES, sleep=COPY_REST_S)
+            copy.execute("PRAGMA journal_mode = DELETE").fetchall()
 
     def close(self) -> None:
         self._db.close()

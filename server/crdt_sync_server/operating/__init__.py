@@ -1,0 +1,1 @@
+"""What an operator does with a relay, running or stopped: look at it, back it up, check it."""

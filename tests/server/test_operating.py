@@ -1,0 +1,206 @@
+"""The operator's commands against a real relay: while it runs, while it works, and when it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crdt_sync.protocol.frames import Ack, Push
+from crdt_sync_client.cli.main import cli
+from crdt_sync_server.operating.channel import FILE
+from tests.server.relay_kit import RelayProcess, TestSpace, create, raw_client, record
+
+
+def relay_command(*args: str | Path, code: int = 0) -> Any:
+    """`crdt-sync relay … --json`: its answer, or its error."""
+    result = CliRunner().invoke(cli, ["relay", *map(str, args), "--json"], prog_name="crdt-sync")
+    assert result.exit_code == code, result.output
+    if not result.stdout:
+        return json.loads(result.stderr.splitlines()[-1])["error"]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def plain(*args: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(cli, ["relay", *map(str, args)], prog_name="crdt-sync")
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+async def fill(relay: RelayProcess, space: TestSpace, updates: int = 20) -> None:
+    await create(relay.url, relay.setup_token or "", space)
+    async with raw_client(relay.url) as client:
+        await client.hello(space.founder)
+        await client.send(Push([space.founder.update(record(n % 3)) for n in range(updates)]))
+        assert (await client.expect(Ack)).sequence == updates
+
+
+async def test_the_same_questions_have_answers_while_it_runs_and_when_it_is_stopped(tmp_path: Path) -> None:
+    data, space = tmp_path / "data", TestSpace(301)
+    space.member()
+    with RelayProcess(data) as relay:
+        await fill(relay, space)
+        async with raw_client(relay.url) as client:
+            await client.hello(space.founder)
+            await client.caught_up()
+            status = await asyncio.to_thread(relay_command, "status", "--data", data)
+            assert (status["running"], status["connections"], status["spaces"]) == (True, 1, 1)
+            assert status["counters"]["log_rows"] >= 23
+            (one,) = await asyncio.to_thread(relay_command, "spaces", "--data", data)
+            assert (one["space"], one["head"], one["members"], one["connections"]) == (
+                space.id.hex(),
+                23,
+                2,
+                1,
+            )
+            found = await asyncio.to_thread(
+                relay_command, "devices", "--data", data, "--space", space.id.hex()
+            )
+            here = {device["device"]: device for device in found}[space.founder.author.device.hex()]
+            assert (here["connected"], here["cursor"], here["lag"], here["role"]) == (True, 23, 0, "admin")
+            top = await asyncio.to_thread(relay_command, "top", "--data", data, "--count", "1")
+            assert top["per_second"]["rows"] == 0
+            assert "connections" in await asyncio.to_thread(plain, "top", "--data", data, "--count", "1")
+            check = await asyncio.to_thread(relay_command, "check", "--data", data)
+            assert check == {"spaces": 1, "rows": 23, "findings": []}
+        assert stat.S_IMODE((data / FILE).stat().st_mode) == 0o600
+        assert relay.stop() == 0
+    assert not (data / FILE).exists()
+    assert relay_command("status", "--data", data)["running"] is False
+    assert relay_command("spaces", "--data", data)[0]["head"] == 23
+    (never,) = [one for one in relay_command("devices", "--data", data) if one["role"] == "field"]
+    assert (never["last_seen_ms"], never["lag"]) == (None, 23)
+    assert relay_command("check", "--data", data)["rows"] == 23
+    assert "nothing is damaged" in plain("check", "--data", data)
+    assert "no relay runs" in relay_command("top", "--data", data, code=5)["message"]
+    assert space.id.hex() in plain("spaces", "--data", data)
+    assert "field" in plain("devices", "--data", data)
+    assert "stopped" in plain("status", "--data", data)
+
+
+async def test_a_killed_relay_leaves_nothing_that_misleads(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with RelayProcess(data) as relay:
+        relay.kill()
+    assert (data / FILE).exists()
+    assert relay_command("status", "--data", data)["running"] is False
+    with RelayProcess(data) as again:
+        assert relay_command("status", "--data", data)["running"] is True
+        assert again.stop() == 0
+
+
+def test_what_cannot_be_asked_is_told(tmp_path: Path) -> None:
+    assert "is not a relay's data directory" in relay_command("status", "--data", tmp_path, code=5)["message"]
+    with RelayProcess(tmp_path / "data") as relay:
+        for space in ("zz", "00" * 16):
+            error = relay_command("devices", "--data", tmp_path / "data", "--space", space, code=3)
+            assert error["code"] == "unknown_space"
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "file").touch()
+        error = relay_command("backup", "--data", tmp_path / "data", "--to", tmp_path / "full", code=5)
+        assert "is not empty" in error["message"]
+        assert relay.stop() == 0
+
+
+async def test_a_backup_under_load_is_whole_and_a_relay_starts_on_it(tmp_path: Path) -> None:
+    data, copy, space = tmp_path / "data", tmp_path / "copy", TestSpace(302)
+    with RelayProcess(data) as relay:
+        await fill(relay, space, 600)
+        stop = asyncio.Event()
+
+        async def push_on() -> int:
+            pushed = 600
+            async with raw_client(relay.url) as client:
+                await client.hello(space.founder)
+                while not stop.is_set():
+                    await client.send(Push([space.founder.update(record(9), b"x" * 500) for _ in range(5)]))
+                    pushed = (await client.expect(Ack)).sequence
+            return pushed
+
+        pushing = asyncio.create_task(push_on())
+        made = await asyncio.to_thread(relay_command, "backup", "--data", data, "--to", copy)
+        again = await asyncio.to_thread(relay_command, "backup", "--data", data, "--to", tmp_path / "copy2")
+        stop.set()
+        pushed = await pushing
+        assert 601 <= made["rows"] <= again["rows"] <= pushed + 1
+        assert relay.stop() == 0
+    assert {path.name for path in copy.iterdir()} == {"relay.sqlite3", "setup-token.sha256"}
+    assert stat.S_IMODE((copy / "relay.sqlite3").stat().st_mode) == 0o600
+    with RelayProcess(copy) as restored:
+        async with raw_client(restored.url) as client:
+            welcome = await client.hello(space.founder)
+            assert welcome.head == made["rows"]
+        assert restored.setup_token is None, "the token of the original is still the one"
+        assert restored.stop() == 0
+
+
+def test_a_backup_of_a_stopped_relay_and_of_a_damaged_one(tmp_path: Path) -> None:
+    data, space = tmp_path / "data", TestSpace(303)
+    with RelayProcess(data) as relay:
+        asyncio.run(fill(relay, space))
+        relay.stop()
+    assert "opened and checked" in plain("backup", "--data", data, "--to", tmp_path / "copy")
+    with sqlite3.connect(data / "relay.sqlite3") as database:
+        database.execute("UPDATE log SET payload = zeroblob(length(payload)) WHERE kind = 1 AND sequence = 7")
+    database.close()
+    error = relay_command("backup", "--data", data, "--to", tmp_path / "bad", code=5)
+    assert "the copy is not good" in error["message"]
+    assert list((tmp_path / "bad").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE log SET payload = zeroblob(length(payload)) WHERE kind = 1 AND sequence = 7", "malformed"),
+        (
+            "UPDATE log SET payload = CAST(substr(payload, 1, 140) || zeroblob(length(payload) - 140) AS BLOB)"
+            " WHERE sequence = 7",
+            "signature",
+        ),
+        (
+            "UPDATE log SET payload = (SELECT payload FROM log WHERE sequence = 3) WHERE sequence = 7",
+            "stands behind",
+        ),
+        ("UPDATE log SET payload = zeroblob(200) WHERE kind = 3 AND position & 0xff = 2", "membership"),
+        ("UPDATE authors SET sequence = 5", "ends before its rows do"),
+    ],
+)
+def test_damage_is_found_and_named(tmp_path: Path, filled: Path, damage: str, said: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(filled, data)
+    with sqlite3.connect(data / "relay.sqlite3") as database:
+        assert database.execute(damage).rowcount >= 1
+    database.close()
+    findings = relay_command("check", "--data", data, code=5)["findings"]
+    assert any(said in finding["problem"] for finding in findings), findings
+    assert said in plain("check", "--data", data, code=5)
+
+
+def test_a_torn_file_is_found(tmp_path: Path, filled: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(filled, data)
+    path = data / "relay.sqlite3"
+    pages = bytearray(path.read_bytes())
+    half = len(pages) // 2 // 2048 * 2048
+    pages[half : half + 4096] = bytes(4096)
+    path.write_bytes(pages)
+    found = relay_command("check", "--data", data, code=5)
+    assert found.get("findings") or found.get("code") == "data_dir"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a stopped relay with a space in it."""
+    data, space = tmp_path_factory.mktemp("filled") / "data", TestSpace(304)
+    space.member()
+    with RelayProcess(data) as relay:
+        asyncio.run(fill(relay, space))
+        relay.stop()
+    return data
