@@ -70,7 +70,7 @@ async def act(what: str, store: str, records: int) -> None:
             elif what == "use":
                 await use(device, records)
             else:
-                await device.sync()
+                await device.sync(timeout_s=900)  # patient, for the relay limits what one device may send
             took = time.perf_counter() - began, time.process_time() - cpu
         if what != "open":
             assert await device.count(TYPE) == records

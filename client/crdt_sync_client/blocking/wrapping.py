@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from crdt_sync.errors import StoreClosed
 
-from .background import Background, refuse_in_a_loop
+from .background import EXIT_S, Background, refuse_in_a_loop
 
 if TYPE_CHECKING:
     from crdt_sync_client.device import Device as AsyncDevice
@@ -133,6 +133,7 @@ class BlockingDevice(BlockingContext["AsyncDevice"]):
             return cls(background.run(make), background)
         except BaseException:
             background.end()
+            background.join(EXIT_S)
             raise
 
     def __exit__(
