@@ -147,10 +147,24 @@ class Hub:
             reason = f"the WebSocket subprotocol {SUBPROTOCOL} was not offered"
             delivery.close(Bye(CloseCode.VERSION, "version", reason))
         self._served.add(connection)
+        log.debug("a connection was opened", extra={"fields": {"event": "opened"}})
         try:
             await connection.run()
         finally:
             self._served.discard(connection)
+            peer = delivery.peer
+            log.info(
+                "a connection ended",
+                extra={
+                    "fields": {
+                        "event": "ended",
+                        "space": None if peer.space is None else peer.space.hex(),
+                        "device": None if peer.author is None else peer.author.device.hex(),
+                        "pushed": peer.pushed,
+                        "synced": delivery.synced,
+                    }
+                },
+            )
             self.metrics.session_ended(known=delivery.peer.space is not None, synced=delivery.synced)
             self._switchboard.ended(delivery)
             self._enqueued()

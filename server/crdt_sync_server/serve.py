@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from crdt_sync.errors import PortTaken
+from crdt_sync_server import logs
 from crdt_sync_server.data_dir import DataDir
 from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.engine import RelayEngine
@@ -39,6 +41,8 @@ from crdt_sync_server.operating.channel import close_channel, open_channel
 from crdt_sync_server.settings import DEFAULT_PORT
 from crdt_sync_server.signatures import TwoThreads
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
+
+log: Final = logging.getLogger("crdt_sync_server")
 
 _BACKLOG: Final = 1024
 """A whole fleet may come back at once when a network does."""
@@ -70,6 +74,8 @@ class ServeSettings:
     drain_s: int = 5
     token_ttl_s: int = 600
     audit_days: int = 90
+    log_level: str = "warning"
+    log_format: str = "text"
     api: ApiSettings = field(default_factory=ApiSettings)
 
     @classmethod
@@ -83,6 +89,8 @@ class ServeSettings:
             drain_s=values["drain"],
             token_ttl_s=values["token_ttl"],
             audit_days=values["audit_days"],
+            log_level=values["log_level"],
+            log_format=values["log_format"],
             api=ApiSettings(values["http_api"], values["metrics"], values["metrics_token"]),
         )
 
@@ -106,6 +114,10 @@ class _Server(uvicorn.Server):
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info(
+            "stopping: telling devices to come back",
+            extra={"fields": {"event": "draining", "connections": self._hub.connections}},
+        )
         await self._hub.say_goodbye()
         await self._tunnels.drain(GOODBYE_S)
         await super().shutdown(sockets)
@@ -125,6 +137,7 @@ class _Server(uvicorn.Server):
 def serve(settings: ServeSettings, announce: Callable[[Listening], None]) -> None:
     """Run a relay until it is told to stop. Raises DataDirError or PortTaken before anything is served."""
     sys.setswitchinterval(_SWITCH_S)
+    logs.set_up(settings.log_level, settings.log_format)
     data_dir = DataDir.open(settings.data)
     with (
         contextlib.closing(connect_storage(data_dir.database, os.urandom)) as database,
@@ -202,10 +215,12 @@ async def _serve(
         url = f"ws://{f'[{host}]' if ':' in host else host}:{port}"
         server = _Server(_config(app, limits), hub, tunnels, lambda: announce(Listening(url, token)))
         hub.start()
+        log.info("listening on %s", url, extra={"fields": {"event": "listening", "url": url}})
         try:
             await server.serve([listener])
         finally:
             await hub.stop()
+        log.info("stopped", extra={"fields": {"event": "stopped"}})
         await thread.run(storage.tidy)
     finally:
         close_channel(data_dir.path)
