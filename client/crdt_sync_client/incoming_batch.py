@@ -8,6 +8,7 @@ exactly where the relay put it: what comes after may build on it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from crdt_sync.errors import WorkRefused
@@ -26,6 +27,8 @@ from .endings import printable
 from .engine import Engine
 from .engine.model import Received
 from .refusals import work_refused
+
+logger = logging.getLogger("crdt_sync.client")
 
 
 class IncomingBatch:
@@ -122,6 +125,12 @@ class IncomingBatch:
             received = self._engine.receive(self._space, rows, cursor, caught_up=caught_up)
             self.received.append(received)
             self.reconnect = received.reconnect
+            if received.clocks_ahead:
+                logger.warning(
+                    "%d updates carry times far ahead of this device's clock, which does not follow them;"
+                    " check the clocks of the devices of the space",
+                    received.clocks_ahead,
+                )
 
         self._steps.append(receive)
 
