@@ -30,7 +30,13 @@ class CreateDevice(Protocol):
 
 class CreateRecord(Protocol):
     def __call__(
-        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+        self,
+        type: str,
+        values: Changes,
+        *,
+        id: str | None = None,
+        space: str | None = None,
+        priority: int | None = None,
     ) -> Coroutine[Any, Any, WriteResult]: ...
 
 

@@ -42,11 +42,12 @@ from .conflict_watching import ConflictHub
 from .create_method import Changes, CreateMethod
 from .database_thread import DatabaseThread
 from .engine import Engine, model
-from .engine.model import OutboxItem, Quarantined
+from .engine.model import Quarantined
 from .importing import ImportReport, ImportRow, RowImport
 from .live import LiveHub
 from .locking import IdleTimer, read_setting, unused
 from .logout import LogoutMethods
+from .outbox_methods import OutboxMethods
 from .query_methods import QueryMethods
 from .records import Member, Record, SpaceInfo, WriteResult
 from .scope_methods import ScopeMethods
@@ -64,7 +65,7 @@ from .write_queue import WriteQueue
 T = TypeVar("T")
 
 
-class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods, TriggerMethods):
+class Device(ConflictMethods, LogoutMethods, OutboxMethods, QueryMethods, ScopeMethods, TriggerMethods):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
     def __init__(self, path: StorePath, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:
@@ -223,25 +224,33 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods, Trigger
     # Records ----------------------------------------------------------------------------------------
 
     async def _create_record(
-        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+        self,
+        type: str,
+        values: Changes,
+        *,
+        id: str | None = None,
+        space: str | None = None,
+        priority: int | None = None,
     ) -> WriteResult:
         """Make a record. With the `id` of a record that is there, that one gets the values instead.
 
-        Raises UnknownType, ValidationError, PermissionDenied.
+        `priority`: from 1, which goes to the relay first, to 10; as the schema says without it. Raises
+        UnknownType, ValidationError, PermissionDenied.
         """
         chosen = None if id is None else RecordId(id)
-        op = model.CreateOp(type, values, chosen, await self._space_id(space))
+        op = model.CreateOp(type, values, chosen, await self._space_id(space), priority)
         return await self._write(op)
 
     create = CreateMethod()
 
-    def transaction(self, *, space: str | None = None) -> Transaction:
+    def transaction(self, *, space: str | None = None, priority: int | None = None) -> Transaction:
         """Write several records together: `async with device.transaction() as t: await t.update(…)`.
 
         All of it is done at the end of the block or, when the block raises, nothing. Other devices see all of
         it or nothing. `space`: where its records are, unless a call says so; they are all in one.
+        `priority`: of those that have none of their own.
         """
-        return Transaction(self._engine, self._run, self._space_id, self._writes.write, space)
+        return Transaction(self._engine, self._run, self._space_id, self._writes.write, space, priority)
 
     async def import_rows(
         self,
@@ -331,20 +340,6 @@ class Device(ConflictMethods, LogoutMethods, QueryMethods, ScopeMethods, Trigger
         """Received updates that were put aside, oldest first: by whom and why. None of them is lost."""
         engine = self._engine
         return await self._run(lambda: engine.quarantined(engine.space(space).id))
-
-    async def outbox(self) -> list[OutboxItem]:
-        """Local work that no relay has acknowledged, oldest first."""
-        engine = self._engine
-        return await self._run(lambda: engine.outbox())
-
-    async def retry_failed(self) -> int:
-        """Put failed work that can be sent again back in line; returns of how many records."""
-        engine = self._engine
-        count = await self._run(lambda: engine.retry())
-        self._publish(())
-        for sync in self._syncs.values():
-            sync.again()
-        return count
 
     async def content_hash(self, type: str, id: str) -> bytes:
         """32 bytes that are equal on every device with the same content of this record."""

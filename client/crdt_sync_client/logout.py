@@ -87,12 +87,15 @@ def _judge(left: Sequence[UnsyncedOperation], force: bool, export_to: StorePath 
             hint="sync first; or write it to a file with export_to (--export FILE), or lose it with force",
         )
     if export_to is not None:
-        _export(left, export_to)
+        export_unsynced(left, export_to)
     return LogoutReport(records, len(left), None if export_to is None else os.fspath(export_to))
 
 
-def _export(left: Sequence[UnsyncedOperation], path: StorePath) -> None:
-    """Raises LocalError, and leaves no file, when it cannot be written or is there already."""
+def export_unsynced(left: Sequence[UnsyncedOperation], path: StorePath) -> None:
+    """Write operations to a new file, one JSON object a line.
+
+    Raises LocalError, and leaves no file, when it cannot be written or is there already.
+    """
     encode = msgspec.json.Encoder().encode
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR)

@@ -52,12 +52,14 @@ class Transaction(WriteMethods):
         space_id: Callable[[str | None], Awaitable[SpaceId | None]],
         commit: Callable[[model.Transaction], Awaitable[model.TransactionResult]],
         space: str | None,
+        priority: int | None = None,
     ) -> None:
         self._engine = engine
         self._run_on_thread = run
         self._find_space = space_id
         self._commit = commit
         self._space = space
+        self._priority = priority
         self._draft: Draft | None = None
         self._ops: list[model.Operation] = []
         self._entered = False
@@ -76,11 +78,17 @@ class Transaction(WriteMethods):
     ) -> None:
         self._draft = None
         if kind is None and self._ops:
-            done = await self._commit(model.Transaction(tuple(self._ops)))
+            done = await self._commit(model.Transaction(tuple(self._ops), self._priority))
             self.results = [WriteResult.of(result) for result in done.results]
 
     async def create(
-        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+        self,
+        type: str,
+        values: Changes,
+        *,
+        id: str | None = None,
+        space: str | None = None,
+        priority: int | None = None,
     ) -> WriteResult:
         """Make a record. Its id is in the result, so that what follows can name it.
 
@@ -88,7 +96,8 @@ class Transaction(WriteMethods):
         ValidationError, PermissionDenied.
         """
         chosen = None if id is None else RecordId(id)
-        return await self._write(model.CreateOp(type, values, chosen, await self._space_id(space)))
+        op = model.CreateOp(type, values, chosen, await self._space_id(space), priority)
+        return await self._write(op)
 
     # Inside -----------------------------------------------------------------------------------------
 

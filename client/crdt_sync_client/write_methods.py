@@ -34,22 +34,29 @@ class WriteMethods:
 
     # Records ----------------------------------------------------------------------------------------
 
-    async def update(self, type: str, id: str, changes: Changes, *, space: str | None = None) -> WriteResult:
+    async def update(
+        self, type: str, id: str, changes: Changes, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Change fields: by name, by dotted path (`"parts_used.A.qty"`) or by tuple; None clears a field.
 
-        Raises RecordNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied. When the
-        field had an open conflict, this write resolves it and the result names it.
+        `priority`: from 1, which goes to the relay first, to 10; as the schema says without it. When the
+        field had an open conflict, this write resolves it and the result names it. Raises RecordNotFound,
+        RecordDeleted, ValidationError, TransitionError, PermissionDenied.
         """
-        op = model.UpdateOp(type, RecordId(id), changes, await self._space_id(space))
+        op = model.UpdateOp(type, RecordId(id), changes, await self._space_id(space), priority)
         return await self._write(op)
 
-    async def delete(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+    async def delete(
+        self, type: str, id: str, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Delete a record for everyone. The schema says who may and what a concurrent edit does."""
-        return await self._write(model.DeleteOp(type, RecordId(id), await self._space_id(space)))
+        return await self._write(model.DeleteOp(type, RecordId(id), await self._space_id(space), priority))
 
-    async def restore(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+    async def restore(
+        self, type: str, id: str, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Bring a deleted record back with the fields it had."""
-        return await self._write(model.RestoreOp(type, RecordId(id), await self._space_id(space)))
+        return await self._write(model.RestoreOp(type, RecordId(id), await self._space_id(space), priority))
 
     # Conflicts ---------------------------------------------------------------------------------------
 

@@ -128,10 +128,10 @@ def test_status_and_queue_say_what_waits(pair: Any, run: Run) -> None:
     assert {"state", "pending", "failed", "conflicts", "last_synced_at"} <= synced.keys()
     assert (synced["pending"], synced["failed"]) == (0, 0)
     assert synced["last_synced_at"].endswith("Z")
-    assert run("queue", "ls", "--store", pair.tablet, "--json").json == []
+    assert run("outbox", "ls", "--store", pair.tablet, "--json").json == []
     record = run("create", "work_order", "title=Waits", "--store", pair.tablet, "--json").json["id"]
     assert run("status", "--store", pair.tablet, "--json").json["pending"] == 1
-    (item,) = run("queue", "ls", "--store", pair.tablet, "--json").json
+    (item,) = run("outbox", "ls", "--store", pair.tablet, "--json").json
     assert (item["id"], item["type"], item["state"]) == (record, "work_order", "pending")
     assert "1 record to send" in run("status", "--store", pair.tablet).err
     pair.sync()

@@ -15,6 +15,7 @@ from ..conflict_watching import ConflictWatch as AsyncConflictWatch
 from ..create_method import Changes
 from ..device import Device as AsyncDevice
 from ..engine.explaining import Explanation
+from ..engine.exporting import UnsyncedOperation
 from ..engine.history import HistoryEntry
 from ..engine.model import UNSET, ConflictEntry, ConflictState, Keep, OutboxItem, Preference, Quarantined
 from ..engine.queries import OrderBy, Query, Where
@@ -50,30 +51,43 @@ class Transaction(BlockingContext[AsyncTransaction]):
         return self._read(lambda: self._inner.results)
 
     def create(
-        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+        self,
+        type: str,
+        values: Changes,
+        *,
+        id: str | None = None,
+        space: str | None = None,
+        priority: int | None = None,
     ) -> WriteResult:
         """Make a record. Its id is in the result, so that what follows can name it.
 
         With the `id` of a record that is there, that one gets the values instead. Raises UnknownType,
         ValidationError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.create(type, values, id=id, space=space))
+        return self._run(lambda: self._inner.create(type, values, id=id, space=space, priority=priority))
 
-    def update(self, type: str, id: str, changes: Changes, *, space: str | None = None) -> WriteResult:
+    def update(
+        self, type: str, id: str, changes: Changes, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Change fields: by name, by dotted path (`"parts_used.A.qty"`) or by tuple; None clears a field.
 
-        Raises RecordNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied. When the
-        field had an open conflict, this write resolves it and the result names it.
+        `priority`: from 1, which goes to the relay first, to 10; as the schema says without it. When the
+        field had an open conflict, this write resolves it and the result names it. Raises RecordNotFound,
+        RecordDeleted, ValidationError, TransitionError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.update(type, id, changes, space=space))
+        return self._run(lambda: self._inner.update(type, id, changes, space=space, priority=priority))
 
-    def delete(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+    def delete(
+        self, type: str, id: str, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Delete a record for everyone. The schema says who may and what a concurrent edit does."""
-        return self._run(lambda: self._inner.delete(type, id, space=space))
+        return self._run(lambda: self._inner.delete(type, id, space=space, priority=priority))
 
-    def restore(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+    def restore(
+        self, type: str, id: str, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Bring a deleted record back with the fields it had."""
-        return self._run(lambda: self._inner.restore(type, id, space=space))
+        return self._run(lambda: self._inner.restore(type, id, space=space, priority=priority))
 
     def resolve(
         self,
@@ -201,7 +215,13 @@ class CreateDevice(Protocol):
 
 class CreateRecord(Protocol):
     def __call__(
-        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+        self,
+        type: str,
+        values: Changes,
+        *,
+        id: str | None = None,
+        space: str | None = None,
+        priority: int | None = None,
     ) -> WriteResult: ...
 
 
@@ -292,23 +312,31 @@ class Device(BlockingDevice):
         return self._run(lambda: self._inner.add_schema(schema, space, force=force))
 
     def _create_record(
-        self, type: str, values: Changes, *, id: str | None = None, space: str | None = None
+        self,
+        type: str,
+        values: Changes,
+        *,
+        id: str | None = None,
+        space: str | None = None,
+        priority: int | None = None,
     ) -> WriteResult:
         """Make a record. With the `id` of a record that is there, that one gets the values instead.
 
-        Raises UnknownType, ValidationError, PermissionDenied.
+        `priority`: from 1, which goes to the relay first, to 10; as the schema says without it. Raises
+        UnknownType, ValidationError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.create(type, values, id=id, space=space))
+        return self._run(lambda: self._inner.create(type, values, id=id, space=space, priority=priority))
 
     create = CreateMethod()
 
-    def transaction(self, *, space: str | None = None) -> Transaction:
+    def transaction(self, *, space: str | None = None, priority: int | None = None) -> Transaction:
         """Write several records together: `with device.transaction() as t: t.update(…)`.
 
         All of it is done at the end of the block or, when the block raises, nothing. Other devices see all of
         it or nothing. `space`: where its records are, unless a call says so; they are all in one.
+        `priority`: of those that have none of their own.
         """
-        made = self._call(lambda: self._inner.transaction(space=space))
+        made = self._call(lambda: self._inner.transaction(space=space, priority=priority))
         return Transaction(made, self._background, self._kept())
 
     def import_rows(
@@ -351,14 +379,6 @@ class Device(BlockingDevice):
     def quarantined(self, space: str | None = None) -> list[Quarantined]:
         """Received updates that were put aside, oldest first: by whom and why. None of them is lost."""
         return self._run(lambda: self._inner.quarantined(space))
-
-    def outbox(self) -> list[OutboxItem]:
-        """Local work that no relay has acknowledged, oldest first."""
-        return self._run(lambda: self._inner.outbox())
-
-    def retry_failed(self) -> int:
-        """Put failed work that can be sent again back in line; returns of how many records."""
-        return self._run(lambda: self._inner.retry_failed())
 
     def content_hash(self, type: str, id: str) -> bytes:
         """32 bytes that are equal on every device with the same content of this record."""
@@ -475,21 +495,28 @@ class Device(BlockingDevice):
         """Which side this device keeps in conflicts about a field: `set`, `ls`, `clear`."""
         return Preferences(self._read(lambda: self._inner.preferences), self._background, self._kept())
 
-    def update(self, type: str, id: str, changes: Changes, *, space: str | None = None) -> WriteResult:
+    def update(
+        self, type: str, id: str, changes: Changes, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Change fields: by name, by dotted path (`"parts_used.A.qty"`) or by tuple; None clears a field.
 
-        Raises RecordNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied. When the
-        field had an open conflict, this write resolves it and the result names it.
+        `priority`: from 1, which goes to the relay first, to 10; as the schema says without it. When the
+        field had an open conflict, this write resolves it and the result names it. Raises RecordNotFound,
+        RecordDeleted, ValidationError, TransitionError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.update(type, id, changes, space=space))
+        return self._run(lambda: self._inner.update(type, id, changes, space=space, priority=priority))
 
-    def delete(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+    def delete(
+        self, type: str, id: str, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Delete a record for everyone. The schema says who may and what a concurrent edit does."""
-        return self._run(lambda: self._inner.delete(type, id, space=space))
+        return self._run(lambda: self._inner.delete(type, id, space=space, priority=priority))
 
-    def restore(self, type: str, id: str, *, space: str | None = None) -> WriteResult:
+    def restore(
+        self, type: str, id: str, *, space: str | None = None, priority: int | None = None
+    ) -> WriteResult:
         """Bring a deleted record back with the fields it had."""
-        return self._run(lambda: self._inner.restore(type, id, space=space))
+        return self._run(lambda: self._inner.restore(type, id, space=space, priority=priority))
 
     def resolve(
         self,
@@ -625,6 +652,30 @@ class Device(BlockingDevice):
         Everything else waits meanwhile. It takes as much memory, and room on the disk, as the store has.
         """
         return self._run(lambda: self._inner.vacuum())
+
+    def outbox(self) -> list[OutboxItem]:
+        """Local work that no relay has acknowledged, oldest first."""
+        return self._run(lambda: self._inner.outbox())
+
+    def retry_failed(self) -> int:
+        """Send again whatever was refused; returns in how many records that was."""
+        return self._run(lambda: self._inner.retry_failed())
+
+    def retry(self, type: str, id: str, *, space: str | None = None) -> None:
+        """Send again what of one record was refused. Raises RecordNotFound when nothing was."""
+        self._run(lambda: self._inner.retry(type, id, space=space))
+
+    def discard(
+        self, type: str, id: str, *, export_to: StorePath | None, space: str | None = None
+    ) -> list[UnsyncedOperation]:
+        """Give up what is unsent of a record, and of those that transactions tie to it; returns what it was.
+
+        `export_to`: a new file that it is written to first, one JSON object a line, not encrypted; None: it
+        is lost. The record leaves this device and comes back from the relay as everybody else has it; one
+        that was never sent is gone. Raises RecordNotFound when nothing waits, LocalError while some of it may
+        be on its way or when the file cannot be made; then nothing has changed.
+        """
+        return self._run(lambda: self._inner.discard(type, id, export_to=export_to, space=space))
 
     def get(self, type: str, id: str, *, space: str | None = None) -> Record | None:
         """The record, or None when this device has none of that id."""

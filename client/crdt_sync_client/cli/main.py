@@ -36,6 +36,7 @@ _OWN: Final = {
     "import": "importing",
     "sync": "syncing",
     "status": "syncing",
+    "outbox": "outbox",
     "queue": "syncing",
     "conflicts": "conflicts",
     "explain": "explain",

@@ -24,8 +24,17 @@ LS_COLUMNS: Final = 4
 LS_LIMIT: Final = 50
 """Records in the table of `ls` when no --limit is given; with --json there is no limit of our own."""
 
+FIRST_PRIORITY: Final = 1
+LAST_PRIORITY: Final = 10
 FIRST_PAGE: Final = "first"
 STATES: Final = ("synced", "pending", "failed", "conflict", "orphaned")
+
+_priority_option = click.option(
+    "--priority",
+    type=click.IntRange(FIRST_PRIORITY, LAST_PRIORITY),
+    metavar="1-10",
+    help="How urgent it is to send; 1 goes first. The schema says it without this.",
+)
 
 _NOT_SENT: Final = "Saved on this device; crdt-sync sync sends it."
 
@@ -40,10 +49,16 @@ _NOT_SENT: Final = "Saved on this device; crdt-sync sync sends it."
 )
 @click.argument("record_type", metavar="TYPE")
 @click.argument("assignments", nargs=-1, metavar="FIELD=VALUE...")
+@_priority_option
 @store_options
 @space_option
 def command_create(
-    out: Output, target: Target, record_type: str, assignments: tuple[str, ...], space: str | None
+    out: Output,
+    target: Target,
+    record_type: str,
+    assignments: tuple[str, ...],
+    space: str | None,
+    priority: int | None,
 ) -> None:
     """Make a record and print its id.
 
@@ -54,7 +69,9 @@ def command_create(
 
     async def work(device: Device) -> None:
         schema = await device.schema(record_type, space)
-        written = await device.create(record_type, parse_assignments(schema, assignments), space=space)
+        written = await device.create(
+            record_type, parse_assignments(schema, assignments), space=space, priority=priority
+        )
         if out.as_json:
             out.result({"id": written.id})
             return
@@ -75,6 +92,7 @@ def command_create(
 @click.argument("record_type", metavar="TYPE")
 @click.argument("record_id", metavar="ID")
 @click.argument("assignments", nargs=-1, required=True, metavar="FIELD=VALUE...")
+@_priority_option
 @store_options
 @space_option
 def command_set(
@@ -84,6 +102,7 @@ def command_set(
     record_id: str,
     assignments: tuple[str, ...],
     space: str | None,
+    priority: int | None,
 ) -> None:
     """Change fields of a record.
 
@@ -95,7 +114,7 @@ def command_set(
         schema = await device.schema(record_type, space)
         record = await device.get(record_type, record_id, space=space)
         changes = parse_assignments(schema, assignments, record.values if record else None)
-        written = await device.update(record_type, record_id, changes, space=space)
+        written = await device.update(record_type, record_id, changes, space=space, priority=priority)
         if out.as_json:
             out.result({"id": written.id, "state": written.state, "resolved": list(written.resolved)})
             return

@@ -57,7 +57,7 @@ async def _sync(device: Device, out: Output, timeout_s: float | None) -> None:
     if status.conflicts:
         out.say(f"{status.conflicts} open {_plural('conflict', status.conflicts)}: crdt-sync conflicts ls")
     if status.failed:
-        out.say(f"{status.failed} {_plural('record', status.failed)} could not be sent: crdt-sync queue ls")
+        out.say(f"{status.failed} {_plural('record', status.failed)} could not be sent: crdt-sync outbox ls")
 
 
 async def _watch(device: Device, out: Output) -> None:
@@ -204,7 +204,7 @@ def _note_unfinished(out: Output, space: SpaceStatus) -> None:
 
 @click.group(cls=Group, name="queue")
 def command_queue() -> None:
-    """See what is not sent yet, and what was put aside."""
+    """See what came and was put aside."""
 
 
 @command_queue.command(
@@ -242,46 +242,6 @@ def queue_aside(out: Output, target: Target, space: str | None) -> None:
             ("device", "when", "why"),
             [(item.device_name, local_time(item.at_ms), item.reason) for item in items],
             none="Nothing was put aside.",
-        )
-
-    opening.run(target, work)
-
-
-@command_queue.command(
-    name="ls",
-    examples=("crdt-sync queue ls --store office.db", "crdt-sync queue ls --store office.db --json"),
-)
-@store_options
-def queue_ls(out: Output, target: Target) -> None:
-    """List what waits to be sent, with attempts and errors."""
-    from . import opening
-
-    async def work(device: Device) -> None:
-        items = await device.outbox()
-        if out.as_json:
-            out.result(
-                [
-                    {
-                        "type": item.type,
-                        "id": item.id,
-                        "state": item.state,
-                        "updates": item.updates,
-                        "bytes": item.size_bytes,
-                        "since": iso_time(item.since_ms),
-                        "attempts": item.attempts,
-                        "error": item.error,
-                    }
-                    for item in items
-                ]
-            )
-            return
-        out.table(
-            ("type", "record", "state", "changes", "since", "attempts", "error"),
-            [
-                (i.type, i.id, i.state, i.updates, local_time(i.since_ms), i.attempts, i.error or "")
-                for i in items
-            ],
-            none="Nothing waits; everything is sent.",
         )
 
     opening.run(target, work)

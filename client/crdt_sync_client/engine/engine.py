@@ -20,14 +20,12 @@ from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import (
     compacting,
     explaining,
-    exporting,
     history,
     joining,
     live_matching,
     preferences,
     publishing,
     reading,
-    retrying,
     scoping,
     sending,
     trail,
@@ -36,7 +34,6 @@ from crdt_sync_client.engine import (
 from crdt_sync_client.engine.absent_calls import AbsentCalls
 from crdt_sync_client.engine.checkout_calls import CheckoutCalls
 from crdt_sync_client.engine.explaining import Explanation
-from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.history import HistoryEntry
 from crdt_sync_client.engine.live_matching import LiveAnswer
 from crdt_sync_client.engine.local_writes import Draft, LocalWrites
@@ -48,7 +45,6 @@ from crdt_sync_client.engine.model import (
     JoinStart,
     MemberInfo,
     Operation,
-    OutboxItem,
     Outcome,
     Preference,
     Quarantined,
@@ -62,6 +58,7 @@ from crdt_sync_client.engine.model import (
     WriteResult,
     changes_of,
 )
+from crdt_sync_client.engine.outbox_calls import OutboxCalls
 from crdt_sync_client.engine.pausing import collector_paused
 from crdt_sync_client.engine.queries import OrderBy, Query, Where
 from crdt_sync_client.engine.receiving import ReceivedBatch
@@ -82,7 +79,7 @@ def _closing_on_error(db: Database) -> Iterator[None]:
         raise
 
 
-class Engine(AbsentCalls, CheckoutCalls, SessionCalls):
+class Engine(AbsentCalls, CheckoutCalls, OutboxCalls, SessionCalls):
     """See the module. Make one with `create` or `open`, end it with `close`."""
 
     def __init__(self, replica: Replica) -> None:
@@ -339,25 +336,6 @@ class Engine(AbsentCalls, CheckoutCalls, SessionCalls):
         """Forget one, or all of a type; returns how many there were."""
         with self._replica.transaction(durable=True):
             return preferences.clear(self._replica, type, field)
-
-    def outbox(self, space: SpaceId | None = None) -> list[OutboxItem]:
-        """Local work not acknowledged by the relay, one item per record and state, oldest first."""
-        return reading.outbox(self._replica, self._no(space))
-
-    def unsynced(self) -> Iterator[UnsyncedOperation]:
-        """The same with its values, in the order in which it goes out."""
-        return exporting.unsynced(self._replica)
-
-    def retry(self, space: SpaceId | None = None, *, type: str | None = None, id: str | None = None) -> int:
-        """Line up what is set aside, of one record or all; in how many records.
-
-        Raises RecordNotFound for a record of which nothing is set aside.
-        """
-        return retrying.retry(self._replica, space, type, id)
-
-    def retry_in_s(self, space: SpaceId) -> float | None:
-        """Seconds until something that was set aside is to be tried again, by a session that begins then."""
-        return retrying.retry_in_s(self._replica, self._replica.space(space))
 
     def quarantined(self, space: SpaceId) -> list[Quarantined]:
         """Updates that came and were not merged, oldest first; none of them is lost."""

@@ -156,7 +156,10 @@ class LocalWrites:
         space = record.space.id
         state = sync_state(self._replica, record.no, record.standing)
         change = pending.pop((space, record.type, record.id), None)
-        return WriteResult(record.id, record.type, space, resolved, state, changed, change, below)
+        return WriteResult(
+            *(record.id, record.type, space, resolved, state, changed, change, below),
+            clock=self._replica.hlc.last,
+        )
 
     # Several operations together --------------------------------------------------------------------
 

@@ -99,6 +99,8 @@ class WriteResult:
     change: RecordChange | None = None
     below: tuple[tuple[str, RecordId], ...] = ()
     further: tuple[RecordChange, ...] = ()
+    clock: int = 0
+    """This device's clock just after it, see `Engine.is_relayed`."""
 
 
 @dataclass(frozen=True, slots=True)

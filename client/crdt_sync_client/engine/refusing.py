@@ -105,7 +105,7 @@ def set_aside(
     if author == replica.author == before:
         replica.begin_incarnation()
     space.session.end()
-    return _names(replica, refused)
+    return names(replica, refused)
 
 
 def release(replica: Replica, space: Space, records: Iterable[int], *, anew: bool) -> None:
@@ -204,6 +204,20 @@ def _tied_aside(replica: Replica, records: set[int]) -> set[int]:
     )
 
 
+def tied_unsent(replica: Replica, records: set[int]) -> set[int]:
+    """These records, and all that unsent transactions tie to them, whoever wrote them."""
+    return _closure(
+        records,
+        (
+            (f"{column} {incarnation} {number}", record)
+            for table, column in (("sealed", "until"), ("outbox", "tied"))
+            for number, incarnation, record in replica.db.rows(
+                f"SELECT {column}, incarnation, record FROM {table} WHERE {column} IS NOT NULL"
+            )
+        ),
+    )
+
+
 def _closure(records: set[int], ties: Iterable[tuple[str, int]]) -> set[int]:
     by_tie: dict[str, set[int]] = {}
     by_record: dict[int, set[str]] = {}
@@ -243,7 +257,7 @@ def _make_again(replica: Replica, space: Space, records: Iterable[int], *, movin
     remakes.save()
 
 
-def _names(replica: Replica, records: Iterable[int]) -> list[Named]:
+def names(replica: Replica, records: Iterable[int]) -> list[Named]:
     return [
         (record_type, RecordId(id))
         for no in sorted(records)

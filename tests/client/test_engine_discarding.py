@@ -1,0 +1,158 @@
+"""Unsent work that a person gives up: kept as text first, gone as a whole, nothing that was sent is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from crdt_sync.errors import LocalError, RecordAbsent, RecordNotFound
+from crdt_sync.ids import RecordId
+from crdt_sync.records.changes import Increment
+from crdt_sync_client.engine.exporting import UnsyncedOperation
+from crdt_sync_client.engine.fetched import FetchedRecord
+from crdt_sync_client.engine.model import Transaction, UpdateOp
+from tests.client.engine_world import Peer, World
+from tests.client.test_engine_refusals import push, refuse_record
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def anna(world: World) -> Peer:
+    return world.join("anna")
+
+
+def discard(device: Peer, id: RecordId) -> list[UnsyncedOperation]:
+    kept: list[UnsyncedOperation] = []
+    assert device.engine.discard("job", id, kept.extend) == kept
+    return kept
+
+
+def fetch(device: Peer) -> None:
+    """What the relay answers to a question for the wanted records."""
+    relay = device.world.relay
+    wanted = device.engine.wanted(device.space, 64)
+    rows = {
+        opaque: [(seq, kind, raw) for seq, kind, raw, _, record, _ in relay.rows if record == opaque]
+        for opaque in wanted
+    }
+    answers = [FetchedRecord(opaque, rows[opaque], relay.head) for opaque in wanted]
+    device.engine.take_fetched(device.space, answers)
+
+
+def test_what_is_given_up_is_handed_out_first_and_the_record_is_as_others_have_it(
+    world: World, anna: Peer
+) -> None:
+    id, other = (world.office.create({"title": title, "hours": 3}) for title in "ab")
+    world.settle()
+    anna.set(id, count=1)
+    world.settle()
+    anna.set(id, title="of anna", hours=Increment(5))
+    anna.set(other, count=2)
+    (operation,) = discard(anna, id)
+    assert ("title",) in [path for path, _, _ in operation.writes]
+    assert [item.id for item in anna.engine.outbox()] == [other]
+    assert anna.engine.get("job", id) is None
+    with pytest.raises(RecordAbsent):
+        anna.set(id, count=9)
+    anna.reopen()
+    world.settle()
+    fetch(anna)
+    assert anna.values(id) == world.office.values(id)
+    assert (anna.values(id)["title"], anna.values(id)["hours"], anna.values(id)["count"]) == ("a", 3, 1)
+    anna.set(id, title="once more")
+    world.settle()
+    world.assert_converged()
+    assert world.office.values(other)["count"] == 2
+    assert world.office.values(id)["title"] == "once more"
+
+
+def test_a_record_that_was_never_sent_is_gone(world: World, anna: Peer) -> None:
+    id, other = anna.create({"title": "never sent"}), anna.create({"title": "kept"})
+    discard(anna, id)
+    assert anna.engine.wanted(anna.space, 9) == []
+    with pytest.raises(RecordNotFound):
+        anna.set(id, count=1)
+    world.settle()
+    assert world.office.values(other)["title"] == "kept"
+    assert world.office.engine.get("job", id) is None
+    world.assert_converged()
+
+
+def test_what_was_refused_can_be_given_up(world: World, anna: Peer) -> None:
+    a, b = anna.create({"title": "a"}), anna.create({"title": "b"})
+    refuse_record(anna, a)
+    anna.set(a, count=1)
+    assert {operation.state for operation in discard(anna, a)} == {"failed"}
+    assert anna.engine.status_counts().failed == 0
+    world.settle()
+    assert anna.engine.outbox() == []
+    assert world.office.values(b)["title"] == "b"
+    world.assert_converged()
+
+
+def test_what_a_transaction_wrote_is_given_up_as_a_whole(world: World, anna: Peer) -> None:
+    a, b, c = (anna.create({"title": title}) for title in "abc")
+    world.settle()
+    anna.engine.write([Transaction(tuple(UpdateOp("job", id, {"notes": "x"}) for id in (a, b)))])
+    anna.set(c, notes="y")
+    assert {operation.id for operation in discard(anna, a)} == {a, b}
+    world.settle()
+    fetch(anna)
+    world.settle()
+    world.assert_converged()
+    assert [world.office.values(id).get("notes") for id in (a, b, c)] == [None, None, "y"]
+
+
+def test_what_may_have_been_sent_is_not_given_up(world: World, anna: Peer) -> None:
+    id = anna.create({"title": "a"})
+    sent = push(anna)
+    with pytest.raises(LocalError, match="is on its way"):
+        discard(anna, id)
+    anna.reopen()
+    anna.connect()
+    assert anna.push() == sent
+    with pytest.raises(RecordNotFound, match="nothing of job"):
+        discard(anna, id)
+
+
+def test_nothing_is_given_up_when_it_cannot_be_kept(world: World, anna: Peer) -> None:
+    id = anna.create({"title": "a"})
+
+    def fails(_: Sequence[UnsyncedOperation]) -> None:
+        raise LocalError("no room")
+
+    with pytest.raises(LocalError, match="no room"):
+        anna.engine.discard("job", id, fails)
+    world.settle()
+    assert world.office.values(id)["title"] == "a"
+
+
+def test_a_write_is_relayed_when_the_relay_has_it_whatever_comes_after(world: World, anna: Peer) -> None:
+    id, other = anna.create({"title": "a"}), anna.create({"title": "b"})
+    first = anna.set(id, count=1).clock
+
+    def relayed(clock: int) -> bool:
+        return anna.engine.is_relayed(anna.space, "job", id, clock)
+
+    assert not relayed(first)
+    anna.sync()
+    assert relayed(first)
+    second = anna.set(id, count=2).clock
+    assert relayed(first)
+    assert not relayed(second)
+    refuse_record(anna, id)
+    anna.engine.retry()
+    third = anna.set(id, count=3).clock
+    assert relayed(first)
+    assert [relayed(second), relayed(third)] == [False, False]
+    world.settle()
+    assert [relayed(second), relayed(third)] == [True, True]
+    assert anna.engine.is_relayed(anna.space, "job", other, third)
