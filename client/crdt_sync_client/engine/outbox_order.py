@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt_sync.ids import Incarnation
-from crdt_sync.schemas.priorities import FIRST, LAST, USUAL
+from crdt_sync.schemas.priorities import LAST, USUAL
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -66,10 +66,11 @@ class OutboxOrder:
             (USUAL << TURN_BITS, (USUAL + 1) << TURN_BITS, incarnation),
         ):
             self._unusual[record] = priority_of(number)
-        self._turn = max(
-            (db.value("SELECT max(no) FROM outbox WHERE no >= ? AND no < ?", _range(priority)) or 0) & _TURN
-            for priority in range(FIRST, LAST + 1)
-        )
+        self._turn = 0
+        last = db.value("SELECT max(no) FROM outbox")
+        while last:  # the last of each priority that there is
+            self._turn = max(self._turn, last & _TURN)
+            last = db.value("SELECT max(no) FROM outbox WHERE no < ?", (priority_of(last) << TURN_BITS,))
 
     def add(self, replica: Replica, rows: Sequence[NewRow]) -> None:
         """Queue these, oldest first. Inside a transaction, before they are counted as unsent."""
@@ -88,15 +89,19 @@ class OutboxOrder:
     def oldest(self, space: int) -> int | None:
         """The incarnation of the row that waits longest in that space."""
         first: tuple[int, int] | None = None
-        for priority in range(FIRST, LAST + 1):
+        start = 0
+        while True:  # the first of each priority that there is
             row = self._db.execute(
-                "SELECT no & ?, incarnation FROM outbox WHERE no >= ? AND no < ? AND space = ?"
-                " AND error IS NULL ORDER BY no LIMIT 1",
-                (_TURN, *_range(priority), space),
+                "SELECT no, incarnation FROM outbox WHERE no >= ? AND space = ? AND error IS NULL"
+                " ORDER BY no LIMIT 1",
+                (start, space),
             ).fetchone()
-            if row is not None and (first is None or row < first):
-                first = row
-        return None if first is None else first[1]
+            if row is None:
+                return None if first is None else first[1]
+            number, incarnation = row
+            if first is None or number & _TURN < first[0]:
+                first = number & _TURN, incarnation
+            start = (priority_of(number) + 1) << TURN_BITS
 
     def sealed(self, records: Iterable[int]) -> None:
         """Something of these records left the outbox. Inside that transaction."""
