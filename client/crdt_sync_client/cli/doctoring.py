@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,6 +36,8 @@ def command_doctor(context: click.Context, out: Output, target: Target, repair: 
 
     Exits with 11 when something is wrong, and after a repair that could not save everything.
     """
+    import asyncio  # here, so that help starts fast
+
     from crdt_sync_client import doctor
 
     from . import opening
