@@ -26,6 +26,7 @@ from crdt_sync.protocol.frames import (
     Bye,
     Challenge,
     CompactRequest,
+    ConfirmRequest,
     Deliver,
     Fetched,
     FromRelay,
@@ -45,6 +46,7 @@ from .network import Policy
 from .push_window import PushWindow
 from .session_steps import (
     BatchStep,
+    ConfirmStep,
     CursorStep,
     FetchedStep,
     PushBounds,
@@ -117,7 +119,7 @@ class SessionDriver(ConnectionDriver):
         self._appends: deque[tuple[bytes, Answered]] = deque()
         self._unanswered: deque[bytes] = deque()
         """Hashes of the entries whose answer has not arrived."""
-        self._compactions: deque[CompactRequest] = deque()
+        self._compactions: deque[CompactRequest | ConfirmRequest] = deque()
         self.fetching = Fetching(self._ask_for)
         self.giving = GivingBack()
         self._compacts = True
@@ -286,7 +288,11 @@ class SessionDriver(ConnectionDriver):
             step = WelcomeStep(engine, space, self.protocol.relay_id, self._welcome)
             self._welcome = None
         elif self._compactions:
-            step = SnapshotStep(engine, space, self._compactions.popleft().records)
+            asked = self._compactions.popleft()
+            if isinstance(asked, ConfirmRequest):
+                step = ConfirmStep(engine, space, asked)
+            else:
+                step = SnapshotStep(engine, space, asked.records)
         elif self._inbox and self.welcomed:
             step = self._batch_step()
         elif self.giving.ready and self.welcomed:
@@ -322,6 +328,10 @@ class SessionDriver(ConnectionDriver):
             case SnapshotStep():
                 self._at_work = False
                 self._compacted(step)
+            case ConfirmStep():
+                self._at_work = False
+                if self.can_send and step.error is None:
+                    self.outgoing.append(self.protocol.judged(step.record, step.snapshot, step.answer))
             case GiveBackStep():
                 self._at_work = False
                 for snapshot in self.giving.done(step):
@@ -439,6 +449,8 @@ class SessionDriver(ConnectionDriver):
                 case SnapshotResult() if frame.code == "mismatch":
                     logger.warning("the relay refused a snapshot: it does not match its log")
                 case CompactRequest() if self._compacts:
+                    self._compactions.append(frame)
+                case ConfirmRequest():
                     self._compactions.append(frame)
                 case CompactRequest() if self.can_send:
                     self.outgoing.append(self.protocol.decline(frame.records))

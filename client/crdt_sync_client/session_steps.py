@@ -6,11 +6,12 @@ event loop. `run` never raises: `error` holds what stopped it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from crdt_sync.crypto.envelope import Header
 from crdt_sync.ids import OpaqueId, RelayId, SpaceId
-from crdt_sync.protocol.frames import FromRelay, Welcome
+from crdt_sync.protocol.frames import ConfirmRequest, FromRelay, Welcome
 
 from .engine import Engine
 from .engine.fetched import FetchedRecord
@@ -158,6 +159,20 @@ class FetchedStep(Step):
 
     def work(self) -> None:
         self.received = self.engine.take_fetched(self.space, self.records)
+
+
+class ConfirmStep(Step):
+    """See whether another device's snapshot holds what it covers."""
+
+    def __init__(self, engine: Engine, space: SpaceId, asked: ConfirmRequest) -> None:
+        super().__init__(engine, space)
+        self.record = Header.unpack(asked.envelope).record
+        self.snapshot = hashlib.sha256(asked.envelope).digest()
+        self.answer = ""
+        self._asked = asked
+
+    def work(self) -> None:
+        self.answer = self.engine.confirm_snapshot(self.space, self._asked.envelope, self._asked.rest)
 
 
 class CursorStep(Step):

@@ -393,13 +393,11 @@ class DeviceSession:
         self._snapshots += 1
         return message
 
-    def confirm(self, record: OpaqueId, snapshot: bytes) -> bytes:
-        """The snapshot with that hash holds what it covers."""
-        return self._live(ConfirmSnapshot(record, snapshot))
-
-    def deny(self, record: OpaqueId, snapshot: bytes, code: str) -> bytes:
-        """It does not, or this device cannot tell."""
-        return self._live(DenySnapshot(record, snapshot, code))
+    def judged(self, record: OpaqueId, snapshot: bytes, answer: str) -> bytes:
+        """Whether the snapshot with that hash holds what it covers: `same`, `differs` or `unable`."""
+        if answer == "same":
+            return self._live(ConfirmSnapshot(record, snapshot))
+        return self._live(DenySnapshot(record, snapshot, answer))
 
     def decline(self, records: Sequence[OpaqueId]) -> bytes:
         """These records cannot be compacted now."""

@@ -40,13 +40,15 @@ PeerT = TypeVar("PeerT")
 
 
 class _Tail(Generic[PeerT]):
-    __slots__ = ("asked", "length", "passed", "rest_ms")
+    __slots__ = ("asked", "length", "passed", "rest_ms", "waits")
 
     def __init__(self, length: int, rest_ms: int) -> None:
         self.length = length
         self.rest_ms = rest_ms
         """From when on nobody is writing to the record, unless it grows again."""
         self.asked = False
+        self.waits = False
+        """A snapshot is there that covers the tail; a second device has to say whether it is sound."""
         self.passed: dict[PeerT, int] = {}
         """Until when a device is not asked for this record again."""
 
@@ -105,6 +107,18 @@ class CompactionPlanner(Generic[PeerT]):
             self.due_ms = _AT_ONCE_MS
         else:
             self._short[record] = remaining
+
+    def waits(self, record: OpaqueId, waits: bool) -> None:
+        """Whether a snapshot of the record waits for a second device's word; no other is asked for then."""
+        tail = self._long.get(record)
+        if tail is not None:
+            tail.waits = waits
+            self.due_ms = _AT_ONCE_MS
+
+    def distrusts(self, peers: Iterable[PeerT], record: OpaqueId, now_ms: int) -> None:
+        """A snapshot of the record by these was not sound: others are asked first."""
+        for peer in peers:
+            self._pass_over(peer, record, now_ms, now_ms + SILENT_MS)
 
     def answered(self, peer: PeerT, record: OpaqueId, now_ms: int) -> None:
         """The device sent a snapshot of the record, good or not. A bad one counts as declining."""
@@ -171,7 +185,7 @@ class CompactionPlanner(Generic[PeerT]):
             return now_ms
         due_ms = NEVER_MS
         for record, tail in self._long.items():
-            if tail.asked:
+            if tail.asked or tail.waits:
                 continue
             if tail.length < LONG_TAIL and now_ms < tail.rest_ms:
                 due_ms = min(due_ms, tail.rest_ms)

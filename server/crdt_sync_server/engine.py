@@ -39,7 +39,9 @@ from crdt_sync.protocol.frames import (
     CheckoutAnswer,
     CompactDecline,
     CompactRequest,
+    ConfirmSnapshot,
     Create,
+    DenySnapshot,
     FetchRecords,
     FromDevice,
     GiveBack,
@@ -61,15 +63,17 @@ from crdt_sync_server import entries, returning
 from crdt_sync_server.batch import Batch
 from crdt_sync_server.checking import Checked, check_envelopes
 from crdt_sync_server.compaction import NEVER_MS
+from crdt_sync_server.confirming import GRACE_MS, PROPOSED, Proposals
 from crdt_sync_server.effects import Admit, Arrival, Close, Effect, Grown, Peer, Replaced, Send
 from crdt_sync_server.entries import Founding
 from crdt_sync_server.fetching import fetched
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RateLimited, RelayLimits, TooManyConnections
 from crdt_sync_server.rates import Rates
 from crdt_sync_server.roster import Roster
+from crdt_sync_server.seconds import ask_seconds, confirmed, denied, take_overdue
 from crdt_sync_server.signatures import Claim, verify_here
 from crdt_sync_server.snapshots import Accepted, Rejected
-from crdt_sync_server.spaces import Space, travelling
+from crdt_sync_server.spaces import Proposed, Space, travelling
 from crdt_sync_server.storage.port import Page, Storage, Visit
 
 log: Final = logging.getLogger("crdt_sync_server")
@@ -90,15 +94,20 @@ class RelayEngine:
         verify: Callable[[Sequence[Claim]], list[bool]] = verify_here,
         limits: RelayLimits = DEFAULT_RELAY_LIMITS,
         takes_back: Callable[[int], bool] = lambda _: False,
+        grace_ms: int = GRACE_MS,
     ) -> None:
-        """`takes_back`, asked with the time: whether members may bring back a space that is not here."""
+        """`takes_back`, asked with the time: whether members may bring back a space that is not here.
+
+        `grace_ms`: how long a snapshot waits for a second device's word; 0 takes all as they come.
+        """
+        self._grace_ms = grace_ms
         self._storage = storage
         self._verify = verify
         self._limits = limits
         self._spaces: dict[SpaceId, Space] = {}
         self._founding = Founding(
             storage, limits, token_is_right=token_is_right, takes_back=takes_back, find=self._open,
-            keep=lambda space: self._spaces.setdefault(space.id, space),
+            keep=self._keep,
         )  # fmt: skip
         self._rates = Rates(limits)
         self._roster = Roster()
@@ -175,7 +184,7 @@ class RelayEngine:
         for space in batch.touched.values():
             if space.planner.urgent:
                 batch.effects += self._ask(space, now_ms)
-            self.due_ms = min(self.due_ms, space.planner.due_ms)
+            self._note_due(space, now_ms)
         self._rest()
         return acks + batch.effects
 
@@ -203,6 +212,10 @@ class RelayEngine:
                     self._founding.revive(batch, peer, frame, self.relay_id)
                 case CompactDecline():
                     self._space_of(batch, peer).planner.declined(peer, frame.records, batch.now_ms)
+                case ConfirmSnapshot():
+                    confirmed(batch, self._space_of(batch, peer), peer, frame)
+                case DenySnapshot():
+                    denied(batch, self._space_of(batch, peer), peer, frame, self._roster)
                 case FetchRecords():
                     answer = fetched(self._storage, self._space_of(batch, peer), frame)
                     batch.effects.append(Send(peer, answer))
@@ -211,7 +224,7 @@ class RelayEngine:
                 case None | Bye():
                     self._gone(batch, peer)
                 case _:
-                    pass  # Got is the session's business, ConfirmSnapshot is reserved
+                    pass  # Got is the session's business
         except TooManyConnections as exc:
             batch.close(peer, Bye(CloseCode.RATE, exc.code, exc.message))
         except CrdtSyncError as exc:
@@ -268,14 +281,16 @@ class RelayEngine:
             assert peer.author is not None
             space.writer(peer.author.device)
             _check_signer(peer.author.device, envelope, good)
-            verdict = space.take_snapshot(envelope, given_back=given_back)
+            verdict = space.take_snapshot(envelope, now_ms=batch.now_ms, given_back=given_back)
         except MalformedEnvelope:
             raise
         except CrdtSyncError as exc:
             code, reason = exc.code, exc.message[:MAX_REASON_CHARS]
         else:
             code, reason = verdict if isinstance(verdict, Rejected) else ("stored", "")
-            if isinstance(verdict, Accepted):
+            if isinstance(verdict, Proposed):
+                code = PROPOSED
+            elif isinstance(verdict, Accepted):
                 row = Row(verdict.sequence, RowKind.SNAPSHOT, envelope.raw)
                 batch.replaced.append(Replaced(space.id, row))
         space.planner.answered(peer, record, batch.now_ms)
@@ -360,6 +375,7 @@ class RelayEngine:
         if space is None:
             return
         space.planner.gone(peer)
+        space.proposals.gone(peer)
         self.due_ms = min(self.due_ms, space.planner.due_ms)
         if peer.author is not None:
             device, synced_ms = peer.author.device, batch.now_ms if peer.synced else None
@@ -375,10 +391,18 @@ class RelayEngine:
 
     def _open(self, space_id: SpaceId, now_ms: int) -> Space | None:
         """The space, from memory or loaded; the most recently used stands last."""
-        space = self._spaces.pop(space_id, None) or Space.load(self._storage, space_id, now_ms, self._limits)
+        space = self._spaces.pop(space_id, None)
         if space is not None:
             self._spaces[space_id] = space
+            return space
+        space = Space.load(self._storage, space_id, now_ms, self._limits)
+        if space is not None:
+            self._keep(space)
         return space
+
+    def _keep(self, space: Space) -> None:
+        space.proposals = Proposals(self._grace_ms)
+        self._spaces[space.id] = space
 
     def _loaded(self, peer: Peer, now_ms: int = 0) -> Space:
         assert peer.space is not None
@@ -411,14 +435,33 @@ class RelayEngine:
         for space_id in self._roster:
             space = self._spaces.get(space_id)
             if space is not None:
-                if space.planner.due_ms <= now_ms:
+                effects += self._overdue(space, now_ms)
+                if space.planner.due_ms <= now_ms or space.proposals:
                     effects += self._ask(space, now_ms)
-                self.due_ms = min(self.due_ms, space.planner.due_ms)
+                self._note_due(space, now_ms)
         return effects
+
+    def _overdue(self, space: Space, now_ms: int) -> list[Effect]:
+        try:
+            return take_overdue(self._storage, space, now_ms)
+        except Exception as exc:
+            log.error("a commit failed (%s); snapshots are asked for again", _named(exc))
+            self._spaces.pop(space.id, None)
+            return []
+
+    def _note_due(self, space: Space, now_ms: int) -> None:
+        self.due_ms = min(self.due_ms, space.planner.due_ms)
+        if space.proposals:
+            self.due_ms = min(self.due_ms, now_ms)
 
     def _ask(self, space: Space, now_ms: int) -> list[Effect]:
         able = [peer for peer in self._roster.of(space.id) if self._may_compact(space, peer)]
-        return [Send(peer, CompactRequest(records)) for peer, records in space.planner.plan(able, now_ms)]
+        effects: list[Effect] = [
+            Send(peer, CompactRequest(records)) for peer, records in space.planner.plan(able, now_ms)
+        ]
+        if space.proposals:
+            effects += ask_seconds(space, self._roster.of(space.id), now_ms)
+        return effects
 
     @staticmethod
     def _may_compact(space: Space, peer: Peer) -> bool:

@@ -11,6 +11,7 @@ are errors that were raised before anything changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from crdt_sync.crypto.chain import ChainHead, Duplicate
@@ -21,9 +22,10 @@ from crdt_sync.ids import Author, DeviceId, OpaqueId, SpaceId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.membership.log import Member, MembershipLog
 from crdt_sync.protocol.frames import Row, RowKind
-from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PUSH_ENVELOPES
 from crdt_sync_server.checkouts import LeaseBook
 from crdt_sync_server.compaction import SHORT_TAIL, CompactionPlanner
+from crdt_sync_server.confirming import Proposals
 from crdt_sync_server.effects import LiveRow, Peer
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, OverQuota, RelayLimits
 from crdt_sync_server.snapshots import Accepted, Rejected, judge
@@ -37,6 +39,10 @@ class StaleHead(BadMembership):
     """An entry made to follow another than the newest one: make it again and send it."""
 
     code = "stale_head"
+
+
+class Proposed:
+    """The snapshot is sound as far as the relay can tell; a second device is to say what it holds."""
 
 
 class Chain:
@@ -80,6 +86,7 @@ class Space:
         self.planner: CompactionPlanner[Peer] = CompactionPlanner(
             lambda record: storage.tail_length(key, record), storage.long_tails(key, SHORT_TAIL), now_ms
         )
+        self.proposals = Proposals()
         self.size_bytes = storage.size_bytes(key)
         """Of everything that is stored for it, and of what is buffered."""
         self._record_bytes: dict[OpaqueId, int] = {}
@@ -238,8 +245,17 @@ class Space:
 
     # Snapshots
 
-    def take_snapshot(self, envelope: Envelope, *, given_back: bool = False) -> Accepted | Rejected:
+    def take_snapshot(
+        self,
+        envelope: Envelope,
+        *,
+        now_ms: int = 0,
+        confirmed: bool = False,
+        given_back: bool = False,
+    ) -> Accepted | Rejected | Proposed:
         """Put a snapshot whose signature is good in the place of what it covers, or say why not.
+
+        It may have to wait for a second device's word first; `confirmed`: that is there.
 
         Raises UnknownEpoch, FrameTooLarge, and MalformedEnvelope when what it covers cannot be read.
         """
@@ -256,10 +272,12 @@ class Space:
         current = self._storage.snapshot(self.key, header.record)
         previous = None if current is None else (current.sequence, _cover_of(current.envelope))
         not_before = self._storage.membership_sequence(self.key, seen)
+        waits = not confirmed and self.proposals.needs_second(envelope, given_back=given_back)
         verdict = judge(
             cover, tail, self._update_hash, previous, not_before, self.head + 1, given_back=given_back
         )
-        if isinstance(verdict, Accepted):
+        if isinstance(verdict, Accepted) and not (waits and self.proposals.add(envelope, now_ms)):
+            self.proposals.drop(header.record)
             if verdict.sequence > self.head:
                 self.head = verdict.sequence
                 self._grown.append(LiveRow(Row(self.head, RowKind.SNAPSHOT, envelope.raw), None))
@@ -269,7 +287,20 @@ class Space:
             self.size_bytes = self._storage.size_bytes(self.key)
             self._record_bytes.pop(header.record, None)
             self.planner.compacted(header.record, len(tail) - len(verdict.covered))
+        elif isinstance(verdict, Accepted):
+            self.planner.waits(header.record, True)
+            return Proposed()
         return verdict
+
+    def rows_of(self, record: OpaqueId) -> Iterator[tuple[Envelope, bytes]]:
+        """The record's updates in the log."""
+        self.flush()
+        rows, _ = self._storage.read_record(
+            self.key, record, 0, max_rows=MAX_PUSH_ENVELOPES + 1, max_bytes=MAX_ENVELOPE_BYTES
+        )
+        for row in rows:
+            if row.kind is RowKind.UPDATE:
+                yield parse(row.payload, max_bytes=MAX_ENVELOPE_BYTES), row.payload
 
     def _update_hash(self, author: Author, chain_sequence: int) -> bytes | None:
         key = self.chain(author).key

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from crdt_sync.ids import Entropy, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import Ack, Bye, ConfirmSnapshot, FromDevice, Got
+from crdt_sync.protocol.frames import Ack, Bye, FromDevice, Got
 from crdt_sync.protocol.relay_session import RelaySession
 from crdt_sync.rare import rare
 from crdt_sync_server.delivery import Delivery
@@ -117,7 +117,7 @@ class Switchboard:
 
     def arrived(self, delivery: Delivery, frame: FromDevice, size_bytes: int) -> bool:
         """A frame came. True if it waits for a commit now."""
-        if isinstance(frame, Got | ConfirmSnapshot) or self.closing:
+        if isinstance(frame, Got) or self.closing:
             return False
         delivery.waits(size_bytes)
         self._waiting.append(Waiting(delivery, Arrival(delivery.peer, frame), size_bytes))

@@ -9,8 +9,8 @@ that had seen it. Nothing else excuses a write's absence: no crash, power cut, p
 A device's disk may legitimately lose what was on it in three cases, and the oracle is told: a store restored
 from a backup forgets what had not reached the relay since, a store that was wiped forgets what had not
 reached the relay at all, and a relay that was wiped or rolled back forgets what no surviving device has. The
-first two are counted as `excused`; the third excuses nothing but what was written on devices that lost their own
-disk in the same run.
+first two are counted as `excused`; the third excuses nothing but what was written on devices that lost their
+own disk in the same run.
 
 Some writes had a narrow escape: no relay had acknowledged them when their device crashed, lost power or got
 an old copy of its store. Those of them that every device has at the end, or that an operation removed which

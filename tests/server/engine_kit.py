@@ -39,6 +39,8 @@ class Relay:
         self.limits = limits
         self.now_ms = 1_000
         self.takes_back = False
+        self.grace_ms = 0
+        """Snapshots are taken as they come, unless a test is about the second device's word."""
         self.open()
 
     def open(self) -> None:
@@ -49,6 +51,7 @@ class Relay:
             token_is_right=lambda token: token == TOKEN,
             limits=self.limits,
             takes_back=lambda _: self.takes_back,
+            grace_ms=self.grace_ms,
         )
 
     def restart(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crdt_sync.ids import Incarnation, OpaqueId, RecordId, RelayId, SpaceId
-from crdt_sync_client.engine import giving_back, retrying, sending
+from crdt_sync_client.engine import confirming, giving_back, retrying, sending
 from crdt_sync_client.engine.giving import GIVING
 from crdt_sync_client.engine.model import SessionStart, Welcomed
 from crdt_sync_client.engine.replica import Replica
@@ -62,6 +64,13 @@ class SessionCalls:
             synced = sending.acked(self._replica, found, incarnation, sequence)
             giving_back.promise(self._replica, found, head)
         return synced
+
+    def confirm_snapshot(self, space: SpaceId, snapshot: bytes, rest: Sequence[bytes]) -> str:
+        """Whether another device's snapshot holds what it covers: `same`, `differs` or `unable`.
+
+        `rest` are the updates of the record that it does not cover. Raises MalformedEnvelope.
+        """
+        return confirming.judge(self._replica, self._replica.space(space), snapshot, rest)
 
     # A relay that has lost something
 
