@@ -103,6 +103,9 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     "sync": ActionSpec(
         "someone asks the app to connect now, not when its backoff is over", {"device": _DEVICE}
     ),
+    "clear_cache": ActionSpec(
+        "a device lets go of all records without unsent work, and fetches them anew", {"device": _DEVICE}
+    ),
     # The network
     "partition": ActionSpec(
         "cut every link between the groups; nodes in no group keep theirs",

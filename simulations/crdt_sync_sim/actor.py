@@ -44,6 +44,7 @@ _PEOPLE: Final = {
     "together",
     "check",
     "sync",
+    "clear_cache",
     "schema",
     "join",
     "upgrade",
@@ -144,6 +145,9 @@ class Actor:
         device = self._device(arguments)
         if device.ready:
             device.sync.reconnect_now()
+
+    def _clear_cache(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._device(arguments).clear_cache()
 
     def _join(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         role = Role.parse(arguments["role"]) if "role" in arguments else None

@@ -32,6 +32,7 @@ from crdt_sync_client.engine.model import (
 )
 from crdt_sync_client.engine.verifying import verify_one_by_one
 from crdt_sync_client.incoming_batch import IncomingBatch
+from crdt_sync_client.session_steps import FetchedStep
 from crdt_sync_client.store.connection import Database
 from crdt_sync_client.write_queue import write_and_seal
 from crdt_sync_sim.device_line import device_is_sound
@@ -270,6 +271,25 @@ class DeviceNode(Node):
         self._keep_up_soon()
         return result
 
+    def clear_cache(self) -> None:
+        """Its owner wants fresh copies of all there is."""
+        if not self.ready:
+            return
+        self.changes += 1
+        try:
+            left = self.engine.clear(self.space)
+        except Exception as exc:
+            if not device_is_sound(exc):
+                raise
+            self.world.note("clear_failed", self.name, type(exc).__name__)
+            return
+        self.world.note("clear", self.name, f"{len(left)} records")
+        self.sync.fetch_soon()
+
+    def is_absent(self, name: RecordName) -> bool:
+        """Whether the record is known, and not on the device now."""
+        return self.engine.is_absent(*name, space=self.space)
+
     def _below(self, names: Sequence[RecordName]) -> list[RecordName]:
         """The records that belong to these, and to those, which an operation on them may reach."""
         assert self._database is not None
@@ -389,6 +409,16 @@ class DeviceNode(Node):
         return self._database.rows("SELECT id, kind, state, resolver IS NOT NULL FROM conflicts")
 
     # What sync tells
+
+    def fetched(self, step: FetchedStep) -> None:
+        """Records were made anew."""
+        self.changes += 1
+        if step.received is not None:
+            changed = sorted({(change.type, change.id) for change in step.received.changes})
+            self.oracle.groups.look(self, changed)
+            self.tally.conflicts_opened.update(step.received.conflicts_opened)
+            self.world.note("fetch", self.name, f"{len(step.records)} records")
+        self._keep_up_soon()
 
     def took(self, frames: Sequence[FromRelay], batch: IncomingBatch) -> None:
         """A batch was given to the store; `batch.error` says whether all of it was taken."""

@@ -16,7 +16,15 @@ from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client.endings import Reconnect, Reconnecting
 from crdt_sync_client.giving import after_refusal
 from crdt_sync_client.session_driver import Answered, SessionDriver
-from crdt_sync_client.session_steps import BatchStep, PushBounds, PushStep, SnapshotStep, Step, WelcomeStep
+from crdt_sync_client.session_steps import (
+    BatchStep,
+    FetchedStep,
+    PushBounds,
+    PushStep,
+    SnapshotStep,
+    Step,
+    WelcomeStep,
+)
 from crdt_sync_sim.device_line import AGENT, DeviceLine, demand_sound
 from crdt_sync_sim.world import Timer, seconds
 
@@ -114,6 +122,12 @@ class DeviceSync:
             self._driver.push_soon()
             self._line.look()
 
+    def fetch_soon(self) -> None:
+        """A record is wanted."""
+        if self._driver is not None:
+            self._driver.fetch_soon()
+            self._line.look()
+
     # Connecting
 
     def connect(self) -> None:
@@ -169,6 +183,8 @@ class DeviceSync:
                 note("welcome", device.name, f"head={frame.head} cursor={frame.cursor} resend={resend}")
             case BatchStep():
                 device.took(step.frames, step.batch)
+            case FetchedStep():
+                device.fetched(step)
             case SnapshotStep():
                 made = len(step.records) - len(step.left_out)
                 note("compact", device.name, f"{made} of {len(step.records)}")

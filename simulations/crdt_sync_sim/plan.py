@@ -23,9 +23,10 @@ FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
 RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe"})
-NEWCOMERS: Final[frozenset[Fault]] = frozenset({"wipes", "joins"})
+NEWCOMERS: Final[frozenset[Fault]] = frozenset({"wipes", "joins", "cleared_caches"})
 """Not drawn together with a relay that loses something: a newcomer who joins before its members have given it
-their log back makes another log of it, which the product refuses and people have to sort out."""
+their log back makes another log of it, which the product refuses and people have to sort out. A device that
+let go of what it had cannot give it back."""
 
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
@@ -216,6 +217,14 @@ def _wipes(scenario: Scenario, chance: Random) -> list[Scheduled]:
     return events
 
 
+def _cleared_caches(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """Devices let go of all they have, and fetch it anew."""
+    return [
+        _event(at_s, "clear_cache", device=chance.choice(list(scenario.devices)))
+        for at_s in _times(scenario, chance, 6)
+    ]
+
+
 def _joins(scenario: Scenario, chance: Random) -> list[Scheduled]:
     """People come who were not there before, some over a bad link, and work like the others."""
     events = []
@@ -298,4 +307,5 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "relay_rollback": _relay_rollback,
     "relay_wipe": _relay_wipe,
     "schema_versions": _schema_versions,
+    "cleared_caches": _cleared_caches,
 }

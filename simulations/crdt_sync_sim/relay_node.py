@@ -102,9 +102,7 @@ class RelayNode(Node):
         sqlite_file.prepare(_dbapi(connection), self._entropy)
         connection.execute("COMMIT")
         self.log_storage = SqliteStorage(_dbapi(connection))
-        self.engine = RelayEngine(
-            self.log_storage, token_is_right=lambda _: True, takes_back=lambda _: True
-        )
+        self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True, takes_back=lambda _: True)
 
     def on_stop(self) -> None:
         self.network.unlisten(self.name)

@@ -42,6 +42,7 @@ Fault = Literal[
     "relay_rollback",
     "relay_wipe",
     "schema_versions",
+    "cleared_caches",
 ]
 FAULTS: Final[tuple[Fault, ...]] = (
     "loss",
@@ -65,6 +66,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "relay_rollback",
     "relay_wipe",
     "schema_versions",
+    "cleared_caches",
 )
 NOT_SURVIVED: Final[frozenset[Fault]] = frozenset()
 """Faults that `all` leaves out, because this version of the product does not recover from them by itself."""

@@ -93,6 +93,7 @@ class Groups:
             name
             for name, ids in group.writes.items()
             if any(id not in visible[name] and (name, id) not in removed for id in ids)
+            and not device.is_absent(name)
         )
         if shown and lacking:
             self.parts.append(Part(device.name, device.world.now_us, group, shown, lacking))
