@@ -17,6 +17,7 @@ from crdt_sync.protocol.frames import (
     Ack,
     Appended,
     AppendRefused,
+    CheckedOut,
     Deliver,
     FromRelay,
     Refuse,
@@ -89,6 +90,10 @@ class IncomingBatch:
                     self.settles_work = True
                     self._settle_acks()  # what the relay took before it refused something
                     self._step(self._refuse(frame))
+                case CheckedOut():
+                    self.settles_work = True
+                    self._settle_acks()
+                    self._step(self._checked_out(frame))
                 case Appended():
                     self._step(self._applied(waiting.pop(0)))
                 case AppendRefused():
@@ -152,6 +157,16 @@ class IncomingBatch:
             self.pause_s = engine.pause_s(self._space)
 
         return refuse
+
+    def _checked_out(self, frame: CheckedOut) -> Callable[[], object]:
+        if self.refusal is None:
+            self.refusal = work_refused("checked_out", "another device has checked out the record")
+
+        def wait() -> None:
+            changes = self._engine.push_checked_out(self._space, frame)
+            self.received.append(Received(changes=tuple(changes)))
+
+        return wait
 
     def _applied(self, entry: bytes) -> Callable[[], object]:
         return lambda: self._engine.apply_membership(self._space, entry)

@@ -19,7 +19,9 @@ from typing import Any
 from crdt_sync.errors import ConnectionFailed, RelayUnreachable
 from crdt_sync.protocol.frames import Appended, AppendRefused
 
+from .checkout_desk import Question, Told
 from .database_thread import DatabaseThread
+from .engine.checkouts import CheckoutOutcome
 from .engine.model import RecordChange
 from .push_window import PushWindow
 from .relay_connection import RelayConnection
@@ -95,6 +97,20 @@ class LiveSession:
         if frame is None:
             raise self._why()
         return frame
+
+    async def ask_checkouts(self, ask: Callable[[Told], Question]) -> list[CheckoutOutcome]:
+        """Ask the relay about records; what it answers is in the store before this returns.
+
+        `ask` makes the question, given who is to be told.
+        """
+        answer: asyncio.Future[list[CheckoutOutcome] | None] = asyncio.get_running_loop().create_future()
+        question = ask(lambda outcomes: None if answer.done() else answer.set_result(outcomes))
+        self.driver.checkouts.ask(question)
+        self._look()
+        outcomes = await answer
+        if outcomes is None:
+            raise self._why()
+        return outcomes
 
     def _why(self) -> Exception:
         return self.driver.error or RelayUnreachable("the connection was closed")
@@ -172,11 +188,13 @@ class LiveSession:
             while (step := driver.next_push()) is not None:
                 await self._do(step)
             self._to_push.clear()
-            pause_s = driver.window.pause_s if driver.window.wants else None
+            pause_s = driver.window.pause_s if driver.window.wants else driver.rest_s
             if not driver.ended:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._to_push.wait()
+            if driver.rest_s == 0:
+                driver.push_soon()
 
     async def _store_all(self) -> None:
         driver = self.driver

@@ -25,17 +25,20 @@ from crdt_sync.protocol.frames import (
     AppendRefused,
     Bye,
     Challenge,
+    CheckoutAnswer,
     CompactRequest,
     ConfirmRequest,
     Deliver,
     Fetched,
     FromRelay,
+    RowKind,
     SnapshotResult,
     Welcome,
 )
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync.rare import rare
 
+from .checkout_desk import CheckoutDesk, CheckoutStep
 from .connection_driver import ConnectionDriver
 from .endings import Reconnect, refusal
 from .engine import Engine
@@ -122,6 +125,8 @@ class SessionDriver(ConnectionDriver):
         self._compactions: deque[CompactRequest | ConfirmRequest] = deque()
         self.fetching = Fetching(self._ask_for)
         self.giving = GivingBack()
+        self.checkouts = CheckoutDesk(protocol, self.outgoing.append)
+        self._rest_ends_s: float | None = None
         self._compacts = True
 
     # What the shell may ask
@@ -147,6 +152,14 @@ class SessionDriver(ConnectionDriver):
         return self.caught_up and self.window.idle and self.fetching.idle and self.giving.idle
 
     @property
+    def rest_s(self) -> float | None:
+        """Seconds until something may go that is held back because another device has its record checked out.
+
+        Then call `push_soon`. None: nothing is held back, as of the last push.
+        """
+        return None if self._rest_ends_s is None else max(0.0, self._rest_ends_s - self._clock())
+
+    @property
     def revives(self) -> bool:
         """Whether this connection is to give the membership log back."""
         return bool(self._start.revive)
@@ -165,7 +178,7 @@ class SessionDriver(ConnectionDriver):
     def has_work(self) -> bool:
         if self._inbox or self._compactions or self._welcome or self._may_fetch:
             return True
-        return self.welcomed and self.giving.ready
+        return self.welcomed and (self.giving.ready or self.checkouts.ready)
 
     @property
     def _may_fetch(self) -> bool:
@@ -182,6 +195,8 @@ class SessionDriver(ConnectionDriver):
                 self._welcome = frame
             case Fetched():
                 self.fetching.arrived(frame)
+            case CheckoutAnswer():
+                self.checkouts.arrived(frame)
             case Bye():
                 self.end(refusal(frame.code, frame.error, frame.reason, self.url))
             case Appended() if self._start.revive:
@@ -207,6 +222,7 @@ class SessionDriver(ConnectionDriver):
         super().end(error)
         while self._appends:
             self._appends.popleft()[1](None)
+        self.checkouts.end()
 
     def _hello(self) -> bytes:
         start = self._start
@@ -295,6 +311,8 @@ class SessionDriver(ConnectionDriver):
                 step = SnapshotStep(engine, space, asked.records)
         elif self._inbox and self.welcomed:
             step = self._batch_step()
+        elif self.checkouts.ready and self.welcomed:
+            step = self.checkouts.next_step(engine, space)
         elif self.giving.ready and self.welcomed:
             step = self.giving.next_step(engine, space, self.protocol.push_budget[1])
         elif self._may_fetch:
@@ -322,6 +340,10 @@ class SessionDriver(ConnectionDriver):
                 self._stored(step)
             case PushStep():
                 self.pushed(step.envelopes)
+                self._rest(step)
+            case CheckoutStep():
+                self._at_work = False
+                self.checkouts.done(step)
             case WelcomeStep():
                 self._at_work = False
                 self._begun(step)
@@ -367,12 +389,15 @@ class SessionDriver(ConnectionDriver):
         # While work is held back until everything has come, every moved cursor counts.
         self._lazy_cursors = 0 if step.welcomed.holding else LAZY_CURSORS
         self._at_end = step.welcomed.at_end
+        self.checkouts.begin()
 
     def _batch_step(self) -> BatchStep:
         frames = self._take_batch()
         for frame in frames:
             if isinstance(frame, Ack):
                 self.window.acked(frame.incarnation, frame.sequence)
+            elif isinstance(frame, Deliver) and any(row.kind is RowKind.LEASE for row in frame.rows):
+                self.window.mark()  # something that was held back may be free now
         self.acknowledged = self.window.acknowledged
         bounds = self.bounds if self.window.wants and self.window.begin() else None
         step = BatchStep(
@@ -408,6 +433,7 @@ class SessionDriver(ConnectionDriver):
         batch = step.batch
         if step.pushes:
             self.pushed(step.envelopes)
+            self._rest(step)
         for received in batch.received:
             self.received += received.envelopes
             self.membership_batches += received.members_changed
@@ -456,6 +482,9 @@ class SessionDriver(ConnectionDriver):
                     self.outgoing.append(self.protocol.decline(frame.records))
                 case _:
                     pass
+
+    def _rest(self, step: PushStep) -> None:
+        self._rest_ends_s = None if step.rest_s is None else self._clock() + step.rest_s
 
     def _refused(self, refusal: WorkRefused, pause_s: float | None) -> None:
         """What followed in that push was not taken either: another session sorts it out, now or later."""

@@ -66,6 +66,7 @@ class WelcomeStep(Step):
         elif stage == "joining":
             self.engine.confirm_join(self.space)
         frame = self.frame
+        self.engine.begin_leases(self.space, self._relay, frame.cursor, frame.now_ms)
         self.welcomed = self.engine.welcome(
             self.space, self._relay, frame.own_sequence, frame.own_hash, frame.head, frame.cursor
         )
@@ -80,11 +81,14 @@ class PushStep(Step):
     def __init__(self, engine: Engine, space: SpaceId, bounds: PushBounds) -> None:
         super().__init__(engine, space)
         self.envelopes: list[bytes] = []
+        self.rest_s: float | None = None
+        """How long the first of what is held back stays so, because others have it checked out."""
         self._bounds = bounds
 
     def work(self) -> None:
         count, size_bytes = self._bounds
         self.envelopes = self.engine.next_push(self.space, max_count=count, max_bytes=size_bytes)
+        self.rest_s = self.engine.lease_rest_s(self.space)
 
 
 class BatchStep(PushStep):

@@ -326,11 +326,13 @@ class CheckoutAnswer(Frame, frozen=True, tag=23):
 class CheckedOut(Frame, frozen=True, tag=24):
     """Nothing of a `Push` was stored: this envelope of it is of a record that another device has checked out.
 
-    `lease` is in force; `row` is its place in the log.
+    Everything of that incarnation up to `taken` is durable at the relay, nothing behind it is there. `lease`
+    is in force; `row` is its place in the log.
     """
 
     incarnation: Incarnation32
     sequence: Number
+    taken: Number
     row: Number
     lease: Lease
 

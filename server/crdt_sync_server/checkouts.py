@@ -173,8 +173,9 @@ class LeaseBook:
             row, lease = self._rows.get(header.record, (0, None))
             if lease is None or lease.device == device or not self._in_force(lease, now_ms):
                 continue
-            if header.sequence > taken(header.author):
-                return CheckedOut(header.incarnation, header.sequence, row, lease)
+            end = taken(header.author)
+            if header.sequence > end:
+                return CheckedOut(header.incarnation, header.sequence, end, row, lease)
         return None
 
     def took(self, header: Header, now_ms: int) -> None:

@@ -146,9 +146,8 @@ def refuse(site: Site, sent: list[bytes], of: RecordId, holder: Peer) -> None:
     opaque = holder.opaque(of)
     headers = [parse(raw, max_bytes=MAX_ENVELOPE_BYTES).header for raw in sent]
     header = next(header for header in headers if header.record == opaque)
-    place, engine = (header.incarnation, header.sequence), site.mine.engine
-    engine.push_checked_out(site.space, CheckedOut(*place, row, lease))
-    engine.refused(site.space, *place, "checked_out", "for another hour")
+    frame = CheckedOut(header.incarnation, header.sequence, headers[0].sequence - 1, row, lease)
+    site.mine.engine.push_checked_out(site.space, frame)
 
 
 @pytest.mark.parametrize("how", ["nothing", "reopen", "crash"])

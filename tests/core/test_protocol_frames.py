@@ -134,7 +134,7 @@ from_relay = st.one_of(
     st.builds(SnapshotResult, ids.map(OpaqueId), codes, reasons),
     st.builds(Fetched, st.lists(rows, max_size=5), st.integers(0, MAX_FETCH_RECORDS), numbers),
     st.builds(CheckoutAnswer, st.lists(results, min_size=1, max_size=5)),
-    st.builds(CheckedOut, incarnations, numbers, numbers, leases),
+    st.builds(CheckedOut, incarnations, numbers, numbers, numbers, leases),
     byes,
 )
 

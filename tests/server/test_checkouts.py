@@ -167,7 +167,7 @@ def test_a_push_to_what_another_device_has_is_refused_whole_and_taken_when_the_l
     free, taken = site.other.update(R1), site.other.update(R2)
     before = site.relay.dump()
     refused = site.push(site.other, free, taken)
-    assert refused == CheckedOut(site.other.author.incarnation, 2, granted.sequence, granted.lease)  # type: ignore[arg-type]
+    assert refused == CheckedOut(site.other.author.incarnation, 2, 0, granted.sequence, granted.lease)  # type: ignore[arg-type]
     assert site.relay.dump() == before
     assert isinstance(site.push(site.other, free), Ack)
     assert isinstance(site.push(site.tablet, site.tablet.update(R2)), Ack)

@@ -69,7 +69,9 @@ class CheckoutCalls:
 
     def push_checked_out(self, space: SpaceId, frame: CheckedOut) -> list[RecordChange]:
         """The relay refused a push, because another device has a record of it."""
-        return checkouts.refused(self._replica, self._replica.space(space), frame)
+        found = self._replica.space(space)
+        reason = f"{found.device_name(frame.lease.device)} has it until {frame.lease.expires_ms} ms"
+        return checkouts.refused(self._replica, found, frame, reason)
 
     def begin_leases(self, space: SpaceId, relay: RelayId, cursor: int, relay_ms: int) -> None:
         """A session begins: what the relay's clock shows, and from where on its log may be another."""
@@ -93,6 +95,11 @@ class CheckoutCalls:
     def held_elsewhere(self, type: str, id: str, *, space: SpaceId | None = None) -> Checkout | None:
         """Who else has the record now, so that what is written here waits; None: nobody we know of."""
         return checkouts.holder(self._replica, self._replica.space(space), type, id)
+
+    def lease_rest_s(self, space: SpaceId) -> float | None:
+        """Seconds until something that is held back may go; None: nothing is."""
+        end_ms = self.next_lease_end_ms(space)
+        return None if end_ms is None else max(0, end_ms - self._replica.now_ms()) / 1000
 
     def next_lease_end_ms(self, space: SpaceId) -> int | None:
         """When (Unix ms of this device) something that is held back may go; None: nothing is."""

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from crdt_sync import errors
 from crdt_sync.errors import RecordNotFound
 from crdt_sync.ids import DeviceId, OpaqueId, RecordId, SpaceId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult
 from crdt_sync.protocol.frames import RowKind as RowKind
 from crdt_sync.protocol.leases import Late, Lease, LeaseState, decode_lease
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import reading
+from crdt_sync_client.engine import reading, sending
 from crdt_sync_client.engine.family import MAX_DEPTH
 from crdt_sync_client.engine.leases import OwnCheckout
 from crdt_sync_client.engine.model import RecordChange
@@ -178,10 +179,13 @@ def given_back(replica: Replica, space: Space, records: Iterable[OpaqueId]) -> N
         space.leases.drop_own(replica.db, record)
 
 
-def refused(replica: Replica, space: Space, frame: CheckedOut) -> list[RecordChange]:
-    """A push was refused because another device has a record of it."""
-    with replica.transaction(durable=False):
-        return _take(replica, space, frame.row, frame.lease)
+def refused(replica: Replica, space: Space, frame: CheckedOut, reason: str) -> list[RecordChange]:
+    """A push was refused because another device has a record of it: that waits, the rest is made again."""
+    with replica.transaction(durable=True):
+        changes = _take(replica, space, frame.row, frame.lease)
+        sending.acked(replica, space, frame.incarnation, frame.taken)
+        sending.refused(replica, space, frame.incarnation, frame.sequence, errors.CheckedOut.code, reason)
+        return changes
 
 
 def _changes(replica: Replica, space: Space, records: Iterable[OpaqueId]) -> list[RecordChange]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.groups import decode_ends, encode_ends
-from crdt_sync.errors import ChainBroken
+from crdt_sync.errors import ChainBroken, CheckedOut
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.rare import rare
 from crdt_sync_client.engine import absent, giving_back, holding_back, older_copy, refusing
@@ -276,7 +276,7 @@ def refused(
     space.session.pause_s = None
     if not refusing.is_final(replica, space, author, sequence, code, reason):
         return []
-    taken_before = code != ChainBroken.code
+    taken_before = code not in (ChainBroken.code, CheckedOut.code)
     with replica.transaction(durable=True):
         if taken_before:
             acked(replica, space, incarnation, sequence - 1)

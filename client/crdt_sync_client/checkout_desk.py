@@ -1,0 +1,118 @@
+"""Asking the relay for checkouts in one session, without I/O: one question at a time, answers kept first.
+
+Whoever asks is told the outcomes when they are in the store, or None when the session ended before the answer
+came. Then it is unknown what the relay did: asking again is harmless, and the log tells it too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from crdt_sync.ids import OpaqueId, SpaceId
+from crdt_sync.protocol.device_session import DeviceSession
+from crdt_sync.protocol.frames import CheckoutAnswer
+
+from .engine import Engine
+from .engine.checkouts import CheckoutOutcome, Chosen
+from .session_steps import Step
+
+Told = Callable[[list[CheckoutOutcome] | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """At most `MAX_CHECKOUT_RECORDS` records to check out for `ttl_ms`, or with `back` to check in.
+
+    `breaks`: whoever has them. `newest_token`: the greatest this device knows of. `told` hears the outcomes.
+    """
+
+    records: Sequence[Chosen]
+    told: Told
+    ttl_ms: int = 0
+    newest_token: int = 0
+    back: bool = False
+    breaks: bool = False
+
+
+class CheckoutStep(Step):
+    """Keep what the relay answered."""
+
+    def __init__(self, engine: Engine, space: SpaceId, question: Question, answer: CheckoutAnswer) -> None:
+        super().__init__(engine, space)
+        self.outcomes: list[CheckoutOutcome] = []
+        self._question = question
+        self._answer = answer
+
+    def work(self) -> None:
+        asked: dict[OpaqueId, Chosen] = {chosen.opaque: chosen for chosen in self._question.records}
+        self.outcomes = self.engine.checkout_answered(
+            self.space, asked, self._answer.results, self._question.ttl_ms
+        )
+
+
+class CheckoutDesk:
+    """See the module. `send` takes the bytes of a message."""
+
+    def __init__(self, protocol: DeviceSession, send: Callable[[bytes], None]) -> None:
+        self._protocol = protocol
+        self._send = send
+        self._questions: deque[Question] = deque()
+        """The first is on its way, if any is."""
+        self._answer: CheckoutAnswer | None = None
+        self._begun = False
+        self._over = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an answer to keep."""
+        return self._answer is not None
+
+    def begin(self) -> None:
+        """The relay has said welcome."""
+        self._begun = True
+        self._go_on()
+
+    def ask(self, question: Question) -> None:
+        """Ask when the questions before it are answered."""
+        if self._over:
+            question.told(None)
+            return
+        self._questions.append(question)
+        self._go_on()
+
+    def arrived(self, answer: CheckoutAnswer) -> None:
+        self._answer = answer
+
+    def next_step(self, engine: Engine, space: SpaceId) -> CheckoutStep:
+        """What the store has to do when there is an answer."""
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        return CheckoutStep(engine, space, self._questions[0], answer)
+
+    def done(self, step: CheckoutStep) -> None:
+        """The answer is kept, or could not be."""
+        if self._over:  # they have all been told
+            return
+        question = self._questions.popleft()
+        question.told(None if step.error is not None else step.outcomes)
+        self._go_on()
+
+    def end(self) -> None:
+        """The session is over."""
+        self._over = True
+        while self._questions:
+            self._questions.popleft().told(None)
+
+    def _go_on(self) -> None:
+        if self._over or not self._begun or not self._questions or not self._protocol.may_ask_checkouts:
+            return
+        if self._answer is not None:
+            return
+        question = self._questions[0]
+        records = [chosen.opaque for chosen in question.records]
+        if question.back:
+            self._send(self._protocol.check_in(records, breaks=question.breaks))
+        else:
+            self._send(self._protocol.check_out(records, question.ttl_ms, question.newest_token))
