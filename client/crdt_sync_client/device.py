@@ -54,6 +54,7 @@ from .scope_methods import ScopeMethods
 from .settings import read_settings
 from .space_status import space_status
 from .status import Status, SyncReport
+from .status_watching import Bell
 from .store_opening import StorePath, create_store, open_store, secret_of
 from .sync_loop import SpaceSync
 from .transactions import Transaction
@@ -78,6 +79,7 @@ class Device(ConflictMethods, LogoutMethods, OutboxMethods, QueryMethods, ScopeM
         self._hub = WatchHub(unused(self.get))
         self._conflict_hub = ConflictHub(unused(self.conflict))
         self._live_hub = LiveHub(unused(self._live_answer))
+        self._bell = Bell()
         self._connected = False
         self._closed = False
         self._idle = IdleTimer(self._begin_lock)
@@ -135,6 +137,7 @@ class Device(ConflictMethods, LogoutMethods, OutboxMethods, QueryMethods, ScopeM
         self._hub.close()
         self._conflict_hub.close()
         self._live_hub.close()
+        self._bell.close()
 
     # Spaces -----------------------------------------------------------------------------------------
 
@@ -396,6 +399,7 @@ class Device(ConflictMethods, LogoutMethods, OutboxMethods, QueryMethods, ScopeM
                 self._thread, space, publish=self._publish, now_ms=_now_ms, on_gone=self._drop_sync
             )
             sync.follow(self._policy)
+            sync.signal = self._bell
             self._syncs[space] = sync
         return sync
 
@@ -405,6 +409,7 @@ class Device(ConflictMethods, LogoutMethods, OutboxMethods, QueryMethods, ScopeM
     def _publish(self, changes: Sequence[model.RecordChange]) -> None:
         self._upkeep.look()
         self._conflict_hub.publish(changes)
+        self._bell.notify()
         self._live_hub.publish(changes)
         if not changes or not self._hub.has_watchers:
             return

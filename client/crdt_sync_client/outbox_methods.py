@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from crdt_sync.errors import SyncTimeout
 from crdt_sync.ids import SpaceId
 
 from .engine import Engine, model
 from .engine.exporting import UnsyncedOperation
 from .engine.model import OutboxItem
+from .locking import unused
 from .logout import export_unsynced
+from .records import WriteResult
+from .status import RecordSync, Status
+from .status_watching import Bell, RecordStateWatch, StatusWatch
 from .store_opening import StorePath
 from .sync_loop import SpaceSync
 
@@ -22,8 +28,12 @@ class OutboxMethods:
 
     _engine: Engine
     _syncs: dict[SpaceId, SpaceSync]
+    _bell: Bell
 
     def _run(self, work: Callable[[], T]) -> Awaitable[T]:
+        raise NotImplementedError  # the device's
+
+    async def status(self) -> Status:
         raise NotImplementedError  # the device's
 
     def _publish(self, changes: Sequence[model.RecordChange]) -> None:
@@ -66,6 +76,66 @@ class OutboxMethods:
         dropped = await self._run(lambda: engine.discard(type, id, keep, space=engine.space(space).id))
         self._go_on()
         return dropped
+
+    def watch_status(self) -> StatusWatch:
+        """The status now and whenever it differs: `async for status in device.watch_status():`.
+
+        Only the latest counts; what changed and changed back in between is not told.
+        """
+        return StatusWatch(self._bell, unused(self.status))
+
+    def watch_record_state(self, type: str, id: str) -> RecordStateWatch:
+        """How one record stands (see `record_state`): now, and whenever it differs."""
+
+        async def read() -> RecordSync:
+            return await self.record_state(type, id)
+
+        return RecordStateWatch(self._bell, unused(read))
+
+    async def record_state(self, type: str, id: str) -> RecordSync:
+        """How one record stands. Raises UnknownType; of one that is not here nothing waits."""
+        engine = self._engine
+
+        def work() -> RecordSync:
+            record = engine.get(type, id, deleted=True)
+            if record is None:
+                return "synced"
+            if record.sync_state != "pending":
+                return record.sync_state
+            sending = (
+                item.state == "sending" and (item.type, item.id) == (type, id) for item in engine.outbox()
+            )
+            return "sending" if any(sending) else "pending"
+
+        return await self._run(work)
+
+    async def wait(
+        self,
+        write: WriteResult,
+        until: Literal["local", "relayed"] = "relayed",
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Returns when a write is durable: on this device ("local"), at the relay ("relayed").
+
+        It waits for a connection that `connect` or `sync` makes. Raises SyncTimeout when the time is up; the
+        write stays in the outbox then.
+        """
+        if until == "local":
+            return  # a write returns only then
+        engine, space = self._engine, SpaceId(bytes.fromhex(write.space))
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    rings = self._bell.rings
+                    if await self._run(lambda: engine.is_relayed(space, write.type, write.id, write.clock)):
+                        return
+                    await self._bell.rung_since(rings)
+        except TimeoutError:
+            raise SyncTimeout(
+                f"the relay does not have it after {timeout_s:g} s",
+                hint="it is safe on this device and goes when there is a connection; `crdt-sync outbox ls`",
+            ) from None
 
     def _go_on(self) -> None:
         self._publish(())

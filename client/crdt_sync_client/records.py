@@ -6,7 +6,7 @@ use. Making one costs about a microsecond.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from crdt_sync.ids import RecordId
@@ -91,10 +91,18 @@ class WriteResult:
     state: RecordState
     changed: bool
     below: tuple[tuple[str, RecordId], ...] = ()
+    space: str = ""
+    """The id of its space, hex."""
+    clock: int = field(default=0, repr=False, compare=False)
+    """This device's clock just after it: by that `Device.wait` knows the write."""
 
     @classmethod
     def of(cls, result: model.WriteResult) -> WriteResult:
-        return cls(result.id, result.type, result.resolved, result.state, result.changed, result.below)
+        return cls(
+            *(result.id, result.type, result.resolved, result.state, result.changed, result.below),
+            space=result.space.hex(),
+            clock=result.clock,
+        )
 
 
 def _copied(value: Any) -> Any:

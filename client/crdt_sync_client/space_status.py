@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from crdt_sync.errors import CrdtSyncError, RelayRefused
+from crdt_sync.protocol.codes import CloseCode
+
 from .engine import model
-from .status import SpaceStatus
+from .status import SpaceStatus, SyncState
 from .sync_loop import SpaceSync
 
 
@@ -16,8 +19,12 @@ def space_status(
 ) -> SpaceStatus:
     """`synced_at` is when the store was last in sync; a connection that is idle is in sync now."""
     now = sync.current_state() if sync is not None else "offline"
+    if now == "error" and sync is not None:
+        now = _refused_state(sync.problem)
+    if state.stage == "active" and state.role is None:
+        now = "revoked"
     done, total = sync.progress if sync is not None else (0, 0)
-    problem = sync.problem if sync is not None and now in ("backoff", "error", "connecting") else None
+    problem = sync.problem if sync is not None and now not in ("offline", "syncing", "idle") else None
     return SpaceStatus(
         space_id=state.id.hex(),
         name=state.name,
@@ -37,3 +44,10 @@ def space_status(
         unreadable=state.unreadable,
         unfinished=state.unfinished,
     )
+
+
+def _refused_state(problem: CrdtSyncError | None) -> SyncState:
+    """How to call it that the relay does not let us in."""
+    if isinstance(problem, RelayRefused) and problem.close_code == CloseCode.UNAUTHENTICATED:
+        return "needs_auth"
+    return "error"

@@ -7,21 +7,34 @@ States of a space, and of a device with several spaces the most telling one of t
     syncing      connected, `done` of `total` envelopes of this round received or acknowledged
     idle         connected, nothing to send, everything received
     backoff      the relay could not be reached; next try in `retry_in_s`
-    error        the relay refused us, or sent what cannot be; not tried again by itself
+    needs_auth   the relay does not know this device, or not by that key
+    revoked      this device is no member of the space any more
+    error        the relay refused us for another reason, or sent what cannot be; asked again rarely
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from .engine.model import UnfinishedGroup
 
-SyncState = Literal["offline", "connecting", "syncing", "idle", "backoff", "error"]
+SyncState = Literal["offline", "connecting", "syncing", "idle", "backoff", "needs_auth", "revoked", "error"]
+RecordSync = Literal["synced", "pending", "sending", "failed", "conflict"]
+"""Of a record: pending is not sent yet, sending is on its way, failed waits for a person to say what next."""
 
-_TELLING: Final[tuple[SyncState, ...]] = ("error", "backoff", "connecting", "syncing", "idle", "offline")
+_TELLING: Final[tuple[SyncState, ...]] = (
+    "revoked",
+    "needs_auth",
+    "error",
+    "backoff",
+    "connecting",
+    "syncing",
+    "idle",
+    "offline",
+)
 """Most telling first: what a person should look at."""
 
 
@@ -113,6 +126,35 @@ class Status:
             spaces=spaces,
         )
 
+    @property
+    def done(self) -> int:
+        """How much of `total` is received or sent in the present connections."""
+        return sum(space.done for space in self.spaces)
+
+    @property
+    def total(self) -> int:
+        return sum(space.total for space in self.spaces)
+
+    @property
+    def retry_in_s(self) -> float | None:
+        """Seconds to the next try of a space that waits for one."""
+        return min((s.retry_in_s for s in self.spaces if s.retry_in_s is not None), default=None)
+
+    def tells_the_same(self, other: Status) -> bool:
+        """Whether nothing differs but how long ago and how soon."""
+        return self._still() == other._still()
+
+    def _still(self) -> Status:
+        spaces = tuple(
+            replace(
+                space,
+                last_synced_at=None,
+                retry_in_s=None if space.retry_in_s is None else 0.0,
+            )
+            for space in self.spaces
+        )
+        return replace(self, spaces=spaces, last_synced_at=None)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "device": self.device_id,
@@ -121,6 +163,9 @@ class Status:
             "pending": self.pending,
             "failed": self.failed,
             "conflicts": self.conflicts,
+            "done": self.done,
+            "total": self.total,
+            "retry_in_s": self.retry_in_s,
             "last_synced_at": self.last_synced_at,
             "spaces": [space.to_json() for space in self.spaces],
         }

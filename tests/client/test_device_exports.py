@@ -102,6 +102,7 @@ DEVICE = {
     "preferences",
     "quarantined",
     "query",
+    "record_state",
     "ready",
     "require_ready",
     "resolve",
@@ -126,8 +127,11 @@ DEVICE = {
     "unpick",
     "update",
     "vacuum",
+    "wait",
     "watch",
     "watch_conflicts",
+    "watch_record_state",
+    "watch_status",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 from crdt_sync.ids import DeviceId
 from crdt_sync.schemas.model import RecordSchema
@@ -29,7 +29,9 @@ from ..preferences import Preferences as AsyncPreferences
 from ..records import Member, Record, SpaceInfo, WriteResult
 from ..scope_methods import FinishedRecord, Scope
 from ..settings import Settings
-from ..status import Status, SyncReport
+from ..status import RecordSync, Status, SyncReport
+from ..status_watching import RecordStateWatch as AsyncRecordStateWatch
+from ..status_watching import StatusWatch as AsyncStatusWatch
 from ..store.size import StoreSize
 from ..store_opening import Secret, StorePath
 from ..transactions import Transaction as AsyncTransaction
@@ -184,6 +186,24 @@ class Preferences(Blocking[AsyncPreferences]):
     def clear(self, type: str, field: str | None = None) -> int:
         """Forget one, or all of a type; returns how many there were."""
         return self._run(lambda: self._inner.clear(type, field))
+
+
+class StatusWatch(BlockingIterator[AsyncStatusWatch, Status], BlockingContext[AsyncStatusWatch]):
+    """An iterator over states; made by `Device.watch_status`."""
+
+    def close(self) -> None:
+        """Stop watching; a wait for the next status ends."""
+        self._read(lambda: self._inner.close())
+
+
+class RecordStateWatch(
+    BlockingIterator[AsyncRecordStateWatch, RecordSync], BlockingContext[AsyncRecordStateWatch]
+):
+    """An iterator over the sync states of a record; made by `Device.watch_record_state`."""
+
+    def close(self) -> None:
+        """Stop watching; a wait for the next state ends."""
+        self._read(lambda: self._inner.close())
 
 
 class Watch(BlockingIterator[AsyncWatch, Change], BlockingContext[AsyncWatch]):
@@ -676,6 +696,37 @@ class Device(BlockingDevice):
         be on its way or when the file cannot be made; then nothing has changed.
         """
         return self._run(lambda: self._inner.discard(type, id, export_to=export_to, space=space))
+
+    def watch_status(self) -> StatusWatch:
+        """The status now and whenever it differs: `for status in device.watch_status():`.
+
+        Only the latest counts; what changed and changed back in between is not told.
+        """
+        made = self._call(lambda: self._inner.watch_status())
+        return StatusWatch(made, self._background, self._kept())
+
+    def watch_record_state(self, type: str, id: str) -> RecordStateWatch:
+        """How one record stands (see `record_state`): now, and whenever it differs."""
+        made = self._call(lambda: self._inner.watch_record_state(type, id))
+        return RecordStateWatch(made, self._background, self._kept())
+
+    def record_state(self, type: str, id: str) -> RecordSync:
+        """How one record stands. Raises UnknownType; of one that is not here nothing waits."""
+        return self._run(lambda: self._inner.record_state(type, id))
+
+    def wait(
+        self,
+        write: WriteResult,
+        until: Literal['local', 'relayed'] = "relayed",
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Returns when a write is durable: on this device ("local"), at the relay ("relayed").
+
+        It waits for a connection that `connect` or `sync` makes. Raises SyncTimeout when the time is up; the
+        write stays in the outbox then.
+        """
+        self._run(lambda: self._inner.wait(write, until, timeout_s=timeout_s))
 
     def get(self, type: str, id: str, *, space: str | None = None) -> Record | None:
         """The record, or None when this device has none of that id."""
