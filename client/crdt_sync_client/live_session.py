@@ -195,6 +195,7 @@ class LiveSession:
                         await self._to_push.wait()
             if driver.rest_s == 0:
                 driver.push_soon()
+        self._look()  # the driver may have ended the session because its pause was over
 
     async def _store_all(self) -> None:
         driver = self.driver

@@ -55,15 +55,22 @@ DEFAULT_RELAY_LIMITS: Final = RelayLimits()
 
 
 class Refusal(RemoteError):
-    """An update that is not taken now. The device keeps it and sends it again later."""
+    """Nothing of the device is taken now. It keeps its work, waits, and sends the same again later."""
 
     retryable = True
 
 
 class OverQuota(Refusal):
-    """The space, or the record, has no room left at this relay."""
+    """The space has no room left at this relay."""
 
     code = "over_quota"
+
+
+class RecordOverQuota(RemoteError):
+    """The record has no room left at this relay; other records of the device may well be taken."""
+
+    code = "record_over_quota"
+    retryable = True
 
 
 class RateLimited(Refusal):

@@ -27,7 +27,7 @@ from crdt_sync_server.checkouts import LeaseBook
 from crdt_sync_server.compaction import SHORT_TAIL, CompactionPlanner
 from crdt_sync_server.confirming import Proposals
 from crdt_sync_server.effects import LiveRow, Peer
-from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, OverQuota, RelayLimits
+from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, OverQuota, RecordOverQuota, RelayLimits
 from crdt_sync_server.snapshots import Accepted, Rejected, judge
 from crdt_sync_server.storage.port import AuthorKey, NewUpdate, SpaceKey, Storage, StoredLease
 
@@ -190,7 +190,7 @@ class Space:
     def append_update(self, envelope: Envelope, now_ms: int) -> int:
         """Take an update whose signature is good. Gives the end of its chain, also if it was there already.
 
-        Raises UnknownEpoch, ChainBroken, Equivocation, FrameTooLarge or OverQuota.
+        Raises UnknownEpoch, ChainBroken, Equivocation, FrameTooLarge, OverQuota or RecordOverQuota.
         """
         header = envelope.header
         self.check_size(envelope)
@@ -224,7 +224,7 @@ class Space:
             )
 
     def _take_room(self, record: OpaqueId, size_bytes: int) -> None:
-        """For an update that is not there yet. Raises OverQuota. Snapshots need none: they make room."""
+        """For an update. Snapshots make room and need none. Raises OverQuota or RecordOverQuota."""
         limits = self._limits
         if limits.space_bytes is not None and self.size_bytes + size_bytes > limits.space_bytes:
             raise OverQuota(
@@ -236,7 +236,7 @@ class Space:
             if stored is None:
                 stored = self._storage.record_bytes(self.key, record)
             if stored + size_bytes > limits.record_bytes:
-                raise OverQuota(
+                raise RecordOverQuota(
                     f"the record has {stored:,} of {limits.record_bytes:,} bytes at this relay",
                     hint="it takes less when it is compacted; the relay's operator can raise max_record",
                 )

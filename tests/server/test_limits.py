@@ -147,7 +147,7 @@ def test_a_record_has_a_quota_and_the_others_go_on(open_relay: Opener) -> None:
     ack, refuse = relay.push(peer, *batch)
     assert isinstance(ack, Ack)
     assert isinstance(refuse, Refuse)
-    assert refuse.code == "over_quota"
+    assert refuse.code == "record_over_quota"
     assert "the record has" in refuse.reason
     assert isinstance(relay.push(other, tablet.update(record(2)))[0], Ack)
     assert relay.snapshot(other, tablet.snapshot(record(1), batch[: ack.sequence])) == "stored"

@@ -20,7 +20,7 @@ from crdt_sync.errors import (
     UnknownMember,
     UnknownSpace,
 )
-from crdt_sync_server.limits import OverQuota, RateLimited, TooManyConnections
+from crdt_sync_server.limits import OverQuota, RateLimited, RecordOverQuota, TooManyConnections
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -62,6 +62,7 @@ _STATUS: Final[tuple[tuple[type[CrdtSyncError], int], ...]] = (
     (BadSignature, 401),
     (FrameTooLarge, 413),
     (OverQuota, 507),
+    (RecordOverQuota, 507),
     (RateLimited, 429),
     (TooManyConnections, 429),
     (BadMembership, 422),
