@@ -17,7 +17,7 @@ class SqliteBooks:
 
     def visit(self, visits: Sequence[Visit]) -> None:
         self._db.executemany(
-            "INSERT INTO devices (space, device, first_seen_ms, last_seen_ms, last_sync_ms, cursor, agent)"
+            "INSERT INTO devices (space, device, first_met_ms, last_seen_ms, last_sync_ms, cursor, agent)"
             " VALUES"
             " (:space, :device, :at_ms, :at_ms, :synced_ms, coalesce(:cursor, 0), coalesce(:agent, ''))"
             " ON CONFLICT (space, device) DO UPDATE SET last_seen_ms = max(last_seen_ms, :at_ms),"
@@ -28,7 +28,7 @@ class SqliteBooks:
 
     def set_label(self, space: SpaceKey, device: DeviceId, label: str, now_ms: int) -> None:
         self._db.execute(
-            "INSERT INTO devices (space, device, first_seen_ms, last_seen_ms, label)"
+            "INSERT INTO devices (space, device, first_met_ms, last_seen_ms, label)"
             " VALUES (:space, :device, :now_ms, :now_ms, :label)"
             " ON CONFLICT (space, device) DO UPDATE SET label = :label",
             {"space": space, "device": device, "now_ms": now_ms, "label": label},
@@ -36,7 +36,7 @@ class SqliteBooks:
 
     def devices(self, space: SpaceKey) -> list[SeenDevice]:
         rows = self._db.execute(
-            "SELECT device, first_seen_ms, last_seen_ms, last_sync_ms, cursor, agent, label FROM devices"
+            "SELECT device, first_met_ms, last_seen_ms, last_sync_ms, cursor, agent, label FROM devices"
             " WHERE space = ? ORDER BY device",
             (space,),
         ).fetchall()

@@ -59,7 +59,7 @@ _NEW_IN_2: Final = """
 CREATE TABLE devices (
     space INTEGER NOT NULL,
     device BLOB NOT NULL,
-    first_seen_ms INTEGER NOT NULL,
+    first_met_ms INTEGER NOT NULL,
     last_seen_ms INTEGER NOT NULL,
     last_sync_ms INTEGER,
     cursor INTEGER NOT NULL DEFAULT 0,
