@@ -36,10 +36,12 @@ Point = Literal[
     "page_of_one_row",
     "push_of_one",
     "push_without_pause",
+    "rate_limited",
     "record_evicted",
     "ring_dropped",
     "row_per_transaction",
     "session_over",
+    "space_full",
     "upkeep_of_one",
 ]
 
@@ -60,10 +62,12 @@ POINTS: Final[Mapping[Point, str]] = {
     "page_of_one_row": "rows are read from the relay's log one by one, as if each were as long as a page",
     "push_of_one": "one envelope per push, as if each were as long as a push",
     "push_without_pause": "what is written is sealed and sent at once, without waiting for more to merge",
+    "rate_limited": "the relay refuses a push, as if its device had sent more than its share",
     "record_evicted": "an open record makes room, as if the cache of open records were full",
     "ring_dropped": "the live end of a log is dropped from memory, so that its readers go to the storage",
     "row_per_transaction": "rows that a device received are stored one by one",
     "session_over": "a device connects again after a batch, as if another session had to send what is left",
+    "space_full": "the relay refuses an update, as if its space had no room left",
     "upkeep_of_one": "a new version of a schema is taken up record by record, as if there were many",
 }
 """Every point there is, and what happens at it."""

@@ -68,6 +68,7 @@ from crdt_sync_server.effects import Admit, Arrival, Close, Effect, Grown, Peer,
 from crdt_sync_server.entries import Founding
 from crdt_sync_server.fetching import fetched
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RateLimited, RelayLimits, TooManyConnections
+from crdt_sync_server.live import page_rows
 from crdt_sync_server.rates import Rates
 from crdt_sync_server.roster import Roster
 from crdt_sync_server.seconds import ask_seconds, confirmed, denied, take_overdue
@@ -476,10 +477,8 @@ class RelayEngine:
         only = RowKind.MEMBERSHIP if peer.author is None else None
         whole = peer.author is None or after < peer.echo_until
         without = None if peer.author is None or whole else space.chain(peer.author).key
-        if rare("page_of_one_row"):
-            max_rows = 1
         page = self._storage.read(
-            space.key, after, max_rows=max_rows, max_bytes=max_bytes, without=without, only=only
+            space.key, after, max_rows=page_rows(max_rows), max_bytes=max_bytes, without=without, only=only
         )
         return Page([travelling(row) for row in page.rows], page.cursor, page.at_end)
 

@@ -9,8 +9,7 @@ questions is met by whoever had not come that far, as in delivery.
 from __future__ import annotations
 
 from crdt_sync.protocol.frames import Fetched, FetchRecords, Row
-from crdt_sync.rare import rare
-from crdt_sync_server.live import FRAME_BYTES, FRAME_ROWS
+from crdt_sync_server.live import FRAME_BYTES, FRAME_ROWS, page_rows
 from crdt_sync_server.spaces import Space
 from crdt_sync_server.storage.port import Storage
 
@@ -18,7 +17,7 @@ from crdt_sync_server.storage.port import Storage
 def fetched(storage: Storage, space: Space, asked: FetchRecords) -> Fetched:
     """As many of the rows as one frame holds; one at least, if there is one."""
     space.flush()
-    max_rows = 1 if rare("page_of_one_row") else FRAME_ROWS
+    max_rows = page_rows(FRAME_ROWS)
     rows: list[Row] = []
     size_bytes = whole = 0
     after = asked.after

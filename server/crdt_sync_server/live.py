@@ -33,6 +33,11 @@ FRAME_ROWS: Final = 512
 ReaderT = TypeVar("ReaderT")
 
 
+def page_rows(most: int) -> int:
+    """How many rows a page of the log may have, `most` unless a simulator wants them one by one."""
+    return 1 if rare("page_of_one_row") else most
+
+
 class LiveFrame(NamedTuple):
     """What a reader gets next, and where it stands then. `data` is empty if all of it was its own."""
 

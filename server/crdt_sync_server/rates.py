@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from crdt_sync.ids import DeviceId
+from crdt_sync.rare import rare
 from crdt_sync_server.limits import RelayLimits
 
 _REMEMBERED: Final = 4096
@@ -70,7 +71,7 @@ class Rates:
         updates.refill(now_ms)
         size.refill(now_ms)
         for index, size_bytes in enumerate(sizes_bytes):
-            if updates.empty or size.empty:
+            if updates.empty or size.empty or rare("rate_limited"):
                 return index
             updates.take(1)
             size.take(size_bytes)

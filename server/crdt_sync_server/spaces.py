@@ -23,6 +23,7 @@ from crdt_sync.membership.entries import parse_entry
 from crdt_sync.membership.log import Member, MembershipLog
 from crdt_sync.protocol.frames import Row, RowKind
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, MAX_PUSH_ENVELOPES
+from crdt_sync.rare import rare
 from crdt_sync_server.checkouts import LeaseBook
 from crdt_sync_server.compaction import SHORT_TAIL, CompactionPlanner
 from crdt_sync_server.confirming import Proposals
@@ -226,9 +227,10 @@ class Space:
     def _take_room(self, record: OpaqueId, size_bytes: int) -> None:
         """For an update. Snapshots make room and need none. Raises OverQuota or RecordOverQuota."""
         limits = self._limits
-        if limits.space_bytes is not None and self.size_bytes + size_bytes > limits.space_bytes:
+        most = limits.space_bytes
+        if most is not None and (self.size_bytes + size_bytes > most or rare("space_full")):
             raise OverQuota(
-                f"the space has {self.size_bytes:,} of {limits.space_bytes:,} bytes at this relay",
+                f"the space has {self.size_bytes:,} of {most:,} bytes at this relay",
                 hint="the relay's operator can raise space_quota",
             )
         if limits.record_bytes is not None:
