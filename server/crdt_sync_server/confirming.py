@@ -24,12 +24,15 @@ from crdt_sync.crypto.envelope import Envelope
 from crdt_sync.ids import DeviceId, OpaqueId
 from crdt_sync.protocol.frames import ConfirmRequest
 from crdt_sync.protocol.limits import MAX_PUSH_ENVELOPES
+from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.effects import Peer
 
 GRACE_MS: Final = 3_600_000
 """An hour: time enough for somebody else to be connected, and the tail of an hour is small."""
-ASK_AGAIN_MS: Final = 2_000
-"""A device that cannot tell is usually writing to the record; that is over soon."""
+ASK_AGAIN_MS: Final = 100
+"""A device that cannot tell is usually writing to the record, and done with that in a moment."""
+LOOK_AGAIN_MS: Final = 2_000
+"""When nobody could be asked, somebody may have come."""
 SILENT_MS: Final = 30_000
 """A device that takes longer is gone or busy; another one is asked."""
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
@@ -60,6 +63,8 @@ class Proposals:
         self._grace_ms = grace_ms
         self._waiting: dict[OpaqueId, Proposal] = {}
         self._bytes = 0
+        self.due_ms = NEVER_MS
+        """Before this time nobody needs to be asked anything."""
 
     def __contains__(self, record: OpaqueId) -> bool:
         return record in self._waiting
@@ -82,6 +87,7 @@ class Proposals:
         self.drop(envelope.header.record)
         self._waiting[envelope.header.record] = Proposal(envelope, envelope.header.device, now_ms)
         self._bytes += size_bytes
+        self.due_ms = now_ms
         return True
 
     def drop(self, record: OpaqueId) -> Proposal | None:
@@ -103,6 +109,7 @@ class Proposals:
         assert peer.author is not None
         proposal.asked = None
         proposal.passed[peer.author.device] = now_ms + ASK_AGAIN_MS
+        self.due_ms = min(self.due_ms, now_ms + ASK_AGAIN_MS)
 
     def gone(self, peer: Peer) -> None:
         """Its connection has ended."""
@@ -116,6 +123,7 @@ class Proposals:
 
     def to_ask(self, peers: Sequence[Peer], now_ms: int) -> Iterable[tuple[Peer, Proposal]]:
         """Whom to show which now. `peers` have everything."""
+        self.due_ms = now_ms + LOOK_AGAIN_MS if self._waiting else NEVER_MS
         for proposal in self._waiting.values():
             if proposal.asked is not None:
                 if now_ms - proposal.asked_ms < SILENT_MS:

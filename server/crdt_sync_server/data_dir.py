@@ -2,6 +2,7 @@
 
     relay.sqlite3         the logs, mode 0600
     setup-token.sha256    hex SHA-256 of the setup token, mode 0600
+    take-back-until       until when (Unix milliseconds) members may bring back spaces that are not here
 
 Whoever has the setup token may create spaces, as often as they like, until the operator makes a new one. The
 token itself is shown once and stored nowhere. Its fingerprint is a file of its own, so that it can be
@@ -22,6 +23,7 @@ from crdt_sync_server.storage.port import DataDirError
 _TOKEN_BYTES: Final = 24
 """192 bits: cannot be guessed, and fits on a line."""
 _DATABASE: Final = "relay.sqlite3"
+_TAKE_BACK: Final = "take-back-until"
 _FINGERPRINT: Final = "setup-token.sha256"
 _CHOOSE: Final = "choose another directory with --data"
 
@@ -33,6 +35,7 @@ class DataDir:
         self.path = path
         self.database = path / _DATABASE
         self._fingerprint = path / _FINGERPRINT
+        self._take_back = path / _TAKE_BACK
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True) -> DataDir:
@@ -82,6 +85,23 @@ class DataDir:
         except OSError:
             return False
         return secrets.compare_digest(_fingerprint_of(token), expected)
+
+    def take_back(self, until_ms: int) -> None:
+        """Let members bring back spaces until then; 0 ends it at once. Raises DataDirError."""
+        try:
+            self._take_back.write_text(f"{until_ms}\n")
+        except OSError as exc:
+            raise DataDirError(
+                f"{self.path} cannot be written: {exc.strerror}",
+                hint="check the owner and mode of the directory, and the space on the disk",
+            ) from None
+
+    def takes_back(self, now_ms: int) -> bool:
+        """Whether that is so now."""
+        try:
+            return now_ms < int(self._take_back.read_text())
+        except (OSError, ValueError):
+            return False
 
     def __repr__(self) -> str:
         return f"DataDir({str(self.path)!r})"

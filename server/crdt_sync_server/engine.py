@@ -183,7 +183,7 @@ class RelayEngine:
             for (peer, incarnation), sequence in batch.acks.items()
         ]
         for space in batch.touched.values():
-            if space.planner.urgent:
+            if space.planner.urgent or space.proposals.due_ms <= now_ms:
                 batch.effects += self._ask(space, now_ms)
             self._note_due(space, now_ms)
         self._rest()
@@ -437,7 +437,7 @@ class RelayEngine:
             space = self._spaces.get(space_id)
             if space is not None:
                 effects += self._overdue(space, now_ms)
-                if space.planner.due_ms <= now_ms or space.proposals:
+                if min(space.planner.due_ms, space.proposals.due_ms) <= now_ms:
                     effects += self._ask(space, now_ms)
                 self._note_due(space, now_ms)
         return effects
@@ -452,15 +452,14 @@ class RelayEngine:
 
     def _note_due(self, space: Space, now_ms: int) -> None:
         self.due_ms = min(self.due_ms, space.planner.due_ms)
-        if space.proposals:
-            self.due_ms = min(self.due_ms, now_ms)
+        self.due_ms = min(self.due_ms, space.proposals.due_ms)
 
     def _ask(self, space: Space, now_ms: int) -> list[Effect]:
         able = [peer for peer in self._roster.of(space.id) if self._may_compact(space, peer)]
         effects: list[Effect] = [
             Send(peer, CompactRequest(records)) for peer, records in space.planner.plan(able, now_ms)
         ]
-        if space.proposals:
+        if space.proposals.due_ms <= now_ms:
             effects += ask_seconds(space, self._roster.of(space.id), now_ms)
         return effects
 

@@ -192,7 +192,13 @@ async def _serve(
     verify = TwoThreads()
     try:
         host, limits = settings.host, settings.limits
-        engine = RelayEngine(storage, token_is_right=data_dir.token_is_right, verify=verify, limits=limits)
+        engine = RelayEngine(
+            storage,
+            token_is_right=data_dir.token_is_right,
+            verify=verify,
+            limits=limits,
+            takes_back=data_dir.takes_back,
+        )
         hub = Hub(
             engine,
             storage,

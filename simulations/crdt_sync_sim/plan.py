@@ -23,10 +23,11 @@ FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
 RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe"})
-NEWCOMERS: Final[frozenset[Fault]] = frozenset({"wipes", "joins", "cleared_caches"})
-"""Not drawn together with a relay that loses something: a newcomer who joins before its members have given it
-their log back makes another log of it, which the product refuses and people have to sort out. A device that
-let go of what it had cannot give it back."""
+NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"wipes", "joins", "backups", "cleared_caches"})
+"""Not drawn together with a relay that loses something. A newcomer who joins before its members have given it
+their log back makes another log of it, which the product refuses and people have to sort out. A device that let
+go of what it had cannot give it back. And when a device and the relay are both put back from copies, nobody may
+be there who knows that the device had gone on: it goes on a second time, under the numbers of the first."""
 
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
@@ -46,7 +47,7 @@ def drawn_faults(scenario: Scenario, seed: int) -> tuple[Fault, ...]:
     chance = Streams(seed)["swarm"]
     drawn = [fault for fault in scenario.faults if chance.random() < FAULT_SHARE]
     if not RELAY_LOSES.isdisjoint(drawn):
-        drawn = [fault for fault in drawn if fault not in NEWCOMERS]
+        drawn = [fault for fault in drawn if fault not in NOT_WITH_THAT]
     return tuple(drawn)
 
 

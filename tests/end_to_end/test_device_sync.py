@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from crdt_sync.errors import InviteUsed, RelayRefused, RelayUnreachable, SyncTim
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client import Device, find_schema
 from crdt_sync_client.engine import Engine
+from crdt_sync_server.data_dir import DataDir
 from tests.end_to_end.relay_process import RestartableRelay
 
 TYPE = "work_order"
@@ -369,3 +371,25 @@ async def test_an_update_that_the_relay_refuses_waits_visibly_and_blocks_nothing
     assert await tablet.retry_failed() == 1
     await settle(tablet, office)
     assert sorted(r["title"] for r in await office.query(TYPE)) == ["Good", "Spoiled on the way"]
+
+
+async def test_a_relay_that_was_wiped_gets_everything_back_when_its_operator_lets_it(
+    office: Device, enter: Enter, own_relay: RestartableRelay
+) -> None:
+    tablet = await enter("Tablet")
+    made = await office.create(TYPE, {"title": "Pump 12"})
+    await settle(office, tablet)
+    await tablet.update(TYPE, made.id, {"title": "Pump 13"})
+    await settle(office, tablet)
+    await office.disconnect()
+    await tablet.disconnect()
+    own_relay.kill()
+    shutil.rmtree(own_relay.data)
+    own_relay.start()
+    with pytest.raises(RelayRefused, match="only while its operator allows it"):
+        await tablet.sync(timeout_s=PATIENCE_S)
+    DataDir.open(own_relay.data).take_back(2**62)
+    await settle(tablet, office)
+    late = await enter("Late")
+    await late.sync(timeout_s=PATIENCE_S)
+    await assert_same(office, tablet, late)

@@ -1,9 +1,11 @@
-"""`serve` and `token`."""
+"""`serve`, `token` and `take-back`."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ import click
 from crdt_sync_server.cli.shape import Command, json_option
 from crdt_sync_server.data_dir import DataDir
 from crdt_sync_server.setting_sources import setting_options
+from crdt_sync_server.setting_types import Duration
 from crdt_sync_server.settings import limits_of
 
 
@@ -62,4 +65,37 @@ def token(data: Path, as_json: bool) -> None:
     click.echo(json.dumps({"setup_token": made}) if as_json else f"Setup token: {made}")
 
 
-COMMANDS: Final = (serve, token)
+@click.command(
+    cls=Command,
+    examples=(
+        "crdt-sync relay take-back --data ./relay",
+        "crdt-sync relay take-back --for 2h --data ./relay",
+        "crdt-sync relay take-back --stop --data ./relay",
+    ),
+)
+@setting_options("data")
+@click.option(
+    "--for", "span_s", type=Duration(60, 90 * 86_400), default="7d", show_default=True, help="How long."
+)
+@click.option("--stop", is_flag=True, help="Not any longer.")
+@json_option
+def take_back(data: Path, span_s: float, stop: bool, as_json: bool) -> None:
+    """Let devices bring back spaces that this relay has lost.
+
+    For a relay that begins with an empty directory in the place of one that was lost. Its members' devices
+    bring what they have by themselves. Meanwhile founding a space needs no setup token, if it is called a
+    lost one. A relay restored from a backup needs this only for spaces that are not in the backup. Works
+    while the relay runs.
+    """
+    until_ms = 0 if stop else time.time_ns() // 1_000_000 + int(span_s * 1000)
+    DataDir.open(data, create=False).take_back(until_ms)
+    if as_json:
+        click.echo(json.dumps({"until_ms": until_ms}))
+    elif stop:
+        click.echo("Lost spaces are not taken back any longer.")
+    else:
+        until = datetime.fromtimestamp(until_ms / 1000).astimezone()
+        click.echo(f"Lost spaces are taken back until {until:%Y-%m-%d %H:%M %Z}.")
+
+
+COMMANDS: Final = (serve, token, take_back)
