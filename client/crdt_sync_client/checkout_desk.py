@@ -16,7 +16,7 @@ from crdt_sync.protocol.frames import CheckoutAnswer
 
 from .engine import Engine
 from .engine.checkouts import CheckoutOutcome, Chosen
-from .session_steps import Step
+from .session_steps import PushStep, Step
 
 Told = Callable[[list[CheckoutOutcome] | None], None]
 
@@ -53,11 +53,15 @@ class CheckoutStep(Step):
 
 
 class CheckoutDesk:
-    """See the module. `send` takes the bytes of a message."""
+    """See the module. `send` takes the bytes of a message, `clock` gives seconds."""
 
-    def __init__(self, protocol: DeviceSession, send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, protocol: DeviceSession, send: Callable[[bytes], None], clock: Callable[[], float]
+    ) -> None:
         self._protocol = protocol
         self._send = send
+        self._clock = clock
+        self._rest_ends_s: float | None = None
         self._questions: deque[Question] = deque()
         """The first is on its way, if any is."""
         self._answer: CheckoutAnswer | None = None
@@ -68,6 +72,18 @@ class CheckoutDesk:
     def ready(self) -> bool:
         """Whether there is an answer to keep."""
         return self._answer is not None
+
+    @property
+    def rest_s(self) -> float | None:
+        """Seconds until something may go that is held back because another device has its record checked out.
+
+        Then `push_soon` is due. None: nothing is held back, as of the last push.
+        """
+        return None if self._rest_ends_s is None else max(0.0, self._rest_ends_s - self._clock())
+
+    def pushed(self, step: PushStep) -> None:
+        """The store was asked for what may go."""
+        self._rest_ends_s = None if step.rest_s is None else self._clock() + step.rest_s
 
     def begin(self) -> None:
         """The relay has said welcome."""

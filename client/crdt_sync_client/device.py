@@ -37,6 +37,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 
 from . import joining
+from .checkout_methods import CheckoutMethods
 from .conflict_methods import ConflictMethods
 from .conflict_watching import ConflictHub
 from .create_method import Changes, CreateMethod
@@ -66,7 +67,15 @@ from .write_queue import WriteQueue
 T = TypeVar("T")
 
 
-class Device(ConflictMethods, LogoutMethods, OutboxMethods, QueryMethods, ScopeMethods, TriggerMethods):
+class Device(
+    CheckoutMethods,
+    ConflictMethods,
+    LogoutMethods,
+    OutboxMethods,
+    QueryMethods,
+    ScopeMethods,
+    TriggerMethods,
+):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
 
     def __init__(self, path: StorePath, thread: DatabaseThread, spaces: Sequence[model.SpaceState]) -> None:

@@ -188,12 +188,12 @@ class LiveSession:
             while (step := driver.next_push()) is not None:
                 await self._do(step)
             self._to_push.clear()
-            pause_s = driver.window.pause_s if driver.window.wants else driver.rest_s
+            pause_s = driver.window.pause_s if driver.window.wants else driver.checkouts.rest_s
             if not driver.ended:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._to_push.wait()
-            if driver.rest_s == 0:
+            if driver.checkouts.rest_s == 0:
                 driver.push_soon()
         self._look()  # the driver may have ended the session because its pause was over
 

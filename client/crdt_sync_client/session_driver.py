@@ -125,8 +125,7 @@ class SessionDriver(ConnectionDriver):
         self._compactions: deque[CompactRequest | ConfirmRequest] = deque()
         self.fetching = Fetching(self._ask_for)
         self.giving = GivingBack()
-        self.checkouts = CheckoutDesk(protocol, self.outgoing.append)
-        self._rest_ends_s: float | None = None
+        self.checkouts = CheckoutDesk(protocol, self.outgoing.append, clock)
         self._compacts = True
 
     # What the shell may ask
@@ -150,14 +149,6 @@ class SessionDriver(ConnectionDriver):
     def idle(self) -> bool:
         """Caught up, everything sent is acknowledged, and everything wanted is fetched."""
         return self.caught_up and self.window.idle and self.fetching.idle and self.giving.idle
-
-    @property
-    def rest_s(self) -> float | None:
-        """Seconds until something may go that is held back because another device has its record checked out.
-
-        Then call `push_soon`. None: nothing is held back, as of the last push.
-        """
-        return None if self._rest_ends_s is None else max(0.0, self._rest_ends_s - self._clock())
 
     @property
     def revives(self) -> bool:
@@ -340,7 +331,7 @@ class SessionDriver(ConnectionDriver):
                 self._stored(step)
             case PushStep():
                 self.pushed(step.envelopes)
-                self._rest(step)
+                self.checkouts.pushed(step)
             case CheckoutStep():
                 self._at_work = False
                 self.checkouts.done(step)
@@ -433,7 +424,7 @@ class SessionDriver(ConnectionDriver):
         batch = step.batch
         if step.pushes:
             self.pushed(step.envelopes)
-            self._rest(step)
+            self.checkouts.pushed(step)
         for received in batch.received:
             self.received += received.envelopes
             self.membership_batches += received.members_changed
@@ -482,9 +473,6 @@ class SessionDriver(ConnectionDriver):
                     self.outgoing.append(self.protocol.decline(frame.records))
                 case _:
                     pass
-
-    def _rest(self, step: PushStep) -> None:
-        self._rest_ends_s = None if step.rest_s is None else self._clock() + step.rest_s
 
     def _refused(self, refusal: WorkRefused, pause_s: float | None) -> None:
         """What followed in that push was not taken either: another session sorts it out, now or later."""

@@ -99,9 +99,8 @@ class LeaseBook:
             expires_ms = max(lease.expires_ms, now_ms + ttl_ms)
             return self._put("renewed", msgspec.structs.replace(lease, expires_ms=expires_ms))
         self._newest_token = next_token(self._newest_token, seen, now_ms)
-        former, late = (), ()
-        if lease is not None:
-            former, late = _left_by(lease, device), lease.late
+        former = () if lease is None else _left_by(lease, device)
+        late = () if lease is None else lease.late
         return self._put(
             "granted",
             Lease(record, device, self._newest_token, now_ms, now_ms + ttl_ms, LeaseState.HELD, former, late),

@@ -10,7 +10,7 @@ import pytest
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.ids import RecordId, RelayId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult, RowKind
-from crdt_sync.protocol.leases import Late, Lease, LeaseState, encode_lease
+from crdt_sync.protocol.leases import Lease, LeaseState, encode_lease
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_client.engine.model import CreateOp, Transaction, TransactionResult, UpdateOp
 from tests.client.engine_world import Peer, World
@@ -29,21 +29,14 @@ class Site(World):
         self.settle()
 
     def lease(
-        self, holder: Peer, id: RecordId, state: LeaseState = LeaseState.HELD, **more: int | tuple[Late, ...]
+        self, holder: Peer, id: RecordId, state: LeaseState = LeaseState.HELD, expires_ms: int | None = None
     ) -> tuple[int, Lease]:
         """The relay says so in its log."""
         self.token += 1
-        expires_ms = more.pop("expires_ms", self.now_ms + HOUR_MS)
-        lease = Lease(
-            holder.opaque(id), holder.engine.device_id, self.token, self.now_ms, expires_ms, state, (), **more
-        )  # type: ignore[arg-type]
+        end_ms = self.now_ms + HOUR_MS if expires_ms is None else expires_ms
+        lease = Lease(holder.opaque(id), holder.engine.device_id, self.token, self.now_ms, end_ms, state)
         row = self.relay._add(RowKind.LEASE, encode_lease(lease), None, None, 0)
         return row, lease
-
-    def begin(self, peer: Peer) -> None:
-        """The relay's welcome."""
-        peer.engine.begin_leases(self.space, self.relay.id, 10**9, self.now_ms)
-        peer.connect()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from crdt_sync.protocol.frames import (
     Ack,
+    Append,
     CheckedOut,
     CheckIn,
     CheckOut,
@@ -237,7 +238,7 @@ def test_what_is_told_of_former_holders_and_late_work_is_bounded(engine: Relay) 
     tablets = [site.space.member() for _ in range(MAX_LEASE_NOTES + 3)]
     engine.now_ms = 1_700_000_000_000
     for entry in site.space.entries[-2 * len(tablets) :]:
-        engine.do((site.peer(site.office), _append(entry)))
+        engine.do((site.peer(site.office), Append(entry)))
     for tablet in tablets:
         assert codes(site.out(tablet, R1, ttl_ms=HOUR_MS)) == ["granted"]
         engine.now_ms += HOUR_MS
@@ -245,12 +246,6 @@ def test_what_is_told_of_former_holders_and_late_work_is_bounded(engine: Relay) 
     for tablet in tablets:
         site.push(tablet, tablet.update(R1))
     assert len(site.lease(R1).late) == MAX_LEASE_NOTES
-
-
-def _append(entry: bytes) -> object:
-    from crdt_sync.protocol.frames import Append
-
-    return Append(entry)
 
 
 def test_leases_and_tokens_outlive_the_relay(site: Site) -> None:

@@ -1,0 +1,284 @@
+"""Part of `Device`: checking records out for oneself, and in again.
+
+    async with device.checkout("work_order", where={"asset_id": "RIG-7"}, children=True) as lease:
+        for refused in lease.refused:
+            print(refused.id, "has", refused.checkout.device, "until", refused.checkout.until_at)
+        ...
+
+A checkout needs the relay, which arbitrates; work on what is checked out does not. While the block lasts it
+is renewed, when the relay can be reached; at its end everything is sent and checked in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from crdt_sync.errors import ConnectionFailed, CrdtSyncError, RecordNotFound, RelayUnreachable
+from crdt_sync.ids import SpaceId
+from crdt_sync.protocol.limits import DEFAULT_LEASE_MS, MAX_CHECKOUT_RECORDS
+
+from .checkout_desk import Question, Told
+from .checkout_values import CheckinResult, CheckinState, Checkout, CheckoutResult
+from .engine import Engine
+from .engine.checkouts import CheckoutOutcome, Chosen
+from .engine.model import ConflictFilter
+from .engine.queries import Where
+from .sync_loop import SpaceSync
+
+T = TypeVar("T")
+logger = logging.getLogger("crdt_sync.client")
+
+DEFAULT_TTL_S: Final = DEFAULT_LEASE_MS / 1000
+
+
+class CheckoutMethods:
+    """See the module."""
+
+    _engine: Engine
+    _syncs: dict[SpaceId, SpaceSync]
+
+    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
+        raise NotImplementedError  # the device's
+
+    async def _space_id(self, space: str | None) -> SpaceId | None:
+        raise NotImplementedError  # the device's
+
+    def checkout(
+        self,
+        type: str,
+        ids: Sequence[str] = (),
+        *,
+        where: Where = None,
+        ttl_s: float = DEFAULT_TTL_S,
+        children: bool = False,
+        space: str | None = None,
+    ) -> CheckoutBlock:
+        """`check_out` for an `async with` block, which renews it and at its end checks everything in."""
+        return CheckoutBlock(self, type, ids, where, ttl_s, children, space)
+
+    async def check_out(
+        self,
+        type: str,
+        ids: Sequence[str] = (),
+        *,
+        where: Where = None,
+        ttl_s: float = DEFAULT_TTL_S,
+        children: bool = False,
+        space: str | None = None,
+    ) -> list[CheckoutResult]:
+        """Have records for this device alone, for `ttl_s` seconds: these, or those for which `where` holds.
+
+        With `children` also the records below them. Each is granted or refused by itself; what is granted is
+        then brought up to date. Raises RelayUnreachable when the relay cannot be asked; RecordNotFound,
+        UnknownType, ValidationError.
+        """
+        engine, chosen_space = self._engine, await self._one_space(space)
+        chosen = await self._run(
+            lambda: engine.choose_records(type, ids, where, children=children, space=chosen_space)
+        )
+        outcomes = await self._ask(chosen_space, chosen, ttl_s=ttl_s)
+        await self._syncs[chosen_space].sync(patient=False)
+        return [CheckoutResult.of(outcome) for outcome in outcomes]
+
+    async def renew_checkouts(
+        self, *, ttl_s: float = DEFAULT_TTL_S, space: str | None = None
+    ) -> list[CheckoutResult]:
+        """Keep what is checked out here for `ttl_s` seconds from now. What has run out is asked for anew."""
+        engine, chosen_space = self._engine, await self._one_space(space)
+        chosen = await self._run(lambda: engine.own_checkouts(chosen_space))
+        outcomes = await self._ask(chosen_space, chosen, ttl_s=ttl_s)
+        return [CheckoutResult.of(outcome) for outcome in outcomes]
+
+    async def check_in(
+        self, type: str | None = None, ids: Sequence[str] = (), *, space: str | None = None
+    ) -> list[CheckinResult]:
+        """Send everything, then give records back: these, those of that type, or all checked out here.
+
+        Says for each record what was delivered and what was not. When the relay cannot be reached, everything
+        stays checked out. Raises RelayUnreachable; RecordNotFound for what this device has not checked out.
+        """
+        engine, chosen_space = self._engine, await self._one_space(space)
+        chosen = await self._run(lambda: engine.own_checkouts(chosen_space))
+        if type is not None:
+            chosen = [each for each in chosen if each.type == type and (not ids or each.id in ids)]
+            missing = set(ids) - {each.id for each in chosen}
+            if missing:
+                raise RecordNotFound(
+                    f"{type} {min(missing)} is not checked out on this device",
+                    hint="`crdt-sync checkouts ls` shows what is",
+                )
+        if not chosen:
+            return []
+        await self._reach(self._syncs[chosen_space].sync(patient=False))
+        ended = {
+            (held.type, held.id): held.state
+            for held in await self._run(lambda: engine.checkouts(chosen_space))
+        }
+        outcomes = await self._ask(chosen_space, chosen, back=True)
+
+        def settle() -> list[CheckinResult]:
+            unsent = engine.outbox(chosen_space)
+            results = []
+            for outcome in outcomes:
+                items = [item for item in unsent if (item.type, item.id) == (outcome.type, outcome.id)]
+                wanted = ConflictFilter("open", type=outcome.type, record=outcome.id)
+                results.append(
+                    CheckinResult(
+                        outcome.type,
+                        outcome.id,
+                        _checkin_state(outcome, ended.get((outcome.type, outcome.id))),
+                        sent=0 if outcome.checkout is None else outcome.checkout.sent,
+                        pending=sum(item.updates for item in items if item.state in ("pending", "sending")),
+                        refused=sum(item.updates for item in items if item.state in ("waiting", "failed")),
+                        late=_late(engine, outcome),
+                        conflicts=tuple(conflict.id for conflict in engine.find_conflicts(wanted)),
+                    )
+                )
+            engine.forget_checkouts(chosen_space, [each.opaque for each in chosen])
+            return results
+
+        return await self._run(settle)
+
+    async def break_checkouts(
+        self, type: str, ids: Sequence[str], *, space: str | None = None
+    ) -> list[CheckoutResult]:
+        """As an admin free records, whoever has them. What their holders still send is merged and marked."""
+        engine, chosen_space = self._engine, await self._one_space(space)
+        chosen = await self._run(lambda: [engine.chosen_record(type, id, space=chosen_space) for id in ids])
+        outcomes = await self._ask(chosen_space, chosen, back=True, breaks=True)
+        return [CheckoutResult.of(outcome) for outcome in outcomes]
+
+    async def checkouts(self, space: str | None = None) -> list[Checkout]:
+        """Who has which record, as far as this device knows, its own first; also without a network.
+
+        What was checked out here stays in the list until it is checked in, whatever became of it.
+        """
+        engine, chosen = self._engine, await self._space_id(space)
+        return [Checkout.of(found) for found in await self._run(lambda: engine.checkouts(chosen))]
+
+    # Inside -----------------------------------------------------------------------------------------
+
+    async def _one_space(self, space: str | None) -> SpaceId:
+        engine = self._engine
+        return (await self._run(lambda: engine.space(space))).id
+
+    async def _ask(
+        self,
+        space: SpaceId,
+        chosen: Sequence[Chosen],
+        *,
+        ttl_s: float = 0.0,
+        back: bool = False,
+        breaks: bool = False,
+    ) -> list[CheckoutOutcome]:
+        engine, sync = self._engine, self._syncs[space]
+
+        async def ask() -> list[CheckoutOutcome]:
+            outcomes: list[CheckoutOutcome] = []
+            async with sync.held():
+                for records in _batches(chosen):
+                    newest = await self._run(lambda: engine.newest_token(space))
+                    session = await sync.live(patient=False)
+
+                    def question(
+                        told: Told, records: Sequence[Chosen] = records, newest: int = newest
+                    ) -> Question:
+                        return Question(records, told, int(ttl_s * 1000), newest, back, breaks)
+
+                    outcomes += await session.ask_checkouts(question)
+            return outcomes
+
+        return await self._reach(ask())
+
+    @staticmethod
+    async def _reach(asking: Awaitable[T]) -> T:
+        try:
+            return await asking
+        except RelayUnreachable as exc:
+            raise RelayUnreachable(
+                f"checking out and in needs the relay: {exc.message}",
+                hint="work goes on without it; `crdt-sync sync` tells whether it can be reached",
+            ) from exc
+
+
+class CheckoutBlock:
+    """What `Device.checkout` gives: `results` per record, `granted` and `refused` of them."""
+
+    def __init__(
+        self,
+        device: CheckoutMethods,
+        type: str,
+        ids: Sequence[str],
+        where: Where,
+        ttl_s: float,
+        children: bool,
+        space: str | None,
+    ) -> None:
+        self.results: list[CheckoutResult] = []
+        self.checked_in: list[CheckinResult] = []
+        """After the block."""
+        self._device = device
+        self._asked = (type, ids, where, children, space)
+        self._ttl_s = ttl_s
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def granted(self) -> list[CheckoutResult]:
+        return [result for result in self.results if result.done]
+
+    @property
+    def refused(self) -> list[CheckoutResult]:
+        return [result for result in self.results if not result.done]
+
+    async def __aenter__(self) -> Self:
+        type, ids, where, children, space = self._asked
+        self.results = await self._device.check_out(
+            type, ids, where=where, ttl_s=self._ttl_s, children=children, space=space
+        )
+        self._renewing = asyncio.create_task(self._renew())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+        by_type: dict[str, list[str]] = {}
+        for result in self.granted:
+            by_type.setdefault(result.type, []).append(result.id)
+        try:
+            for record_type, ids in by_type.items():
+                self.checked_in += await self._device.check_in(record_type, ids, space=self._asked[-1])
+        except ConnectionFailed:
+            if kind is None:
+                raise
+            logger.warning("the records stay checked out: the relay cannot be reached")
+
+    async def _renew(self) -> None:
+        """Halfway, so that an hour without a network does not cost the checkout."""
+        while True:
+            await asyncio.sleep(self._ttl_s / 2)
+            with suppress(CrdtSyncError):  # the next one may come through; until then it holds
+                await self._device.renew_checkouts(ttl_s=self._ttl_s, space=self._asked[-1])
+
+
+def _batches(chosen: Sequence[Chosen]) -> list[Sequence[Chosen]]:
+    size = MAX_CHECKOUT_RECORDS
+    return [chosen[at : at + size] for at in range(0, len(chosen), size)]
+
+
+def _checkin_state(outcome: CheckoutOutcome, before: str | None) -> CheckinState:
+    if outcome.code == "returned":
+        return "returned"
+    return "broken" if before == "broken" else "taken" if before == "taken" else "expired"
+
+
+def _late(engine: Engine, outcome: CheckoutOutcome) -> int:
+    held = outcome.checkout
+    return 0 if held is None else sum(each.device == engine.device_id for each in held.late)

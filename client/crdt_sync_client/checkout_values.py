@@ -1,0 +1,100 @@
+"""What the library says about checkouts, as plain values. Times are Unix ms of this device's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .engine import checkouts as engine_checkouts
+
+CheckinState = Literal["returned", "expired", "broken", "taken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """Who has a record, or had it last. `own`: this device. `sent`: updates delivered since.
+
+    `state`: "held", "expired", "broken" by an admin, "returned", or "taken": it was held here and another
+    device has it since. `late` counts pieces of work that came after the checkout they belong to had ended.
+    `type` and `id` are None for a record that is not known on this device.
+    """
+
+    space: str
+    type: str | None
+    id: str | None
+    device: str
+    device_id: str
+    own: bool
+    state: str
+    since_at: int
+    until_at: int
+    token: int
+    sent: int = 0
+    late: int = 0
+
+    @classmethod
+    def of(cls, found: engine_checkouts.Checkout) -> Checkout:
+        return cls(
+            space=found.space.hex(),
+            type=found.type,
+            id=found.id,
+            device=found.device_name,
+            device_id=found.device.hex(),
+            own=found.own,
+            state=found.state,
+            since_at=found.since_ms,
+            until_at=found.until_ms,
+            token=found.token,
+            sent=found.sent,
+            late=len(found.late),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutResult:
+    """What became of one record: "granted", "renewed", "broken", or why not: "checked_out", "permission" …
+
+    `checkout` says who has it now, and until when; None: nobody had it.
+    """
+
+    type: str
+    id: str
+    code: str
+    checkout: Checkout | None
+
+    @property
+    def done(self) -> bool:
+        return self.code in ("granted", "renewed", "broken")
+
+    @classmethod
+    def of(cls, outcome: engine_checkouts.CheckoutOutcome) -> CheckoutResult:
+        held = outcome.checkout
+        return cls(outcome.type, outcome.id, outcome.code, None if held is None else Checkout.of(held))
+
+    def to_json(self) -> dict[str, Any]:
+        held = None if self.checkout is None else self.checkout.to_json()
+        return {"type": self.type, "id": self.id, "code": self.code, "checkout": held}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckinResult:
+    """One record that was checked in. `sent`: updates that the relay took since it was checked out.
+
+    `pending` and `refused`: updates that it has not, and would not take. `conflicts`: ids of its open ones.
+    `state`: "returned"; or its checkout had ended before: "expired", "broken", "taken" by another device.
+    """
+
+    type: str
+    id: str
+    state: CheckinState
+    sent: int
+    pending: int
+    refused: int
+    late: int
+    conflicts: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return {**{name: getattr(self, name) for name in self.__slots__}, "conflicts": list(self.conflicts)}

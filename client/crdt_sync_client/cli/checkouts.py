@@ -1,0 +1,189 @@
+"""`crdt-sync checkout`, `checkin`, `renew`, `checkouts`: records for this device alone, for a while."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .command import Command, Duration, Group, Target, space_option, store_options
+from .failures import PARTIAL, UsageProblem
+from .output import Output, local_time
+
+if TYPE_CHECKING:
+    from crdt_sync_client import Device
+    from crdt_sync_client.checkout_values import CheckoutResult
+
+_ttl_option = click.option(
+    "--ttl", type=Duration(), default="24h", metavar="TIME", help="For how long, as in 8h or 2d; at most 7d."
+)
+
+
+@click.command(
+    cls=Command,
+    name="checkout",
+    examples=(
+        "crdt-sync checkout work_order --where 'asset_id=RIG-7' --children --store tablet.db",
+        "crdt-sync checkout work_order 6f1c9f0e-… --ttl 8h --store tablet.db",
+    ),
+)
+@click.argument("record_type", metavar="TYPE")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--where", multiple=True, metavar="CONDITION", help="Records that meet it, as with `ls`.")
+@click.option("--children", is_flag=True, help="Also the records below them.")
+@_ttl_option
+@store_options
+@space_option
+def command_checkout(
+    out: Output,
+    target: Target,
+    record_type: str,
+    ids: tuple[str, ...],
+    where: tuple[str, ...],
+    children: bool,
+    ttl: int,
+    space: str | None,
+) -> None:
+    """Check records out: others cannot send changes to them.
+
+    Each is granted or refused by itself. Exit code 8 when some were refused.
+    """
+    from . import conditions, opening
+
+    if not ids and not where:
+        raise UsageProblem("name records by id, or say which with --where")
+
+    async def work(device: Device) -> int:
+        schema = await device.schema(record_type, space)
+        condition = conditions.parse_conditions(schema, where) if where else None
+        results = await device.check_out(
+            record_type, ids, where=condition, ttl_s=ttl, children=children, space=space
+        )
+        return _tell(out, results, "checked out")
+
+    click.get_current_context().exit(opening.run(target, work))
+
+
+@click.command(
+    cls=Command,
+    name="checkin",
+    examples=(
+        "crdt-sync checkin --store tablet.db",
+        "crdt-sync checkin work_order 6f1c9f0e-… --store tablet.db",
+    ),
+)
+@click.argument("record_type", metavar="[TYPE]", required=False)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@store_options
+@space_option
+def command_checkin(
+    out: Output, target: Target, record_type: str | None, ids: tuple[str, ...], space: str | None
+) -> None:
+    """Send everything and give records back."""
+    from . import opening
+
+    async def work(device: Device) -> None:
+        results = await device.check_in(record_type, ids, space=space)
+        if out.as_json:
+            out.result([result.to_json() for result in results])
+            return
+        out.table(
+            ("type", "id", "state", "sent", "pending", "refused", "conflicts"),
+            [
+                (each.type, each.id, each.state, each.sent, each.pending, each.refused, len(each.conflicts))
+                for each in results
+            ],
+            none="Nothing is checked out on this device.",
+        )
+
+    opening.run(target, work)
+
+
+@click.command(cls=Command, name="renew", examples=("crdt-sync renew --ttl 12h --store tablet.db",))
+@_ttl_option
+@store_options
+@space_option
+def command_renew(out: Output, target: Target, ttl: int, space: str | None) -> None:
+    """Keep what is checked out for longer."""
+    from . import opening
+
+    async def work(device: Device) -> int:
+        return _tell(out, await device.renew_checkouts(ttl_s=ttl, space=space), "renewed")
+
+    click.get_current_context().exit(opening.run(target, work))
+
+
+@click.group(cls=Group, name="checkouts")
+def command_checkouts() -> None:
+    """See who has which record; break a checkout."""
+
+
+@command_checkouts.command(name="ls", examples=("crdt-sync checkouts ls --store office.db",))
+@store_options
+@space_option
+def checkouts_ls(out: Output, target: Target, space: str | None) -> None:
+    """List checkouts, as far as this device knows."""
+    from . import opening
+
+    async def work(device: Device) -> None:
+        found = await device.checkouts(space)
+        if out.as_json:
+            out.result([each.to_json() for each in found])
+            return
+        out.table(
+            ("type", "id", "device", "state", "until"),
+            [
+                (
+                    each.type or "?",
+                    each.id or "(not on this device)",
+                    f"{each.device} (this device)" if each.own else each.device,
+                    each.state,
+                    local_time(each.until_at),
+                )
+                for each in found
+            ],
+            none="Nothing is checked out.",
+        )
+
+    opening.run(target, work)
+
+
+@command_checkouts.command(
+    name="break", examples=("crdt-sync checkouts break work_order 6f1c9f0e-… --store office.db",)
+)
+@click.argument("record_type", metavar="TYPE")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@store_options
+@space_option
+def checkouts_break(
+    out: Output, target: Target, record_type: str, ids: tuple[str, ...], space: str | None
+) -> None:
+    """End checkouts of others. Admins only.
+
+    What their holders send afterwards is merged all the same, and marked as late.
+    """
+    from . import opening
+
+    async def work(device: Device) -> int:
+        return _tell(out, await device.break_checkouts(record_type, ids, space=space), "broken")
+
+    click.get_current_context().exit(opening.run(target, work))
+
+
+def _tell(out: Output, results: list[CheckoutResult], word: str) -> int:
+    """Say what became of each; the exit code."""
+    refused = [result for result in results if not result.done]
+    if out.as_json:
+        out.result([result.to_json() for result in results])
+    else:
+        out.say(f"{len(results) - len(refused)} of {len(results)} {word}.")
+        for result in refused:
+            held = result.checkout
+            if result.code == "checked_out" and held is not None:
+                why = f"{held.device} has it until {local_time(held.until_at)}"
+            elif result.code == "permission":
+                why = "your role may not do that"
+            else:
+                why = "nobody has it checked out"
+            out.say(f"  {result.type} {result.id}: {why}")
+    return PARTIAL if refused else 0
