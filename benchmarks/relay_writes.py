@@ -31,6 +31,7 @@ from crdt_sync.protocol.frames import Create, FromDevice, Hello, Mode, Push, aut
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_server.effects import Arrival, Peer
 from crdt_sync_server.engine import RelayEngine
+from crdt_sync_server.limits import RelayLimits
 from crdt_sync_server.signatures import Claim, verify_here
 from crdt_sync_server.storage import sqlite_file
 from crdt_sync_server.storage.sqlite import SqliteStorage
@@ -41,6 +42,9 @@ BATCH: Final = 64
 RECORDS: Final = 50
 PAYLOAD: Final = bytes(60)
 """A write of one field is 60 to 70 bytes."""
+
+_UNHURRIED: Final = RelayLimits(updates_per_s=None, bytes_per_s=None)
+"""Time stands still here, so that a rate would be used up for ever."""
 
 
 class Chain:
@@ -88,7 +92,9 @@ class Bench:
     def __init__(self, verify: Callable[[Sequence[Claim]], list[bool]]) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         sqlite_file.prepare(database, os.urandom)
-        self.engine = RelayEngine(SqliteStorage(database), token_is_right=lambda _: True, verify=verify)
+        self.engine = RelayEngine(
+            SqliteStorage(database), token_is_right=lambda _: True, verify=verify, limits=_UNHURRIED
+        )
         self._now_ms = 1_772_000_000_000
         self.device = DeviceKeys.generate(os.urandom)
         self.keys = SpaceKeys.generate(os.urandom)

@@ -19,12 +19,12 @@ GIB: Final = 1024 * MIB
 
 UPDATES_PER_S: Final = 1000
 """A person makes a few a minute and a device seals some thousands a second: this is for its imports."""
-UPDATES_BURST: Final = 50_000
-"""A device that was away for weeks, or imports a register of assets, sends everything in one go."""
+UPDATES_BURST: Final = 200_000
+"""A device that was away for weeks, or imports a register of 100,000 assets, sends everything in one go."""
 BYTES_PER_S: Final = 8 * MIB
 """More than a site's uplink; 8 such devices are what a disk of the cheapest kind writes durably."""
-BYTES_BURST: Final = 256 * MIB
-"""As many bytes as the burst of updates has at 5 KB each."""
+BYTES_BURST: Final = 512 * MIB
+"""As many bytes as the burst of updates has at some 2.5 KB each."""
 RECORD_BYTES: Final = 8 * MIB
 """A snapshot of the largest size there may be, and as much again of updates waiting for the next, several
 times: a record that grows beyond it is not being compacted, or is no form but a file."""

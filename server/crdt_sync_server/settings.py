@@ -158,7 +158,7 @@ SETTINGS: Final = (
         Whole(1, 10**9),
         limits.UPDATES_BURST,
         "Updates at once before that rate holds.",
-        "a device back after weeks sends all in one go",
+        "an import of 100,000 records, or weeks of work, goes in one",
     ),
     Setting(
         "byte_rate",
@@ -172,7 +172,7 @@ SETTINGS: Final = (
         Size(MAX_FRAME_BYTES, 2**40),
         limits.BYTES_BURST,
         "Bytes at once before that rate holds.",
-        "the burst of updates at 5 KB each",
+        "the burst of updates at 2.5 KB each",
     ),
     Setting(
         "max_connections",

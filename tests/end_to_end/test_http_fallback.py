@@ -92,7 +92,8 @@ async def test_what_one_writes_the_other_sees_live(pair: tuple[Device, Device], 
         await tablet.update(TYPE, made.id, {"title": "Swapped"})
         async with office.watch(TYPE, made.id) as watch:
             async for _ in watch:
-                if (await office.get(TYPE, made.id))["title"] == "Swapped":
+                seen = await office.get(TYPE, made.id)
+                if seen is not None and seen["title"] == "Swapped":
                     break
 
 
