@@ -22,8 +22,8 @@ COMMANDS = [(context.command_path, context, command) for context, command in com
 LEAVES = [entry for entry in COMMANDS if not isinstance(entry[2], click.Group)]
 
 CONTRACT = """
-relay serve|init|space create|invite|join|create|set|get|ls|rm|import|sync|status|queue ls
-conflicts ls|conflicts show|conflicts resolve|schema check
+relay serve|init|space create|invite|join|create|set|get|ls|rm|import|sync|status|outbox ls|outbox retry
+outbox discard|conflicts ls|conflicts show|conflicts resolve|schema check
 """
 
 

@@ -16,7 +16,7 @@ FORMAT_1 = {
     "waiting": None,
     "preferences": None,
     "history": None,
-    "spaces": "catching_up",
+    "spaces": "catching_up promised gives_back",
     "documents": "group_ends",
     "outbox": "tied",
     "sealed": "until priority last_error",
@@ -30,6 +30,7 @@ FORMAT_1 = {
     "types": None,
     "leases": None,
     "checkouts": None,
+    "at_relay": None,
 }
 """What a store of format 1 lacks: whole tables (None), or columns."""
 

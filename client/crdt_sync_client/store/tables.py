@@ -175,22 +175,28 @@ CREATE TABLE spare_spaces (
 INSERT INTO spare_meta SELECT name, value FROM meta WHERE name IN ('name', 'keys');
 INSERT INTO spare_spaces SELECT no, id, name, relay_url, stage, keys, pending_entry FROM spaces;
 CREATE TRIGGER spare_meta_insert AFTER INSERT ON meta WHEN new.name IN ('name', 'keys') BEGIN
-  INSERT OR REPLACE INTO spare_meta VALUES (new.name, new.value);
+  DELETE FROM spare_meta WHERE name = new.name;
+  INSERT INTO spare_meta VALUES (new.name, new.value);
 END;
 CREATE TRIGGER spare_spaces_insert AFTER INSERT ON spaces BEGIN
-  INSERT OR REPLACE INTO spare_spaces
+  DELETE FROM spare_spaces WHERE no = new.no OR id = new.id;
+  INSERT INTO spare_spaces
     VALUES (new.no, new.id, new.name, new.relay_url, new.stage, new.keys, new.pending_entry);
 END;
 CREATE TRIGGER spare_spaces_update
   AFTER UPDATE OF name, relay_url, stage, keys, pending_entry ON spaces BEGIN
-  INSERT OR REPLACE INTO spare_spaces
+  DELETE FROM spare_spaces WHERE no = new.no OR id = new.id;
+  INSERT INTO spare_spaces
     VALUES (new.no, new.id, new.name, new.relay_url, new.stage, new.keys, new.pending_entry);
 END;
 CREATE TRIGGER spare_spaces_delete AFTER DELETE ON spaces BEGIN
   DELETE FROM spare_spaces WHERE no = old.no;
 END;
 """
-"""New in 3. Who this device is and its spaces' keys a second time, on pages of their own."""
+"""New in 3. Who this device is and its spaces' keys a second time, on pages of their own.
+
+No REPLACE here: in a trigger the conflict rule of the statement that fired it counts instead.
+"""
 
 _UPGRADES: Final[Mapping[int, str]] = {
     2: """
