@@ -160,7 +160,7 @@ def test_a_backup_of_a_stopped_relay_and_of_a_damaged_one(tmp_path: Path) -> Non
     [
         ("UPDATE log SET payload = zeroblob(length(payload)) WHERE kind = 1 AND sequence = 7", "malformed"),
         (
-            "UPDATE log SET payload = CAST(substr(payload, 1, 140) || zeroblob(200) AS BLOB)"
+            "UPDATE log SET payload = CAST(substr(payload, 1, length(payload) - 2) || x'0000' AS BLOB)"
             " WHERE sequence = 7",
             "signature",
         ),
