@@ -397,3 +397,13 @@ def _plan(engine: Any, query: Query) -> list[str]:
     space = replica.space(None)
     sql = Prepared(space.schema(query.type), query).select("no, id", space.no, limit=query.limit)
     return [row[3] for row in replica.db.rows(f"EXPLAIN QUERY PLAN {sql.text}", sql.params)]
+
+
+def test_a_condition_that_nothing_can_fulfil_finds_nothing_also_by_an_index(world: World) -> None:
+    engine = world.office.engine
+    _fill(world.office, [{"title": "a", "status": "open"}])
+    order = (Order("status"),)
+    for nothing in (AnyOf(()), field("status").one_of(), field("site").one_of() & (field("cost") > 1)):
+        assert engine.find(Query("order", nothing, order, limit=1)) == []
+        assert engine.page(Query("order", nothing, order, limit=1), None) == ([], None)
+        assert engine.count(Query("order", nothing)) == 0

@@ -22,7 +22,7 @@ from crdt_sync.schemas.suggest import did_you_mean
 from crdt_sync_client.engine.checking import check_filter, spec_at
 from crdt_sync_client.engine.filters import Filter, Path, filter_of, path_of
 from crdt_sync_client.engine.indexes import index_for
-from crdt_sync_client.engine.query_sql import Sql, condition, joined, key_of_field, literal
+from crdt_sync_client.engine.query_sql import NEVER, Sql, condition, joined, key_of_field, literal
 
 QueryState = Literal["synced", "pending", "failed", "conflict", "orphaned"]
 Nulls = Literal["first", "last"]
@@ -273,7 +273,7 @@ class Prepared:
             return found
         # The values and what has none, apart: so an index can be entered at the place.
         if nulls:
-            return Sql(f"{key.text} IS NULL", key.params) if first.nulls_last else Sql("0")
+            return Sql(f"{key.text} IS NULL", key.params) if first.nulls_last else NEVER
         bound = Sql(f"{key.text} {'<=' if first.descending else '>='} ?", (*key.params, place[0]))
         return joined(" AND ", [bound, found])
 
@@ -281,7 +281,7 @@ class Prepared:
 def _beyond(key: Sql, order: Order, value: Any) -> Sql:
     """Where a key comes after a value, by one field of an order."""
     if value is None:
-        return Sql("0") if order.nulls_last else Sql(f"{key.text} IS NOT NULL", key.params)
+        return NEVER if order.nulls_last else Sql(f"{key.text} IS NOT NULL", key.params)
     text, params = f"{key.text} {'<' if order.descending else '>'} ?", (*key.params, value)
     if order.nulls_last:
         return Sql(f"{text} OR {key.text} IS NULL", params + key.params)

@@ -56,6 +56,10 @@ def key_of_field(schema: RecordSchema, path: Path) -> Sql:
     return key_of(path, moment=is_moment(schema.field_at(path)))
 
 
+NEVER: Final = Sql("1=0")
+"""Holds for no row. A plain 0, like an empty IN, makes SQLite give up a query that names its index."""
+
+
 def condition(node: Filter) -> Sql:
     """Of a checked condition. It is NULL or 0 where the condition does not hold."""
     if isinstance(node, Checked):
@@ -66,7 +70,7 @@ def condition(node: Filter) -> Sql:
     if isinstance(node, AllOf):
         return joined(" AND ", [condition(part) for part in node.parts]) if node.parts else Sql("1")
     if isinstance(node, AnyOf):
-        return joined(" OR ", [condition(part) for part in node.parts]) if node.parts else Sql("0")
+        return joined(" OR ", [condition(part) for part in node.parts]) if node.parts else NEVER
     raise TypeError(f"no checked condition: {type(node).__name__}")
 
 
@@ -88,6 +92,8 @@ def _comparison(node: Checked) -> Sql:
     if node.op == "prefix":
         return _between(key, node.value)
     mark = "julianday(upper(?))" if node.moment else "?"
+    if node.op == "in" and not node.value:
+        return NEVER
     if node.op == "in":
         marks = ", ".join([mark] * len(node.value))
         return Sql(f"{key.text} IN ({marks})", key.params + node.value)
