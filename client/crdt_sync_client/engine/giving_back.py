@@ -93,18 +93,22 @@ def promise(replica: Replica, space: Space, head: int) -> None:
 
 
 def acknowledged(replica: Replica, space: Space, author: Author) -> ChainHead:
-    """The end of what a relay has acknowledged of a chain of ours."""
+    """The end of what a relay has acknowledged of a chain of ours, and need not be sent again.
+
+    What belongs to a group is kept until all of it is acknowledged: a relay that has lost the beginning is
+    sent it anew.
+    """
     sequence, head = space.acked.get(author, 0), space.chain(author)
-    if not sequence or head.sequence == sequence:
-        return ChainHead(sequence, head.hash if sequence else bytes(32))
-    following = replica.db.value(
-        "SELECT envelope FROM sealed WHERE space = ? AND incarnation = ? AND sequence = ?",
-        (space.no, author.incarnation, sequence + 1),
-    )
-    # Without it nothing can be said for certain; then the relay is asked for nothing.
-    return (
-        ChainHead(0, bytes(32)) if following is None else ChainHead(sequence, Header.unpack(following).prev)
-    )
+    row = replica.db.execute(
+        "SELECT sequence, envelope FROM sealed WHERE space = ? AND incarnation = ? AND error IS NULL"
+        " ORDER BY sequence LIMIT 1",
+        (space.no, author.incarnation),
+    ).fetchone()
+    if row is not None and row[0] <= sequence + 1:
+        return ChainHead(row[0] - 1, Header.unpack(row[1]).prev if row[0] > 1 else bytes(32))
+    if sequence and head.sequence == sequence:
+        return head
+    return ChainHead(0, bytes(32))  # nothing can be said for certain; then the relay is asked for nothing
 
 
 def lost_entries(space: Space, members_head: bytes) -> Sequence[bytes]:

@@ -1,0 +1,74 @@
+"""What a device tells a relay that has lost something, and what it finds missing there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crdt_sync.ids import RelayId
+from crdt_sync.records.update_format import parse_update
+from crdt_sync_client.engine import giving_back
+from crdt_sync_client.engine.model import CreateOp, Transaction
+from tests.client.engine_world import World
+
+ANOTHER_LIFE = RelayId(b"another life....")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def test_a_group_acknowledged_in_part_is_sent_whole_to_a_relay_that_lost_it(world: World) -> None:
+    office = world.office
+    office.engine.write([Transaction(tuple(CreateOp("job", {"title": f"{n}"}) for n in range(3)))])
+    office.connect()
+    before = office.engine.session_start(world.space).acked
+    sent = office.push(acknowledge=False)
+    assert len(sent) == 3
+    office.engine.acked(world.space, office.greeted.incarnation, before.sequence + 1)
+    assert office.engine.session_start(world.space).acked == before
+    office.engine.acked(world.space, office.greeted.incarnation, before.sequence + 3)
+    assert office.engine.session_start(world.space).acked.sequence == before.sequence + 3
+
+
+def test_what_a_relay_has_not_shown_is_given_back_and_nothing_else(world: World) -> None:
+    office = world.office
+    kept, lost = office.create({"title": "kept"}), office.create({"title": "lost"})
+    office.sync()
+    space = world.space
+    rows = world.relay.after(0, office.greeted._replace(incarnation=0))
+    opaque = office.engine._replica.space(space).keys.opaque_id("job", lost)
+    shown = [row for row in rows if opaque not in row[2]]
+    assert len(shown) < len(rows)
+    start = office.engine.session_start(space)
+    welcomed = office.engine.welcome(
+        space, ANOTHER_LIFE, start.acked.sequence, start.acked.hash, world.relay.head, 0
+    )
+    assert welcomed.relay_behind
+    office.engine.receive(space, shown, world.relay.head)
+    assert office.engine.gives_back(space)
+    (snapshot,) = office.engine.give_back(space, max_bytes=10**6)
+    assert opaque in snapshot
+    office.engine.gave_back(space, opaque, "stored")
+    assert office.engine.give_back(space, max_bytes=10**6) == []
+    assert not office.engine.gives_back(space)
+    assert office.get(kept).values["title"] == "kept"
+
+
+def test_a_missing_deletion_is_missing(world: World) -> None:
+    office = world.office
+    id = office.create({"title": "a", "notes": "b"})
+    replica = office.engine._replica
+    space = replica.space(world.space)
+    record = replica.records.find(space, space.keys.opaque_id("job", id), replica.author)
+    assert record is not None
+    before = parse_update(record.doc.state())
+    office.set(id, notes=None)
+    after = parse_update(record.doc.state())
+    assert giving_back.contains(after, before)
+    assert not giving_back.contains(before, after)
