@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from crdt_sync.protocol.frames import Deliver, Push
 from crdt_sync.roles import Role
+from crdt_sync_server.http.routing import Operation, Router
 from tests.server.http_kit import ApiClient, b64, http_url, unb64, until
 from tests.server.relay_kit import RelayProcess, TestSpace, create, raw_client, record
 
@@ -324,3 +326,18 @@ async def test_metrics_may_need_a_token_and_the_api_may_be_off(tmp_path: Path) -
             assert (await client.get("/healthz")).status_code == 200
         assert relay.stop() == 0
         assert relay.stderr == ""
+
+
+async def test_an_error_of_ours_is_a_problem_and_its_text_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(_: object) -> None:
+        raise RuntimeError("something a device sent")
+
+    operation = Operation("GET", "/it", "it", "", fail)
+    app = Starlette(routes=[Router(lambda _: None, 1000).route(operation)])  # type: ignore[arg-type,return-value]  # no tokens
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay") as client:
+        answer = await client.get("/it")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "it could not be answered (RuntimeError)" in caplog.text
+    assert "device sent" not in caplog.text + answer.text

@@ -6,6 +6,7 @@ gives an answer from `bodies`, or a response of its own.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from crdt_sync.errors import CrdtSyncError
+from crdt_sync_server.http import problems
 from crdt_sync_server.http.problems import ApiError
 from crdt_sync_server.http.tokens import Holder
+
+log: Final = logging.getLogger("crdt_sync_server")
 
 JSON: Final = "application/json"
 FRAMES: Final = "application/vnd.crdt-sync.frames"
@@ -72,8 +77,14 @@ class Router:
         """For starlette."""
 
         async def endpoint(request: Request) -> Response:
-            call = await self._checked(operation, request)
-            given = await operation.handler(call)
+            try:
+                given = await operation.handler(await self._checked(operation, request))
+            except (ApiError, CrdtSyncError):
+                raise
+            except Exception as exc:
+                # Its kind only: an error's text, or a traceback, could hold what a device sent.
+                log.error("%s could not be answered (%s)", operation.name, type(exc).__name__)
+                return problems.answer(500, "internal", "the relay could not do its work; nothing was kept")
             if isinstance(given, Response):
                 return given
             if given is None:
