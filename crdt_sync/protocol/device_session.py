@@ -40,6 +40,7 @@ from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.errors import CrdtSyncError, DamagedFrame, FrameTooLarge, ProtocolViolation, VersionMismatch
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.deliveries import AwaitDelivery, ConfirmCursor, Delivered, can_be
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
@@ -123,6 +124,8 @@ _TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
         Fetched: State.LIVE,
         CheckoutAnswer: State.LIVE,
         CheckedOut: State.LIVE,
+        Delivered: State.LIVE,
+        ConfirmCursor: State.LIVE,
         Bye: State.DONE,
     },
     State.DONE: {},
@@ -154,6 +157,8 @@ class DeviceSession:
         """How many records were asked for."""
         self._checking: list[OpaqueId] = []
         """Records of the open question about checkouts."""
+        self._awaited: list[list[int]] = []
+        """Rows that were asked about, for each question that may still be answered."""
 
     # Receiving
 
@@ -208,6 +213,9 @@ class DeviceSession:
             case CheckoutAnswer():
                 if [result.record for result in frame.results] != self._checking or not self._checking:
                     raise ProtocolViolation("the relay answered about checkouts that were not asked for")
+            case Delivered():
+                if frame.rows not in self._awaited or not can_be(frame):
+                    raise ProtocolViolation("the relay told how far others are, of rows not asked about")
             case _:
                 pass
 
@@ -250,6 +258,8 @@ class DeviceSession:
                 self._fetching = 0
             case CheckoutAnswer():
                 self._checking = []
+            case Delivered():
+                del self._awaited[: self._awaited.index(frame.rows)]
             case _:
                 pass
 
@@ -432,6 +442,12 @@ class DeviceSession:
             raise RuntimeError("the answer to the last question about checkouts has not come yet")
         message = self._live(frame)
         self._checking = list(frame.records)
+        return message
+
+    def await_delivery(self, rows: Sequence[int]) -> bytes:
+        """Ask how many others have everything up to each of these rows, in growing order; at most 16."""
+        message = self._live(AwaitDelivery(list(rows)))
+        self._awaited.append(list(rows))
         return message
 
     def bye(self, code: CloseCode, error: str, reason: str) -> bytes:

@@ -24,43 +24,41 @@ import msgspec
 from msgspec import Meta
 
 from crdt_sync.errors import DamagedFrame, FrameTooLarge, MalformedFrame
-from crdt_sync.ids import DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
+from crdt_sync.ids import RelayId, SpaceId
+from crdt_sync.protocol.deliveries import AwaitDelivery, ConfirmCursor, Delivered
 from crdt_sync.protocol.leases import Lease
 from crdt_sync.protocol.limits import (
     MAX_CHECKOUT_RECORDS,
     MAX_COMPACT_RECORDS,
-    MAX_ENVELOPE_BYTES,
     MAX_FETCH_RECORDS,
     MAX_FRAME_BYTES,
-    MAX_MEMBERSHIP_BYTES,
     MAX_PUSH_ENVELOPES,
-    MAX_REASON_CHARS,
     Limits,
 )
+from crdt_sync.protocol.wire_types import (
+    Agent,
+    Code,
+    EntryBytes,
+    EnvelopeBytes,
+    Hash,
+    Incarnation32,
+    Millis,
+    Nonce,
+    Number,
+    Opaque,
+    Reason,
+    Relay,
+    Signature,
+    Space,
+    Token,
+)
+from crdt_sync.protocol.wire_types import Frame as Frame
 
 CHECKSUM_BYTES: Final = 4
 AUTH_DOMAIN: Final = b"crdt-sync/auth/v1"
 REVIVE_DOMAIN: Final = b"crdt-sync/revive/v1"
 
-_MAX_INT: Final = 2**63 - 1
 _T = TypeVar("_T")
-
-Space: TypeAlias = Annotated[SpaceId, Meta(min_length=16, max_length=16)]
-Device: TypeAlias = Annotated[DeviceId, Meta(min_length=16, max_length=16)]
-Opaque: TypeAlias = Annotated[OpaqueId, Meta(min_length=16, max_length=16)]
-Relay: TypeAlias = Annotated[RelayId, Meta(min_length=16, max_length=16)]
-Hash: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Nonce: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Signature: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
-EnvelopeBytes: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=MAX_ENVELOPE_BYTES)]
-EntryBytes: TypeAlias = Annotated[bytes, Meta(min_length=1, max_length=MAX_MEMBERSHIP_BYTES)]
-Incarnation32: TypeAlias = Annotated[Incarnation, Meta(ge=0, le=2**32 - 1)]
-Number: TypeAlias = Annotated[int, Meta(ge=0, le=_MAX_INT)]
-Millis: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-Code: TypeAlias = Annotated[str, Meta(max_length=40)]
-Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
-Agent: TypeAlias = Annotated[str, Meta(max_length=100)]
-Token: TypeAlias = Annotated[str, Meta(max_length=200)]
 
 
 class Mode(IntEnum):
@@ -80,10 +78,6 @@ class RowKind(IntEnum):
     MEMBERSHIP = 3
     LEASE = 5
     """Who has checked out a record, see `leases`."""
-
-
-class Frame(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """Base of all frames."""
 
 
 class Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -209,7 +203,7 @@ class Append(Frame, frozen=True, tag=10):
 
 
 class Appended(Frame, frozen=True, tag=11):
-    """The entry is durable, as row `sequence`. `members_head` is its hash; of a space's log, the head of that."""
+    """The entry is durable, as row `sequence`. `members_head` is its hash, so the head of the log."""
 
     sequence: Number
     members_head: Hash
@@ -391,6 +385,7 @@ FromDevice: TypeAlias = (
     | FetchRecords
     | CheckOut
     | CheckIn
+    | AwaitDelivery
     | Bye
 )
 FromRelay: TypeAlias = (
@@ -407,6 +402,8 @@ FromRelay: TypeAlias = (
     | Fetched
     | CheckoutAnswer
     | CheckedOut
+    | Delivered
+    | ConfirmCursor
     | Bye
 )
 

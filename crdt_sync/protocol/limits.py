@@ -28,6 +28,8 @@ MAX_COMPACT_RECORDS: Final = 64
 """Records in one `CompactRequest`; a snapshot each is an amount of work a phone does in one breath."""
 MAX_FETCH_RECORDS: Final = 64
 """Records in one `FetchRecords`; the answer is cut to a frame, so this only bounds the question."""
+MAX_AWAITED_ROWS: Final = 16
+"""In one question about how far others have come."""
 MAX_CHECKOUT_RECORDS: Final = 256
 """Records in one `CheckOut` or `CheckIn`. A rig's day is some hundred; the answer is 30 KB at most."""
 MAX_LEASE_NOTES: Final = 8

@@ -39,6 +39,7 @@ from crdt_sync.errors import (
 from crdt_sync.ids import RelayId
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import (
+from crdt_sync.protocol.deliveries import AwaitDelivery, in_growing_order
     Append,
     Bye,
     Challenge,
@@ -93,6 +94,7 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
         CheckOut: RelayState.DEVICE,
         CheckIn: RelayState.DEVICE,
         Bye: RelayState.CLOSED,
+        AwaitDelivery: RelayState.DEVICE,
     },
     RelayState.INVITE: {
         Got: RelayState.INVITE,
@@ -168,6 +170,8 @@ class RelaySession:
         if isinstance(frame, CheckOut | CheckIn) and self._checking:
             raise ProtocolViolation("records were checked out or in before the answer to the last of that")
         if isinstance(frame, Push) and len(frame.envelopes) > self.limits.max_push_envelopes:
+        if isinstance(frame, AwaitDelivery) and not in_growing_order(frame.rows):
+            raise ProtocolViolation("rows are asked about in growing order, each once")
             raise FrameTooLarge(
                 f"{len(frame.envelopes)} envelopes in one push, the limit is {self.limits.max_push_envelopes}"
             )
@@ -197,6 +201,11 @@ class RelaySession:
         return self.state is RelayState.DEVICE or self.state is RelayState.INVITE
 
     @property
+    @property
+    def confirmed(self) -> int:
+        """Everything up to here is durable on the device."""
+        return self._confirmed
+
     def window_open(self) -> bool:
         """Whether less is unconfirmed than the window holds."""
         return self._unconfirmed_bytes < self.limits.window_bytes

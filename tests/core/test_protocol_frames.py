@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from crdt_sync.errors import DamagedFrame, FrameTooLarge, MalformedFrame
 from crdt_sync.ids import DeviceId, Incarnation, OpaqueId, RelayId, SpaceId
+from crdt_sync.protocol.deliveries import AwaitDelivery, ConfirmCursor, Delivered
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
@@ -53,6 +54,7 @@ from crdt_sync.protocol.frames import (
 )
 from crdt_sync.protocol.leases import Former, Late, Lease, LeaseState
 from crdt_sync.protocol.limits import (
+    MAX_AWAITED_ROWS,
     MAX_COMPACT_RECORDS,
     MAX_FETCH_RECORDS,
     MAX_FRAME_BYTES,
@@ -85,6 +87,7 @@ late = st.lists(
 leases = st.builds(
     Lease, ids.map(OpaqueId), devices, numbers, millis, millis, st.sampled_from(LeaseState), former, late
 )
+awaited = st.lists(numbers, max_size=MAX_AWAITED_ROWS)
 results = st.builds(CheckoutResult, ids.map(OpaqueId), codes, numbers, st.none() | leases)
 
 byes = st.builds(Bye, st.integers(1000, 4999), codes, reasons)
@@ -117,6 +120,7 @@ from_device = st.one_of(
     st.builds(FetchRecords, records, numbers),
     st.builds(CheckOut, records, millis, numbers),
     st.builds(CheckIn, records, st.booleans()),
+    st.builds(AwaitDelivery, awaited),
     byes,
 )
 from_relay = st.one_of(
@@ -135,6 +139,8 @@ from_relay = st.one_of(
     st.builds(Fetched, st.lists(rows, max_size=5), st.integers(0, MAX_FETCH_RECORDS), numbers),
     st.builds(CheckoutAnswer, st.lists(results, min_size=1, max_size=5)),
     st.builds(CheckedOut, incarnations, numbers, numbers, numbers, leases),
+    st.builds(Delivered, awaited, awaited, numbers),
+    st.builds(ConfirmCursor, numbers),
     byes,
 )
 
@@ -192,6 +198,7 @@ FROM_DEVICE_ONLY = (
     FetchRecords,
     CheckOut,
     CheckIn,
+    AwaitDelivery,
 )
 
 
@@ -228,6 +235,11 @@ def test_noise_is_refused_and_nothing_else_happens(noise: bytes) -> None:
         [18, 999, "", ""],
         [18, 1000, "x" * 41, ""],
         [18, 1000, "", "x" * 501],
+        [29, 1],
+        [29, [-1]],
+        [29, [1] * (MAX_AWAITED_ROWS + 1)],
+        [30, [1], [1], 1],
+        [31, 1],
         [99],
         {"tag": 6},
         6,

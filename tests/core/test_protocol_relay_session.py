@@ -16,6 +16,7 @@ from crdt_sync.errors import (
 )
 from crdt_sync.ids import Incarnation, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.deliveries import AwaitDelivery
 from crdt_sync.protocol.frames import (
     Append,
     Bye,
@@ -67,6 +68,7 @@ FRAMES: list[Frame] = [
     FetchRecords([OpaqueId(ID)], 0),
     CheckOut([OpaqueId(ID)], 0, 0),
     CheckIn([OpaqueId(ID)], False),
+    AwaitDelivery([1, 5]),
     Bye(1000, "", ""),
 ]
 

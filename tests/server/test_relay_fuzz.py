@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
 from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.deliveries import AwaitDelivery
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
@@ -68,6 +69,8 @@ def good_frames() -> list[bytes]:
         FetchRecords([record(1), record(2)], 0),
         CheckOut([record(1), record(2)], 60_000, 0),
         CheckIn([record(1)], True),
+        AwaitDelivery([1, 2]),
+        AwaitDelivery([2, 1]),
         Bye(1000, "", ""),
         space.founder.hello(bytes(32), space.id),  # type: ignore[arg-type]
         Deliver(1, [], 1, True),
