@@ -10,8 +10,7 @@
     │   ├── PermissionDenied        this device's role may not do that
     │   ├── UnknownType, UnknownSpace, RecordNotFound, RecordAbsent, RecordDeleted
     │   ├── NotReady                a space that was not received whole yet
-    │   ├── ConflictNotFound, ConflictClosed
-    │   ├── RecordTooLarge
+    │   ├── ConflictNotFound, ConflictClosed, RecordTooLarge
     │   ├── UnsyncedWork            a logout that would lose work no relay has
     │   ├── TransactionError        a transaction that is over, too long or in two spaces
     │   ├── RecordHasChildren       it cannot be deleted while there are records below it
@@ -22,21 +21,18 @@
     │   ├── StoreDamaged, StoreFull, StoreReadOnly, StoreDiskError
     │   └── StoreClosed (StoreLocked)
     ├── RemoteError               the peer sent something that cannot be
-    │   ├── MalformedFrame (DamagedFrame), FrameTooLarge
-    │   ├── ProtocolViolation (VersionMismatch)
+    │   ├── MalformedFrame (DamagedFrame), FrameTooLarge, ProtocolViolation (VersionMismatch)
     │   ├── MalformedEnvelope, BadSignature, DecryptionFailed, UnknownMember, UnknownEpoch
-    │   ├── ChainBroken, Equivocation
-    │   ├── BadUpdate               the CRDT update inside an envelope
+    │   ├── ChainBroken, Equivocation, BadUpdate (the CRDT update inside an envelope)
     │   ├── NotAllowed, TypeNotKnown  it is no update for this role, or not yet for this device
     │   └── BadMembership           an entry of the membership log
     └── ConnectionFailed          the relay cannot be reached or said no
-        ├── RelayUnreachable
+        ├── RelayUnreachable, SyncTimeout, PortTaken
         ├── RelayRefused            carries the relay's code and reason
-        ├── WorkRefused             it did not take something that was sent; that is kept
-        │   ├── InvalidWork, NotPermitted, WorkTooLarge, Revoked, SpaceGone   a person has to act
-        │   └── CheckedOut, OverQuota, RateLimited                            sent again by itself
-        ├── SyncTimeout
-        └── PortTaken
+        │   └── ShutOut               its operator has shut this device out
+        └── WorkRefused             it did not take something that was sent; that is kept
+            ├── InvalidWork, NotPermitted, WorkTooLarge, Revoked, SpaceGone   a person has to act
+            └── CheckedOut, OverQuota, RateLimited                            sent again by itself
 
 An error says what failed, why, and in `hint` what to do next. None carries a key, a passphrase, an
 invite's secret or a value out of a record.
@@ -397,6 +393,12 @@ class RelayRefused(ConnectionFailed):
     def __init__(self, message: str, *, close_code: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.close_code = close_code
+
+
+class ShutOut(RelayRefused):
+    """The relay's operator has shut this device out. It keeps everything and works on without the relay."""
+
+    code = "revoked"
 
 
 class WorkRefused(ConnectionFailed):

@@ -24,6 +24,7 @@ from crdt_sync.errors import (
     InviteWithdrawn,
     RelayRefused,
     RelayUnreachable,
+    ShutOut,
     VersionMismatch,
 )
 from crdt_sync.protocol.codes import RETRYABLE, CloseCode
@@ -42,6 +43,11 @@ APPEND_TRIES: Final = 10
 STALE_HEAD: Final = "stale_head"
 """The relay's code for a membership entry that does not follow the newest one."""
 
+_SHUT_OUT: Final = "the relay's operator has shut this device out"
+_ADMIT: Final = (
+    "ask the operator to let it in again (crdt-sync relay revoke --undo); until then everything here is kept"
+    " and can be worked with, and what is unsent waits"
+)
 _BY_CODE: Final[dict[str, type[InviteError]]] = {
     kind.code: kind for kind in (InviteUsed, InviteExpired, InviteWithdrawn)
 }
@@ -53,6 +59,10 @@ _HINTS: Final[dict[int, str]] = {
     CloseCode.TOO_LARGE: "the relay's limits are below what this device sends; ask its operator",
     CloseCode.MALFORMED: "update this device or the relay, whichever is older",
 }
+
+
+SHUT_OUT_S: Final = 3600.0
+"""Between two tries of a device that the relay's operator has shut out, each with up to a quarter more."""
 
 
 class Reconnect(RelayUnreachable):
@@ -68,6 +78,7 @@ class Reconnecting:
         """Why the last attempt or connection failed; None since the last that caught up."""
         self.failures = 0
         """Attempts and connections that failed, ever; compare before and after."""
+        self._random = random
         self._backoff = Backoff(random)
         self._fruitless = 0
 
@@ -97,6 +108,8 @@ class Reconnecting:
         self.failures += 1
         refused = isinstance(error, RelayRefused | BadMembership | VersionMismatch)
         delay_s = self._backoff.longest_s() if refused else self._backoff.next_s()
+        if isinstance(error, ShutOut):
+            delay_s = SHUT_OUT_S * (1 + self._random() / 4)
         logger.info("connection failed: %s; next try in %.1f s", error.code, delay_s)
         return delay_s
 
@@ -107,6 +120,8 @@ def refusal(close_code: int, error: str, reason: str, url: str) -> CrdtSyncError
     kind = _BY_CODE.get(error)
     if kind is not None:
         return kind(text or "the relay refused the invite", hint="ask for a new invite")
+    if error == ShutOut.code:
+        return ShutOut(text or _SHUT_OUT, close_code=close_code, hint=_ADMIT)
     if close_code in RETRYABLE:
         detail = f": {text}" if text else ""
         return RelayUnreachable(

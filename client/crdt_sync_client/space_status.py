@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crdt_sync.errors import CrdtSyncError, RelayRefused
+from crdt_sync.errors import CrdtSyncError, RelayRefused, ShutOut
 from crdt_sync.protocol.codes import CloseCode
 
 from .engine import model
@@ -48,6 +48,8 @@ def space_status(
 
 def _refused_state(problem: CrdtSyncError | None) -> SyncState:
     """How to call it that the relay does not let us in."""
+    if isinstance(problem, ShutOut):
+        return "revoked"
     if isinstance(problem, RelayRefused) and problem.close_code == CloseCode.UNAUTHENTICATED:
         return "needs_auth"
     return "error"

@@ -8,7 +8,7 @@ States of a space, and of a device with several spaces the most telling one of t
     idle         connected, nothing to send, everything received
     backoff      the relay could not be reached; next try in `retry_in_s`
     needs_auth   the relay does not know this device, or not by that key
-    revoked      this device is no member of the space any more
+    revoked      this device is no member of the space any more, or the relay's operator has shut it out
     error        the relay refused us for another reason, or sent what cannot be; asked again rarely
 """
 

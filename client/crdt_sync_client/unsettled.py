@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from crdt_sync.errors import InviteError, RelayRefused
+from crdt_sync.errors import InviteError, RelayRefused, ShutOut
 from crdt_sync.ids import SpaceId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.codes import CloseCode
@@ -25,6 +25,8 @@ _NEVER_WAS: Final = frozenset({CloseCode.UNAUTHENTICATED, CloseCode.FORBIDDEN, C
 
 def says_no(error: Exception | None) -> bool:
     """Whether this is the relay's word that we, our invite or the space are not known to it."""
+    if isinstance(error, ShutOut):
+        return False  # it is known, or it would not be shut out
     if isinstance(error, RelayRefused):
         return error.close_code in _NEVER_WAS
     return isinstance(error, InviteError)

@@ -32,6 +32,7 @@ from crdt_sync.errors import (
     MalformedEnvelope,
     MalformedFrame,
     ProtocolViolation,
+    ShutOut,
     UnknownMember,
     UnknownSpace,
     VersionMismatch,
@@ -248,6 +249,7 @@ _CLOSE_CODES: Final[tuple[tuple[type[CrdtSyncError], CloseCode], ...]] = (
     (UnknownMember, CloseCode.UNAUTHENTICATED),
     (UnknownSpace, CloseCode.UNKNOWN_SPACE),
     (InviteError, CloseCode.FORBIDDEN),
+    (ShutOut, CloseCode.FORBIDDEN),
 )
 
 

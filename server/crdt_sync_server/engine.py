@@ -70,6 +70,7 @@ from crdt_sync_server.fetching import fetched
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RateLimited, RelayLimits, TooManyConnections
 from crdt_sync_server.live import page_rows
 from crdt_sync_server.rates import Rates
+from crdt_sync_server.revocations import Revocations
 from crdt_sync_server.roster import Roster
 from crdt_sync_server.seconds import ask_seconds, confirmed, denied, take_overdue
 from crdt_sync_server.signatures import Claim, verify_here
@@ -106,12 +107,13 @@ class RelayEngine:
         self._verify = verify
         self._limits = limits
         self._spaces: dict[SpaceId, Space] = {}
+        self._roster = Roster()
+        self.revocations = Revocations(storage, self._roster)
         self._founding = Founding(
             storage, limits, token_is_right=token_is_right, takes_back=takes_back, find=self._open,
-            keep=self._keep,
+            keep=self._keep, check=self.revocations.check,
         )  # fmt: skip
         self._rates = Rates(limits)
-        self._roster = Roster()
         self.due_ms = NEVER_MS
         """Before this time (Unix milliseconds) `tick` has nothing to do, unless frames are processed."""
 
@@ -198,6 +200,8 @@ class RelayEngine:
         try:
             if checked.error is not None:
                 raise checked.error
+            if frame is not None:
+                self.revocations.check_peer(peer)
             match frame:
                 case Push():
                     self._push(batch, peer, checked)
@@ -319,6 +323,7 @@ class RelayEngine:
         own_sequence, own_hash, cursor = 0, _NO_HASH, 0
         if hello.mode is Mode.DEVICE:
             peer.author = Author(DeviceId(hello.party), hello.incarnation)
+            self.revocations.check_peer(peer)
             self._take_over(batch, peer)
             self._check_connections(peer.author.device)
             chain = returning.resume(space, peer.author, hello)

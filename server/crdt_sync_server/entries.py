@@ -53,7 +53,7 @@ def append(batch: Batch, space: Space, peer: Peer, frame: Append) -> None:
 class Founding:
     """Spaces that come to this relay, for the first time or again.
 
-    `find` gives a space that the relay has; `keep` is told of a new one.
+    `find` gives a space that the relay has; `keep` is told of a new one; `check` raises for who is shut out.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Founding:
         takes_back: Callable[[int], bool],
         find: Callable[[SpaceId, int], Space | None],
         keep: Callable[[Space], object],
+        check: Callable[[SpaceId, DeviceId], None],
     ) -> None:
         self._storage = storage
         self._limits = limits
@@ -72,6 +73,7 @@ class Founding:
         self._takes_back = takes_back
         self._find = find
         self._keep = keep
+        self._check = check
 
     def create(self, batch: Batch, peer: Peer, frame: Create) -> None:
         """A new space, or the one that was made with this genesis before."""
@@ -93,6 +95,7 @@ class Founding:
         """A membership log that this relay lost, or the end of it."""
         returning.check_log(frame, peer.nonce, relay_id)
         allowed, device = self._takes_back(batch.now_ms), DeviceId(frame.party)
+        self._check(frame.space, device)
         space = self._find(frame.space, batch.now_ms)
         if space is None:
             space = returning.found_again(

@@ -202,6 +202,11 @@ class Hub:
             effect for effect in effects if not isinstance(effect, Grown | Replaced) and effect.peer is peer
         ]
 
+    async def operate(self, work: Callable[[], Sequence[Effect]]) -> None:
+        """Do something to the engine for the operator, and then what it asks for."""
+        effects = await self._thread.run(work)
+        self._noted(self._switchboard.spread(effects), effects)
+
     def growth(self, space: SpaceId) -> asyncio.Event:
         """Set when the log of the space grows after this call, or the relay is about to stop."""
         return self._growth.setdefault(space, asyncio.Event())

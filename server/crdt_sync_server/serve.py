@@ -215,7 +215,7 @@ async def _serve(
         api = Api(service, tunnels, storage, data_dir.database, settings.api)
         port: int = listener.getsockname()[1]
         channel = open_channel(data_dir.path, host, port, os.urandom)
-        api.operator = OperatorApi(hub, storage, data_dir, channel.token)
+        api.operator = OperatorApi(hub, storage, data_dir, channel.token, engine.revocations)
         app = api.app()
         token = data_dir.first_token(os.urandom)
         url = f"ws://{f'[{host}]' if ':' in host else host}:{port}"

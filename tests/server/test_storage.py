@@ -17,6 +17,7 @@ from crdt_sync_server.storage.port import (
     AuthorKey,
     DataDirError,
     NewUpdate,
+    Revocation,
     SpaceEntry,
     SpaceKey,
     Storage,
@@ -108,6 +109,24 @@ def test_every_opening_is_a_life_that_knows_where_the_ones_before_ended(
     with storage.transaction():
         later = storage.add_space(OTHER)
     assert [storage.life_end(later, life) for life in lives] == [0, 0, 0]
+    storage.close()
+
+
+def test_who_is_shut_out_is_kept_until_undone(opener: Opener, tmp_path: Path) -> None:
+    storage = opener(tmp_path)
+    alice, bob = ALICE.device, BOB.device
+    everywhere, here = Revocation(alice, None, 5, "lost"), Revocation(alice, SPACE, 6, "")
+    with storage.transaction():
+        for each in (everywhere, here, Revocation(bob, OTHER, 7, "gone")):
+            storage.revocations.put(each)
+    storage.close()
+    storage = opener(tmp_path)
+    assert set(storage.revocations.all()) == {everywhere, here, Revocation(bob, OTHER, 7, "gone")}
+    with storage.transaction():
+        storage.revocations.put(Revocation(bob, OTHER, 8, "again"))
+        storage.revocations.drop(alice, SPACE)
+        storage.revocations.drop(alice, OTHER)
+    assert set(storage.revocations.all()) == {everywhere, Revocation(bob, OTHER, 8, "again")}
     storage.close()
 
 

@@ -109,7 +109,7 @@ def device_row(one: dict[str, Any]) -> tuple[str, ...]:
     return (
         one["device"],
         printable(one["label"]),
-        one["role"],
+        "revoked" if one["revoked"] else one["role"],
         "now" if one["connected"] else moment(one["last_seen_ms"]),
         moment(one["last_sync_ms"]),
         f"{one['lag']:,}",

@@ -14,14 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.ids import SpaceId
 from crdt_sync_server.data_dir import DataDir
+from crdt_sync_server.effects import Close
 from crdt_sync_server.http.api import disk_bytes
 from crdt_sync_server.http.problems import ApiError
 from crdt_sync_server.http.routing import Call, Operation, Router
 from crdt_sync_server.hub import Hub
 from crdt_sync_server.operating import backup, views
 from crdt_sync_server.operating.log_check import LogCheck
+from crdt_sync_server.revocations import Revocations
 from crdt_sync_server.storage.port import Storage
 
 PREFIX: Final = "/operator"
@@ -35,14 +36,24 @@ class _To(msgspec.Struct, forbid_unknown_fields=True):
     to: str
 
 
+class _Revoke(msgspec.Struct, forbid_unknown_fields=True):
+    device: str
+    space: str
+    reason: str
+    undo: bool
+
+
 class OperatorApi:
     """See the module. `token` is the one of `operator.json`."""
 
-    def __init__(self, hub: Hub, storage: Storage, data: DataDir, token: str) -> None:
+    def __init__(
+        self, hub: Hub, storage: Storage, data: DataDir, token: str, revocations: Revocations
+    ) -> None:
         self._hub = hub
         self._storage = storage
         self._data = data
         self._token = token
+        self._revocations = revocations
         self._started_s = time.monotonic()
 
     def routes(self, router: Router) -> list[Route]:
@@ -52,6 +63,18 @@ class OperatorApi:
             Operation("GET", f"{PREFIX}/spaces", "op_spaces", "", self._spaces, auth="operator"),
             Operation(
                 "GET", f"{PREFIX}/devices", "op_devices", "", self._devices, auth="operator", query=_Space
+            ),
+            Operation(
+                "GET",
+                f"{PREFIX}/checkouts",
+                "op_checkouts",
+                "",
+                self._checkouts,
+                auth="operator",
+                query=_Space,
+            ),
+            Operation(
+                "POST", f"{PREFIX}/revoke", "op_revoke", "", self._revoke, auth="operator", body=_Revoke
             ),
             Operation("POST", f"{PREFIX}/backup", "op_backup", "", self._backup, auth="operator", body=_To),
             Operation("POST", f"{PREFIX}/check", "op_check", "", self._check, auth="operator"),
@@ -99,13 +122,33 @@ class OperatorApi:
     async def _devices(self, call: Call) -> Response:
         self._allow(call)
         live, now_ms = self._hub.live(), self._hub.now_ms()
-        try:
-            space = SpaceId(bytes.fromhex(call.query.space)) if call.query.space else None
-        except ValueError:
-            raise ApiError(404, "unknown_space", "a space is 32 hex digits") from None
+        space = views.space_named(call.query.space)
         return _json(
             await self._hub.on_thread(lambda: views.device_views(self._storage, live, now_ms, space))
         )
+
+    async def _checkouts(self, call: Call) -> Response:
+        self._allow(call)
+        space, now_ms = views.space_named(call.query.space), self._hub.now_ms()
+        return _json(await self._hub.on_thread(lambda: views.checkout_views(self._storage, now_ms, space)))
+
+    async def _revoke(self, call: Call) -> Response:
+        self._allow(call)
+        asked, revocations, now_ms = call.body, self._revocations, self._hub.now_ms()
+        device, space = views.device_named(asked.device), views.space_named(asked.space)
+        closed = 0
+
+        def work() -> list[Close]:
+            nonlocal closed
+            if asked.undo:
+                revocations.admit(device, space, now_ms)
+                return []
+            closes = revocations.revoke(device, space, asked.reason, now_ms)
+            closed = len(closes)
+            return closes
+
+        await self._hub.operate(work)
+        return _json({"running": True, "closed": closed})
 
     async def _backup(self, call: Call) -> Response:
         self._allow(call)

@@ -17,10 +17,12 @@ from crdt_sync.errors import (
     FrameTooLarge,
     PermissionDenied,
     RemoteError,
+    ShutOut,
     UnknownMember,
     UnknownSpace,
 )
 from crdt_sync_server.limits import OverQuota, RateLimited, RecordOverQuota, TooManyConnections
+from crdt_sync_server.revocations import NotRevoked
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -59,6 +61,8 @@ _STATUS: Final[tuple[tuple[type[CrdtSyncError], int], ...]] = (
     (UnknownSpace, 404),
     (UnknownMember, 403),
     (PermissionDenied, 403),
+    (ShutOut, 403),
+    (NotRevoked, 409),
     (BadSignature, 401),
     (FrameTooLarge, 413),
     (OverQuota, 507),

@@ -67,7 +67,10 @@ class Service:
         )
 
     async def issue(self, asked: bodies.TokenRequest) -> bodies.Token:
-        """A token for whoever signed the challenge. Raises BadSignature, UnknownSpace or UnknownMember."""
+        """A token for whoever signed the challenge.
+
+        Raises BadSignature, UnknownSpace, UnknownMember, ShutOut.
+        """
         space, device = SpaceId(bytes.fromhex(asked.space)), DeviceId(bytes.fromhex(asked.device))
         author = Author(device, Incarnation(asked.incarnation))
         nonce = base64.b64decode(asked.nonce)
@@ -81,6 +84,7 @@ class Service:
                 found.members.member(device).sign, message, base64.b64decode(asked.signature)
             ):
                 raise BadSignature("the challenge is not signed with the key of the device that it names")
+            self._engine.revocations.check(space, device)
             if not self.tokens.redeem(nonce, time.monotonic()):
                 raise ApiError(401, "bad_nonce", "no challenge of this relay, too old, or used already")
             now_ms = self.hub.now_ms()
@@ -104,7 +108,7 @@ class Service:
         return holder
 
     async def _as_member(self, holder: Holder, work: Callable[[Space, Role], T]) -> T:
-        """Do something on the storage's thread for who is still a member. Raises UnknownMember."""
+        """Do something on the storage's thread for who is still a member. Raises UnknownMember, ShutOut."""
 
         def checked() -> T:
             space = self._engine.space(holder.space, self.hub.now_ms())
@@ -112,6 +116,7 @@ class Service:
             if role is None:
                 raise UnknownMember("this device is not a member of the space any more")
             assert space is not None
+            self._engine.revocations.check(space.id, holder.author.device)
             return work(space, role)
 
         return await self.hub.on_thread(checked)

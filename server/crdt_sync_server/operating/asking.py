@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from crdt_sync.errors import UnknownSpace
-from crdt_sync.ids import SpaceId
+from crdt_sync.errors import CrdtSyncError, UnknownSpace
 from crdt_sync_server.data_dir import DataDir
 from crdt_sync_server.operating import backup, views
 from crdt_sync_server.operating.channel import Channel, find_channel
 from crdt_sync_server.operating.log_check import LogCheck
+from crdt_sync_server.revocations import NotRevoked, Revocations, UnknownDevice
+from crdt_sync_server.roster import Roster
 from crdt_sync_server.storage.port import DataDirError
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 
+_KINDS: Final[dict[str, type[CrdtSyncError]]] = {
+    kind.code: kind for kind in (UnknownSpace, UnknownDevice, NotRevoked)
+}
+"""What a running relay answers, as the same error that reading the database raises."""
 _PROBE_S: Final = 3.0
 _LONG_S: Final = 3600.0
 """For a backup or a check of a large database."""
@@ -32,6 +37,10 @@ class Relay(Protocol):
     def spaces(self) -> list[dict[str, Any]]: ...
 
     def devices(self, space: str) -> list[dict[str, Any]]: ...
+
+    def checkouts(self, space: str) -> list[dict[str, Any]]: ...
+
+    def revoke(self, device: str, space: str, reason: str, *, undo: bool) -> dict[str, Any]: ...
 
     def back_up(self, to: Path) -> dict[str, Any]: ...
 
@@ -86,9 +95,8 @@ class _Running:
             ) from None
         if answer.status_code != httpx.codes.OK:
             problem = answer.json()
-            if problem.get("code") == "unknown_space":
-                raise UnknownSpace(problem["detail"], hint="`crdt-sync relay spaces` lists them")
-            raise DataDirError(problem.get("detail", "no answer"), hint=problem.get("hint", ""))
+            kind = _KINDS.get(problem.get("code"), DataDirError)
+            raise kind(problem.get("detail", "no answer"), hint=problem.get("hint", ""))
         return answer.json()
 
     def status(self) -> Any:
@@ -99,6 +107,13 @@ class _Running:
 
     def devices(self, space: str) -> Any:
         return self._ask("GET", "devices", params={"space": space})
+
+    def checkouts(self, space: str) -> Any:
+        return self._ask("GET", "checkouts", params={"space": space})
+
+    def revoke(self, device: str, space: str, reason: str, *, undo: bool) -> Any:
+        body = {"device": device, "space": space, "reason": reason, "undo": undo}
+        return self._ask("POST", "revoke", json=body)
 
     def back_up(self, to: Path) -> Any:
         return self._ask("POST", "backup", json={"to": str(to.absolute())})
@@ -126,13 +141,19 @@ class _Stopped:
         return views.space_views(self._storage, [])
 
     def devices(self, space: str) -> list[dict[str, Any]]:
-        try:
-            asked = SpaceId(bytes.fromhex(space)) if space else None
-        except ValueError:
-            raise UnknownSpace(
-                "a space is 32 hex digits", hint="`crdt-sync relay spaces` lists them"
-            ) from None
-        return views.device_views(self._storage, [], time.time_ns() // 1_000_000, asked)
+        return views.device_views(self._storage, [], _now_ms(), views.space_named(space))
+
+    def checkouts(self, space: str) -> list[dict[str, Any]]:
+        return views.checkout_views(self._storage, _now_ms(), views.space_named(space))
+
+    def revoke(self, device: str, space: str, reason: str, *, undo: bool) -> dict[str, Any]:
+        revocations = Revocations(self._storage, Roster())
+        named, of = views.device_named(device), views.space_named(space)
+        if undo:
+            revocations.admit(named, of, _now_ms())
+        else:
+            revocations.revoke(named, of, reason, _now_ms())
+        return {"running": False, "closed": 0}
 
     def back_up(self, to: Path) -> dict[str, Any]:
         return backup.back_up(self._storage, self._data, to)
@@ -145,3 +166,7 @@ class _Stopped:
         findings = [{"space": None, "row": None, "problem": problem} for problem in problems]
         findings += [finding.to_json() for finding in check.findings]
         return {"spaces": check.spaces, "rows": check.rows, "findings": findings}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -170,12 +170,38 @@ class Leases(Protocol):
     def set_newest_token(self, space: SpaceKey, token: int) -> None: ...
 
 
+class Revocation(NamedTuple):
+    """A device that the operator has shut out of a space, here or not, or with None of all."""
+
+    device: DeviceId
+    space: SpaceId | None
+    at_ms: int
+    reason: str
+
+
+class Revocations(Protocol):
+    """Whom the operator has shut out. Written inside the storage's transactions."""
+
+    def all(self) -> list[Revocation]: ...
+
+    def put(self, revocation: Revocation) -> None:
+        """In place of the one of that device and space, if there is one."""
+        ...
+
+    def drop(self, device: DeviceId, space: SpaceId | None) -> None: ...
+
+
 class Storage(Protocol):
     """See the module."""
 
     @property
     def leases(self) -> Leases:
         """Who has checked out what."""
+        ...
+
+    @property
+    def revocations(self) -> Revocations:
+        """Whom the operator has shut out."""
         ...
 
     @property

@@ -30,7 +30,7 @@ from crdt_sync_server.storage.port import (
     StoredSnapshot,
     TailRow,
 )
-from crdt_sync_server.storage.sqlite_books import SqliteBooks
+from crdt_sync_server.storage.sqlite_books import SqliteBooks, SqliteRevocations
 from crdt_sync_server.storage.sqlite_file import (
     CHECKPOINT_PAGES,
     SEQUENCE_BITS,
@@ -92,6 +92,7 @@ class SqliteStorage:
         self._transaction = _Transaction(connection)
         self.books = SqliteBooks(connection)
         self.leases = SqliteLeases(connection)
+        self.revocations = SqliteRevocations(connection)
         self.relay_id: RelayId = RelayId(
             connection.execute("SELECT id FROM lives ORDER BY number DESC LIMIT 1").fetchone()[0]
         )

@@ -1,12 +1,12 @@
-"""The books of the storage port on SQLite."""
+"""The books of the storage port on SQLite, and whom the operator has shut out."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
 
-from crdt_sync.ids import DeviceId
-from crdt_sync_server.storage.port import AuditEvent, AuditRow, SeenDevice, SpaceKey, Visit
+from crdt_sync.ids import DeviceId, SpaceId
+from crdt_sync_server.storage.port import AuditEvent, AuditRow, Revocation, SeenDevice, SpaceKey, Visit
 
 
 class SqliteBooks:
@@ -69,3 +69,29 @@ class SqliteBooks:
             (limit, before_ms),
         ).fetchall()
         return len(gone)
+
+
+class SqliteRevocations:
+    """See `port.Revocations`. An empty space stands for all."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def all(self) -> list[Revocation]:
+        rows = self._db.execute(
+            "SELECT device, space, at_ms, reason FROM revocations ORDER BY device, space"
+        ).fetchall()
+        return [
+            Revocation(DeviceId(device), SpaceId(space) if space else None, at_ms, reason)
+            for device, space, at_ms, reason in rows
+        ]
+
+    def put(self, revocation: Revocation) -> None:
+        device, space, at_ms, reason = revocation
+        self._db.execute(
+            "INSERT OR REPLACE INTO revocations (device, space, at_ms, reason) VALUES (?, ?, ?, ?)",
+            (device, space or b"", at_ms, reason),
+        )
+
+    def drop(self, device: DeviceId, space: SpaceId | None) -> None:
+        self._db.execute("DELETE FROM revocations WHERE device = ? AND space = ?", (device, space or b""))

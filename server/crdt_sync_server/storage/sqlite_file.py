@@ -1,7 +1,7 @@
 """The relay's database file: its tables, its versions, and how it is opened.
 
-Version 1 had no books (who was seen when, what happened), did not count the bytes of a space, and did not
-know its own lives.
+Version 1 had no books (who was seen when, what happened), no leases and nobody shut out, did not count the
+bytes of a space, and did not know its own lives.
 """
 
 from __future__ import annotations
@@ -84,6 +84,13 @@ CREATE TABLE leases (
 ) WITHOUT ROWID;
 CREATE TABLE lease_tokens (space INTEGER PRIMARY KEY, token INTEGER NOT NULL);
 CREATE TABLE lives (number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
+CREATE TABLE revocations (
+    device BLOB NOT NULL,
+    space BLOB NOT NULL,
+    at_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (device, space)
+) WITHOUT ROWID;
 CREATE TABLE life_heads (
     space INTEGER NOT NULL,
     life INTEGER NOT NULL,

@@ -1,0 +1,115 @@
+"""What an operator does to a relay, and what devices make of it: one is shut out, a backup is put back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crdt_sync.errors import ShutOut
+from crdt_sync_client import Device, find_schema
+from crdt_sync_client.cli.main import cli
+from tests.end_to_end.relay_process import RestartableRelay
+
+TYPE = "work_order"
+KEY = bytes(range(32))
+PATIENCE_S = 20.0
+Enter = Callable[[str], Awaitable[Device]]
+
+
+async def operate(*args: str | Path, code: int = 0) -> Any:
+    """`crdt-sync relay … --json`: its answer, or its error."""
+
+    def run() -> Any:
+        result = CliRunner().invoke(cli, ["relay", *map(str, args), "--json"], prog_name="crdt-sync")
+        assert result.exit_code == code, result.output
+        if code:
+            return json.loads(result.stderr.splitlines()[-1])["error"]
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return await asyncio.to_thread(run)
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[RestartableRelay]:
+    running = RestartableRelay(tmp_path / "relay")
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def office(tmp_path: Path, relay: RestartableRelay, stack: AsyncExitStack) -> Device:
+    """The admin of a space with work orders."""
+    device = await stack.enter_async_context(await Device.create(tmp_path / "o.db", name="Office", key=KEY))
+    await device.create_space("Pit 4", relay=relay.url, token=relay.setup_token, schemas=[find_schema(TYPE)])
+    return device
+
+
+@pytest.fixture
+def enter(tmp_path: Path, office: Device, stack: AsyncExitStack) -> Enter:
+    """Makes a field device that has joined the space."""
+
+    async def enter(name: str) -> Device:
+        link = await office.invite(role="field")
+        device = await Device.create(tmp_path / f"{name}.db", name=name, key=KEY)
+        await stack.enter_async_context(device)
+        await device.join(link)
+        return device
+
+    return enter
+
+
+async def titles(device: Device) -> list[str]:
+    return sorted(str(record["title"]) for record in await device.query(TYPE))
+
+
+async def until(device: Device, state: str) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        async for status in device.watch_status():
+            if status.state == state:
+                return status
+    raise AssertionError("the watch ended")
+
+
+async def test_a_device_that_is_shut_out_keeps_its_work_and_goes_on_when_it_is_let_in(
+    relay: RestartableRelay, office: Device, enter: Enter
+) -> None:
+    tablet, other = await enter("tablet"), await enter("other")
+    for device in (office, tablet, other):
+        await device.connect()
+    await office.create(TYPE, {"title": "before"})
+    await until(tablet, "idle")
+    done = await operate("revoke", tablet.device_id.hex(), "--reason", "lost at Pit 4", "--data", relay.data)
+    assert done["closed"] == 1
+    status = await until(tablet, "revoked")
+    (space,) = status.spaces
+    assert "operator" in space.problem
+    assert "lost at Pit 4" in space.problem
+    assert space.retry_in_s > 3000, "it does not insist"
+    await tablet.create(TYPE, {"title": "written while shut out"})
+    await office.create(TYPE, {"title": "meanwhile"})
+    with pytest.raises(ShutOut) as refused:
+        await tablet.sync(timeout_s=PATIENCE_S)
+    assert refused.value.code == "revoked"
+    assert (await tablet.status()).pending == 1
+    assert await titles(tablet) == ["before", "written while shut out"]
+    await other.sync(timeout_s=PATIENCE_S)
+    assert await titles(other) == ["before", "meanwhile"]
+    await operate("revoke", tablet.device_id.hex(), "--undo", "--data", relay.data)
+    await tablet.sync(timeout_s=PATIENCE_S)
+    await office.sync(timeout_s=PATIENCE_S)
+    assert (await until(tablet, "idle")).pending == 0
+    assert await titles(office) == await titles(tablet) == ["before", "meanwhile", "written while shut out"]
