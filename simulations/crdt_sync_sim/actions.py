@@ -81,13 +81,14 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
         },
     ),
     "check": ActionSpec(
-        "see what a device shows at this time, whether the record is an orphan, how many of its records wait"
+        "see what a device shows at this time, whether the record is an orphan or absent, how many records wait"
         " to be sent, and the code of the `problem` that keeps it from syncing, or none",
         {
             "device": _DEVICE,
             "record": Argument("record", required=False),
             "shows": Argument("values", required=False),
             "orphaned": Argument("truth", required=False),
+            "absent": Argument("truth", required=False),
             "pending": Argument("number", required=False),
             "problem": Argument("text", required=False),
         },
@@ -106,6 +107,19 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     "clear_cache": ActionSpec(
         "a device lets go of all records without unsent work, and fetches them anew", {"device": _DEVICE}
     ),
+    "scope": ActionSpec(
+        "a device keeps only those records of a type whose fields have these values; without `where` all",
+        {"device": _DEVICE, "type": Argument("text"), "where": Argument("values", required=False)},
+    ),
+    "pick": ActionSpec(
+        "a device keeps a record, and what belongs to it, in any case", {"device": _DEVICE, "record": _RECORD}
+    ),
+    "unpick": ActionSpec("a device keeps it only if `scope` says so", {"device": _DEVICE, "record": _RECORD}),
+    "open": ActionSpec(
+        "someone opens a record; it is fetched if it is not on the device",
+        {"device": _DEVICE, "record": _RECORD},
+    ),
+    "clean_up": ActionSpec("a device lets go of records that are closed or deleted", {"device": _DEVICE}),
     # The network
     "partition": ActionSpec(
         "cut every link between the groups; nodes in no group keep theirs",
@@ -162,6 +176,10 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     "disk_full": ActionSpec("no room left", {"node": _NODE, "for_s": _FOR}),
     # Made by a workload: one random valid operation, drawn from a stream of its own
     "work": ActionSpec("something that people do", {"device": _DEVICE, "draw": Argument("number")}),
+    # Made by a fault, in the same way
+    "rescope": ActionSpec(
+        "someone changes what the device keeps", {"device": _DEVICE, "draw": Argument("number")}
+    ),
     # Places kept
     "revoke": ActionSpec("remove a device from the space", {"device": _DEVICE, "of": _DEVICE}, _LATER),
     "checkout": ActionSpec("take a lease on a record", {"device": _DEVICE, "record": _RECORD}, _LATER),

@@ -19,6 +19,7 @@ from crdt_sync_client.engine.model import (
     Transaction,
     UpdateOp,
 )
+from crdt_sync_sim import keeping
 from crdt_sync_sim.checks import Violation
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.expecting import check_now
@@ -45,6 +46,12 @@ _PEOPLE: Final = {
     "check",
     "sync",
     "clear_cache",
+    "scope",
+    "pick",
+    "unpick",
+    "open",
+    "clean_up",
+    "rescope",
     "schema",
     "join",
     "upgrade",
@@ -148,6 +155,26 @@ class Actor:
 
     def _clear_cache(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         self._device(arguments).clear_cache()
+
+    def _scope(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        keeping.set_condition(self._device(arguments), arguments["type"], arguments.get("where"))
+
+    def _pick(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        keeping.pick(self._device(arguments), self._name(arguments))
+
+    def _unpick(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        keeping.unpick(self._device(arguments), self._name(arguments))
+
+    def _open(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        keeping.open_one(self._device(arguments), self._name(arguments))
+
+    def _clean_up(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        keeping.clean_up(self._device(arguments))
+
+    def _rescope(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        device = self._device(arguments)
+        if device.ready:
+            keeping.draw_choice(device, Streams(self._sim.seed)[f"scope/{arguments['draw']}"])
 
     def _join(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         role = Role.parse(arguments["role"]) if "role" in arguments else None

@@ -45,6 +45,7 @@ INVARIANTS: Final = {
     6: "queues and logs are bounded",
     7: "everything is sent and converges in time",
     8: "what is written together shows together",
+    9: "devices that keep a part keep the right one",
 }
 
 
@@ -122,6 +123,8 @@ def invariants(asked: set[int], violations: Sequence[Violation]) -> tuple[Invari
 def _why_not_asked(number: int, asked: set[int]) -> str:
     if number == 4:
         return "the product has no checkouts yet"
+    if number == 9:
+        return "every device kept everything"
     if number == 8:
         return "nothing was written together"
     if 1 in asked:

@@ -99,6 +99,8 @@ class DeviceNode(Node):
         """The version of the protocol in the app that is installed."""
         self.joining = False
         """Whether its owner wants it to join the space."""
+        self.opened: set[RecordName] = set()
+        """Records that somebody opened though the device may not keep them: they may stay."""
         self.changes = 0
         """Grows with everything that may change what the store holds."""
         self.sync = DeviceSync(self)
@@ -245,6 +247,7 @@ class DeviceNode(Node):
             self.sync.pushed(sealed.get(self.space))
         if not sealed and any(isinstance(result, WriteResult) and result.changed for _, result in results):
             self.sync.push_soon()
+        self._keep_up_soon()
         return outcomes
 
     def publish(self, schema: RecordSchema) -> WriteResult | CrdtSyncError | None:
@@ -285,6 +288,18 @@ class DeviceNode(Node):
             return
         self.world.note("clear", self.name, f"{len(left)} records")
         self.sync.fetch_soon()
+
+    def look_after(self) -> None:
+        """Something may wait for upkeep."""
+        self._keep_up_soon()
+
+    def absent_names(self) -> dict[RecordName, str]:
+        """The records that are known and not on the device, and why."""
+        assert self._database is not None
+        rows = self._database.rows(
+            "SELECT type, id, absent FROM records WHERE absent IS NOT NULL ORDER BY no"
+        )
+        return {(record_type, RecordId(id)): why for record_type, id, why in rows}
 
     def is_absent(self, name: RecordName) -> bool:
         """Whether the record is known, and not on the device now."""

@@ -72,7 +72,10 @@ def check_now(sim: Simulation, device: DeviceNode, event: Scheduled) -> Iterator
             value = _at(record.values, field) if record else None
             if not _equal(value, expected):
                 yield Violation(0, f"{where} {name}.{field} on {device.name} is {value!r}, not {expected!r}")
-        if record is None:
+        if event.arguments.get("absent", False):
+            if known is None or not device.is_absent(known):
+                yield Violation(0, f"{where} {name} is not absent on {device.name}")
+        elif record is None:
             yield Violation(0, f"{where} {name} is not on {device.name}")
         elif record.orphaned != event.arguments.get("orphaned", record.orphaned):
             what = "is an orphan" if record.orphaned else "is no orphan"

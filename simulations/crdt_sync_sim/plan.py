@@ -23,11 +23,12 @@ FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
 RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe"})
-NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"wipes", "joins", "backups", "cleared_caches"})
-"""Not drawn together with a relay that loses something. A newcomer who joins before its members have given it
-their log back makes another log of it, which the product refuses and people have to sort out. A device that let
-go of what it had cannot give it back. And when a device and the relay are both put back from copies, nobody may
-be there who knows that the device had gone on: it goes on a second time, under the numbers of the first."""
+NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"wipes", "joins", "backups", "cleared_caches", "scopes"})
+"""Not drawn together with a relay that loses something. A newcomer who joins before its members have
+given it their log back makes another log of it, which the product refuses and people have to sort out. A
+device that let go of what it had cannot give it back. And when a device and the relay are both put back
+from copies, nobody may be there who knows that the device had gone on: it goes on a second time, under
+the numbers of the first."""
 
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
@@ -226,6 +227,17 @@ def _cleared_caches(scenario: Scenario, chance: Random) -> list[Scheduled]:
     ]
 
 
+def _scopes(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """People change what their devices keep; then others work on, and it must stay right."""
+    return [
+        _event(
+            chance.uniform(0, scenario.duration_s * 0.6), "rescope", device=name, draw=chance.getrandbits(32)
+        )
+        for name in _devices(scenario, chance)
+        for _ in range(chance.choice([1, 2, 4, 6]))
+    ]
+
+
 def _joins(scenario: Scenario, chance: Random) -> list[Scheduled]:
     """People come who were not there before, some over a bad link, and work like the others."""
     events = []
@@ -309,4 +321,5 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "relay_wipe": _relay_wipe,
     "schema_versions": _schema_versions,
     "cleared_caches": _cleared_caches,
+    "scopes": _scopes,
 }

@@ -19,6 +19,7 @@ from typing import Any, Final
 from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.rare import decided_by
 from crdt_sync.records.writes import Write
+from crdt_sync_sim import keeping
 from crdt_sync_sim.actor import Actor
 from crdt_sync_sim.checks import Invariant, Violation, check_all, invariants, nothing_readable, whole
 from crdt_sync_sim.device_node import DeviceNode
@@ -280,8 +281,24 @@ def _run(sim: Simulation) -> tuple[Verdict, list[Violation]]:
         sim.asked |= {3, 7, 8} if sim.oracle.groups.count else {3, 7}
         violations = [sim.liveness(), *nothing_readable(sim), *whole(sim)]
         return _judge(sim, violations), violations
-    violations = [*check_all(sim), *check_expectations(sim)]
+    parts = keeping.look(sim)
+    if parts and not _everywhere(sim, parts):
+        sim.asked |= {3, 7}
+        violations = [sim.liveness(), *nothing_readable(sim)]
+        return _judge(sim, violations), violations
+    violations = [*check_all(sim), *keeping.check(sim, parts), *check_expectations(sim)]
     return _judge(sim, violations), violations
+
+
+def _everywhere(sim: Simulation, parts: Sequence[keeping.Kept]) -> bool:
+    """Have everything on every device, to compare them; whether it came in time."""
+    sim.asked.add(9)
+    took = {device.name: device.tally.converged_us for device in sim.members}
+    keeping.widen(parts)
+    settled = sim.settle()
+    for device in sim.members:
+        device.tally.converged_us = took[device.name]
+    return settled
 
 
 def _figures(sim: Simulation, started_s: float) -> Figures:

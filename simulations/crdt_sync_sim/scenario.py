@@ -43,6 +43,7 @@ Fault = Literal[
     "relay_wipe",
     "schema_versions",
     "cleared_caches",
+    "scopes",
 ]
 FAULTS: Final[tuple[Fault, ...]] = (
     "loss",
@@ -67,6 +68,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "relay_wipe",
     "schema_versions",
     "cleared_caches",
+    "scopes",
 )
 NOT_SURVIVED: Final[frozenset[Fault]] = frozenset()
 """Faults that `all` leaves out, because this version of the product does not recover from them by itself."""

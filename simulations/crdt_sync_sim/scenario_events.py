@@ -47,7 +47,7 @@ class EventReader:
             self._tables.known(arguments, set(spec.arguments), at, action)
             for name, argument in spec.arguments.items():
                 if name in arguments:
-                    self._check_argument(arguments, name, argument, (*at, name))
+                    self._check_argument(action, arguments, name, argument, (*at, name))
                 elif argument.required:
                     self._tables.bad(at, f"{action} needs {name}")
             if action == "edit":
@@ -61,7 +61,9 @@ class EventReader:
             events.append(Scheduled(at_s, action, arguments, self._tables.line(at)))
         return tuple(events)
 
-    def _check_argument(self, arguments: Mapping[str, Any], name: str, argument: Argument, at: Path) -> None:
+    def _check_argument(
+        self, action: str, arguments: Mapping[str, Any], name: str, argument: Argument, at: Path
+    ) -> None:
         value = arguments[name]
         nodes = [*self._names.devices, RELAY]
         match argument.kind:
@@ -101,7 +103,7 @@ class EventReader:
                     self._names.check_values(type_name, value, at, whole=False)
             case "values":
                 type_name = arguments.get("type") or self._names.types.get(str(arguments.get("record")), "")
-                self._names.check_values(str(type_name), value, at, whole="type" in arguments)
+                self._names.check_values(str(type_name), value, at, whole=action == "create")
             case "elements" | "counts" | "fields":
                 type_name = self._names.types.get(str(arguments.get("record")), "")
                 self._names.check_parts(type_name, value, argument.kind, at)

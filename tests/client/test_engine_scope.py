@@ -9,7 +9,7 @@ import pytest
 
 from crdt_sync.errors import RecordAbsent, UnknownType, ValidationError
 from crdt_sync_client.engine.filters import AnyOf, field
-from crdt_sync_client.engine.model import CreateOp, DeleteOp, RecordChange
+from crdt_sync_client.engine.model import CreateOp, DeleteOp, RecordChange, RestoreOp, UpdateOp
 from tests.client.engine_world import JOB, SITE, Peer, World
 
 CLOSING = JOB.replace(
@@ -27,13 +27,14 @@ properties:
   name: {type: string}
   job: {type: string}
 """
+STEP = TASK.replace("task", "step").replace("job", "task")
 DAY_MS = 86_400_000
 OPEN = field("status") != "done"
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, schemas=(CLOSING, SITE, TASK))
+    world = World(tmp_path, schemas=(CLOSING, SITE, TASK, STEP))
     world.join("anna")
     yield world
     world.close()
@@ -49,7 +50,7 @@ def titles(peer: Peer) -> list[str]:
 
 
 def gone(changes: list[RecordChange] | tuple[RecordChange, ...]) -> list[str]:
-    return [change.record.values["title"] for change in changes if change.left]
+    return [change.record.values.get("title", "") for change in changes if change.left]
 
 
 def upkeep(peer: Peer) -> list[str]:
@@ -68,7 +69,7 @@ def test_only_what_meets_the_condition_is_kept_from_the_first_sync_on(world: Wor
     office.sync()
     received = anna.sync()
     assert titles(anna) == ["New"]
-    assert [change.record.values["title"] for change in received.changes] == ["New"]
+    assert [change.record.values.get("title", "") for change in received.changes] == ["New"]
     assert anna.engine.is_absent("job", done)
     db = anna.engine._replica.db
     assert (
@@ -311,3 +312,66 @@ def test_a_record_of_an_id_that_left_is_not_made_anew(world: World, anna: Peer) 
     anna.sync()
     (error,) = anna.engine.write([CreateOp("job", {"title": "Pump"}, id)])
     assert isinstance(error, RecordAbsent)
+
+
+def test_a_deleted_record_that_left_comes_back_when_somebody_restores_it(world: World, anna: Peer) -> None:
+    office = world.office
+    id = office.create({"title": "Pump"})
+    office.write(DeleteOp("job", id))
+    world.settle()
+    world.now_ms += 31 * DAY_MS
+    anna.engine.clean_up(world.space, {})
+    assert anna.engine.is_absent("job", id)
+    office.write(RestoreOp("job", id))
+    world.settle()
+    anna.fetch()
+    assert anna.values(id)["title"] == "Pump"
+
+
+def test_a_pick_that_is_taken_back_before_it_came_is_forgotten(world: World, anna: Peer) -> None:
+    id = world.office.create({"title": "Pump", "status": "done"})
+    anna.engine.set_scope(world.space, "job", OPEN)
+    world.settle()
+    anna.engine.pick(world.space, "job", id)
+    anna.engine.unpick(world.space, "job", id)
+    anna.crash()
+    anna.sync()
+    anna.fetch()
+    assert anna.engine.is_absent("job", id)
+
+
+def test_what_comes_to_belong_to_a_picked_record_comes_and_what_moves_away_leaves(
+    world: World, anna: Peer
+) -> None:
+    office, engine = world.office, anna.engine
+    picked, other = office.create({"title": "Pump"}), office.create({"title": "Fan"})
+    task = office.create({"name": "Seal", "job": other}, type="task")
+    engine.set_scope(world.space, "task", AnyOf(()))
+    engine.pick(world.space, "job", picked)
+    world.settle()
+    assert engine.is_absent("task", task)
+    office.write(UpdateOp("task", task, {"job": picked}))
+    world.settle()
+    anna.fetch()
+    assert not engine.is_absent("task", task)
+    office.write(UpdateOp("task", task, {"job": other}))
+    world.settle()
+    assert engine.is_absent("task", task)
+
+
+def test_what_is_two_below_a_picked_record_follows_the_one_between(world: World, anna: Peer) -> None:
+    office, engine = world.office, anna.engine
+    picked, other = office.create({"title": "Pump"}), office.create({"title": "Fan"})
+    task = office.create({"name": "Seal", "job": other}, type="task")
+    step = office.create({"name": "Loosen", "task": task}, type="step")
+    engine.set_scope(world.space, "step", AnyOf(()))
+    engine.pick(world.space, "job", picked)
+    world.settle()
+    assert engine.is_absent("step", step)
+    office.write(UpdateOp("task", task, {"job": picked}))
+    world.settle()
+    anna.fetch()
+    assert not engine.is_absent("step", step)
+    anna.write(UpdateOp("task", task, {"job": other}))
+    upkeep(anna)
+    assert engine.is_absent("step", step)

@@ -127,12 +127,12 @@ class LocalWrites:
         for record in edited:
             if record.type != SCHEMA_TYPE:
                 materialiser.take(record)
-        changes = materialiser.save().changes
-        scoping.note_edited(replica, edited)
+        result = materialiser.save()
+        scoping.note_edited(replica, edited, result)
         replica.save_clock()
         for record in edited:
             replica.records.keep(record)
-        return changes
+        return result.changes
 
     def _results(
         self, done: list[Done | list[Done] | CrdtSyncError], changes: Iterable[RecordChange]

@@ -57,6 +57,8 @@ class Materialised:
     opened: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     schemas_changed: list[str] = field(default_factory=list)
+    moved: list[OpenRecord] = field(default_factory=list)
+    """Those that have another parent than before, or are new and have one."""
 
     def add(self, other: Materialised) -> None:
         """This, and then the other."""
@@ -64,6 +66,7 @@ class Materialised:
         self.opened += other.opened
         self.closed += other.closed
         self.schemas_changed += other.schemas_changed
+        self.moved += other.moved
 
 
 class Materialiser:
@@ -221,6 +224,7 @@ class Materialiser:
     def _note_parent(self, record: OpenRecord, parent: str | None) -> None:
         if parent != record.parent:
             record.parent = parent
+            self.result.moved.append(record)
             if record.stored:
                 self._parent_updates.append((parent, record.no))
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from crdt_sync.ids import OpaqueId, RecordId
+from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.absent import Absent, Why
 from crdt_sync_client.engine.arrivals import Opened
@@ -46,6 +47,8 @@ _DUE: Final = (
     " WHERE l.space = ?"
 )
 _ABSENT: Final = "SELECT opaque FROM records WHERE space = ? AND type = ? AND absent = 'filter'"
+_PLACE: Final = "SELECT no, json, parent FROM records WHERE space = ? AND opaque = ?"
+_WAS_DELETED: Final = "SELECT deleted FROM records WHERE no = ?"
 _ROW: Final = f"SELECT {COLUMNS}, type FROM records WHERE no = ?"
 _PARENT: Final = "SELECT parent FROM records WHERE space = ? AND opaque = ?"
 _CHILDREN: Final = "SELECT opaque, id, type, absent FROM records WHERE space = ? AND parent = ? AND type = ?"
@@ -86,10 +89,14 @@ def is_picked(replica: Replica, space: Space, record_type: str, opaque: OpaqueId
     return False
 
 
-def may_matter(space: Space, known: Absent, arrived: Iterable[Opened]) -> bool:
+def may_matter(replica: Replica, space: Space, known: Absent, arrived: Sequence[Opened]) -> bool:
     """Whether what came for an absent record may make it one that belongs here."""
     schema = space.schemas.get(known.type)
+    if schema is not None and schema.parent is not None and _touches(schema, arrived, {schema.parent.field}):
+        return True  # others ask which record it belongs to
     if known.why == "closed":
+        if replica.db.value(_WAS_DELETED, (known.no,)):
+            return True  # it may be restored, by a restoration or by any edit
         deciding: Collection[str] = () if schema is None or schema.closed is None else (schema.closed.field,)
     elif known.why == "filter":
         matcher = None if schema is None else space.scope.matcher(schema)
@@ -101,13 +108,18 @@ def may_matter(space: Space, known: Absent, arrived: Iterable[Opened]) -> bool:
     assert schema is not None
     if any(schema.fields[name].shape != "value" for name in deciding if name in schema.fields):
         return True  # an element or a row goes without a write
+    return _touches(schema, arrived, {*deciding, _DELETED})
+
+
+def _touches(schema: RecordSchema, arrived: Iterable[Opened], names: Collection[str]) -> bool:
+    """Whether something may write one of these fields."""
     for opened in arrived:
         if opened.checked is None or not opened.checked.inserted:
             return True
         touched = {w.path[0] for writes in opened.checked.writes.values() for w in writes.values()}
         if schema.old_names is not None:
             touched = set(schema.old_names.touched(touched))
-        if _DELETED in touched or not touched.isdisjoint(deciding):
+        if not touched.isdisjoint(names):
             return True
     return False
 
@@ -116,7 +128,7 @@ def pass_over(
     replica: Replica, space: Space, opaque: OpaqueId, known: Absent, opened: Sequence[Opened]
 ) -> None:
     """Something came for an absent record. The relay has it, with all the rest. Inside a transaction."""
-    if opaque not in space.wanted and may_matter(space, known, opened):
+    if opaque not in space.wanted and may_matter(replica, space, known, opened):
         absent.want(replica, space, [opaque])
     if opened:  # else all of it was put aside
         absent.note_missed(space, opaque, max(each.arrival.seq for each in opened))
@@ -137,8 +149,14 @@ def sift(
 
     `new` are the numbers of those that were not here before: nobody is told of them.
     """
-    if not space.scope.conditions:
-        return
+    if space.scope.conditions:
+        _let_go(replica, space, records, result, new)
+        _follow(replica, space, result.moved)
+
+
+def _let_go(
+    replica: Replica, space: Space, records: Iterable[OpenRecord], result: Materialised, new: Collection[int]
+) -> None:
     going: list[OpenRecord] = []
     for record in records:
         if record.json is None:
@@ -167,6 +185,20 @@ def sift(
     for record in leaving:
         record.gone = True
     absent.leave(replica, space, [(record.no, record.opaque) for record in leaving], "filter")
+
+
+def _follow(replica: Replica, space: Space, moved: Iterable[OpenRecord]) -> None:
+    """What belongs to a record comes and goes with it, where it came to belong to another one."""
+    if not space.scope.picks:
+        return
+    for record in moved:
+        for opaque, _, child_type, gone in below(replica, space, record.type, record.id):
+            no, json, parent = replica.db.execute(_PLACE, (space.no, opaque)).fetchone()
+            if gone:
+                if is_picked(replica, space, child_type, opaque, parent):
+                    absent.want(replica, space, [opaque])
+            elif json is not None and not keeps(replica, space, child_type, opaque, _values(json), parent):
+                note_leaving(replica, space, [no])
 
 
 def _untell(told: list[str], conflicts: Collection[str]) -> None:
@@ -220,7 +252,7 @@ def depart(
     return changes
 
 
-def note_edited(replica: Replica, edited: Iterable[OpenRecord]) -> None:
+def note_edited(replica: Replica, edited: Iterable[OpenRecord], result: Materialised) -> None:
     """What was written here and does not belong here leaves once it is sent. Inside its transaction."""
     for record in edited:
         space = record.space
@@ -229,6 +261,9 @@ def note_edited(replica: Replica, edited: Iterable[OpenRecord]) -> None:
         values = record.seen.values if record.seen is not None else _values(record.json)
         if not keeps(replica, space, record.type, record.opaque, values, record.parent):
             note_leaving(replica, space, [record.no])
+    for space in {record.space.no: record.space for record in result.moved}.values():
+        if space.scope.conditions:
+            _follow(replica, space, [record for record in result.moved if record.space is space])
 
 
 def is_due(replica: Replica, space: Space) -> bool:
@@ -325,6 +360,8 @@ def unpick(replica: Replica, space: Space, record_type: str, id: RecordId) -> li
     replica.db.execute("DELETE FROM picks WHERE space = ? AND opaque = ?", (space.no, opaque))
     space.scope.picks.pop(opaque, None)
     space.scope.opened.discard(opaque)
+    if opaque in space.wanted:  # it comes, and its condition is looked at
+        absent.want(replica, space, [opaque])
     going = []
     for each in (
         opaque,
