@@ -81,8 +81,8 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
         },
     ),
     "check": ActionSpec(
-        "see what a device shows at this time, whether the record is an orphan or absent, how many records wait"
-        " to be sent, and the code of the `problem` that keeps it from syncing, or none",
+        "see what a device shows at this time, whether the record is an orphan or absent, how many records"
+        " wait to be sent, and the code of the `problem` that keeps it from syncing, or none",
         {
             "device": _DEVICE,
             "record": Argument("record", required=False),
