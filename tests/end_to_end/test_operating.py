@@ -113,3 +113,47 @@ async def test_a_device_that_is_shut_out_keeps_its_work_and_goes_on_when_it_is_l
     await office.sync(timeout_s=PATIENCE_S)
     assert (await until(tablet, "idle")).pending == 0
     assert await titles(office) == await titles(tablet) == ["before", "meanwhile", "written while shut out"]
+
+
+async def test_a_backup_that_is_put_back_loses_nothing_that_a_device_has(
+    relay: RestartableRelay, office: Device, enter: Enter, tmp_path: Path
+) -> None:
+    tablet = await enter("tablet")
+    first = await office.create(TYPE, {"title": "before the backup"})
+    for device in (office, tablet):
+        await device.sync(timeout_s=PATIENCE_S)
+    await operate("backup", "--data", relay.data, "--to", tmp_path / "backup")
+    await office.update(TYPE, first.id, {"title": "changed since"})
+    await tablet.create(TYPE, {"title": "made since"})
+    late = await enter("late")  # a member that the backup does not know
+    second_pit = await office.create_space(
+        "Pit 5", relay=relay.url, token=relay.setup_token, schemas=[find_schema(TYPE)]
+    )
+    await office.create(TYPE, {"title": "in a space of its own"}, space=second_pit.name)
+    await late.sync(timeout_s=PATIENCE_S)
+    await late.create(TYPE, {"title": "by who came since"})
+    for device in (office, tablet, late, office):
+        await device.sync(timeout_s=PATIENCE_S)
+        assert (await device.status()).pending == 0
+    relay.stop()
+    error = await operate("restore", tmp_path / "backup", "--data", relay.data, code=5)
+    assert "--force" in error["hint"]
+    done = await operate("restore", tmp_path / "backup", "--data", relay.data, "--force")
+    assert done["newer_rows"] > 0
+    assert done["missing_spaces"] == 1
+    await operate("take-back", "--data", relay.data)
+    relay.start()
+    for device in (office, tablet, late, office):
+        await device.sync(timeout_s=PATIENCE_S)
+    expected = ["by who came since", "changed since", "made since"]
+    link = await office.invite(role="field", space="Pit 4")
+    async with await Device.create(tmp_path / "fresh.db", name="Fresh", key=KEY) as fresh:
+        await fresh.join(link)
+        await fresh.sync(timeout_s=PATIENCE_S)
+        assert await titles(fresh) == expected
+        link = await office.invite(role="field", space="Pit 5")
+        await fresh.join(link)
+        await fresh.sync(timeout_s=PATIENCE_S)
+        records = await fresh.query(TYPE, space="Pit 5")
+        assert [record["title"] for record in records] == ["in a space of its own"]
+    assert (await operate("check", "--data", relay.data))["findings"] == []

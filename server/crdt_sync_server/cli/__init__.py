@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from crdt_sync_server.cli import configuring, operating, revoking, serving, top
+from crdt_sync_server.cli import configuring, operating, restoring, revoking, serving, top
 
 
 @click.group()
@@ -15,6 +15,6 @@ def relay() -> None:
     """
 
 
-for _module in (serving, configuring, operating, revoking, top):
+for _module in (serving, configuring, operating, restoring, revoking, top):
     for _command in _module.COMMANDS:
         relay.add_command(_command)

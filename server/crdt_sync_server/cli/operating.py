@@ -134,8 +134,8 @@ def device_row(one: dict[str, Any]) -> tuple[str, ...]:
 def backup(data: Path, to: Path, as_json: bool) -> None:
     """Copy the relay's data, also while it runs, and check the copy.
 
-    The copy is a data directory: to restore it, stop the relay, put the copy in place of the directory, and
-    start again. Devices find out what the copy lacks, and send it.
+    The copy is a data directory; `crdt-sync relay restore` puts it back. Devices find out what it lacks, and
+    send it.
     """
     from crdt_sync_server.operating.asking import relay_at
 
@@ -175,8 +175,10 @@ def check(ctx: click.Context, /, data: Path, as_json: bool) -> None:
                 for one in found["findings"]
             ],
         )
-        click.echo("Put a backup in place of the data directory, or start on an empty one:", err=True)
-        click.echo("devices send what a relay lacks.", err=True)
+        click.echo(
+            "Next: put a backup back (crdt-sync relay restore), or start on an empty directory", err=True
+        )
+        click.echo("(crdt-sync relay take-back): devices send what a relay lacks.", err=True)
     if found["findings"]:
         ctx.exit(DAMAGED)
 

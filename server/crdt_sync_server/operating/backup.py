@@ -34,7 +34,7 @@ def back_up(storage: Storage, data: DataDir, to: Path) -> dict[str, Any]:
         try:
             storage.copy_to(part)
             rows = _proved(part)
-            _sync(part)
+            sync_to_disk(part)
             os.replace(part, target.database)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -73,7 +73,8 @@ def integrity_problems(connection: sqlite3.Connection) -> list[str]:
     return [] if found == ["ok"] else found
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file and its name are on the disk."""
     for place in (path, path.parent):
         descriptor = os.open(place, os.O_RDONLY)
         try:

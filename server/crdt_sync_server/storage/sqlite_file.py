@@ -175,6 +175,15 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
+def heads_of(connection: sqlite3.Connection) -> dict[bytes, int]:
+    """How far the log of each space goes, in a file of any version. Raises DatabaseError."""
+    rows = connection.execute(
+        f"SELECT id, (SELECT coalesce(max(position), 0) & {SEQUENCE_MASK} FROM log WHERE position"
+        f" BETWEEN number << {SEQUENCE_BITS} AND number << {SEQUENCE_BITS} | {SEQUENCE_MASK}) FROM spaces"
+    ).fetchall()
+    return {bytes(space): int(head) for space, head in rows}
+
+
 def _run(connection: sqlite3.Connection, script: str) -> None:
     for statement in script.split(";"):
         if statement.strip():
