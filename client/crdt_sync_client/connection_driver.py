@@ -32,6 +32,8 @@ class ConnectionDriver:
         self.protocol = protocol
         self.url = url
         self.outgoing: deque[bytes] = deque()
+        self.parting: bytes | None = None
+        """To be sent before the last word, once `ended`."""
         self.ended = False
         self.error: Exception | None = None
         """Why the connection ended; None when it did not, or it was ours to end."""

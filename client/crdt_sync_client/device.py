@@ -262,7 +262,9 @@ class Device(
         it or nothing. `space`: where its records are, unless a call says so; they are all in one.
         `priority`: of those that have none of their own.
         """
-        return Transaction(self._engine, self._run, self._space_id, self._writes.write, space, priority)
+        return Transaction(
+            self._engine, self._run, self._space_id, self._writes.write, space, priority, self._wait_for
+        )
 
     async def import_rows(
         self,
@@ -383,7 +385,7 @@ class Device(
 
     async def _write(self, op: model.Operation) -> WriteResult:
         self._use()
-        result = WriteResult.of(await self._writes.write(op))
+        result = WriteResult.of(await self._writes.write(op), self._wait_for)
         await self._after_write()
         return result
 

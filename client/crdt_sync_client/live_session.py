@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from crdt_sync.errors import ConnectionFailed, RelayUnreachable
+from crdt_sync.protocol.deliveries import Delivered
 from crdt_sync.protocol.frames import Appended, AppendRefused
 
 from .checkout_desk import Question, Told
@@ -84,7 +85,7 @@ class LiveSession:
     def pushed(self, envelopes: Sequence[bytes] | None) -> None:
         """The engine sealed these for this session, after `window.begin`; None if it was not asked."""
         self.driver.pushed(envelopes)
-        self._look()
+        self.look()
 
     async def append(self, entry: bytes) -> Appended | AppendRefused:
         """Append a membership entry; it is applied to the store before this returns `Appended`."""
@@ -92,7 +93,7 @@ class LiveSession:
             raise self._why()
         answer: asyncio.Future[Appended | AppendRefused | None] = asyncio.get_running_loop().create_future()
         self.driver.append(entry, lambda frame: None if answer.done() else answer.set_result(frame))
-        self._look()
+        self.look()
         frame = await answer
         if frame is None:
             raise self._why()
@@ -106,7 +107,7 @@ class LiveSession:
         answer: asyncio.Future[list[CheckoutOutcome] | None] = asyncio.get_running_loop().create_future()
         question = ask(lambda outcomes: None if answer.done() else answer.set_result(outcomes))
         self.driver.checkouts.ask(question)
-        self._look()
+        self.look()
         outcomes = await answer
         if outcomes is None:
             raise self._why()
@@ -118,7 +119,7 @@ class LiveSession:
     def end(self, error: Exception | None = None) -> None:
         """Stop serving. The first reason given is the one that counts."""
         self.driver.end(error)
-        self._look()
+        self.look()
 
     async def run(self) -> None:
         """Serve until the end; then close the connection and raise the reason, if there is one."""
@@ -131,6 +132,9 @@ class LiveSession:
             await self._ended.wait()
         finally:
             self.end()
+            if self.driver.parting is not None:
+                with suppress(ConnectionFailed):
+                    await self.connection.send(self.driver.parting)
             await self.connection.close(*self.driver.last_word)
             for task in others:
                 task.cancel()
@@ -144,7 +148,7 @@ class LiveSession:
 
     # Tasks
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Something happened: wake whoever has to act on it."""
         driver = self.driver
         if driver.outgoing:
@@ -165,8 +169,11 @@ class LiveSession:
     async def _read_all(self) -> None:
         driver = self.driver
         while not driver.ended:
-            driver.arrived(await self.connection.next_frame(), self.connection.last_frame_bytes)
+            frame = await self.connection.next_frame()
+            driver.arrived(frame, self.connection.last_frame_bytes)
             self._arrived.set()
+            if isinstance(frame, Delivered):
+                self.look()  # it is no work for the store
             while driver.full and not driver.ended:
                 self._room.clear()
                 await self._room.wait()
@@ -195,7 +202,7 @@ class LiveSession:
                         await self._to_push.wait()
             if driver.checkouts.rest_s == 0:
                 driver.push_soon()
-        self._look()  # the driver may have ended the session because its pause was over
+        self.look()  # the driver may have ended the session because its pause was over
 
     async def _store_all(self) -> None:
         driver = self.driver
@@ -219,4 +226,4 @@ class LiveSession:
                 self._publish(received.changes)
             if step.batch.settles_work:
                 self._publish(())  # no record changed, but what of them is unsent
-        self._look()
+        self.look()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from crdt_sync.errors import SyncTimeout
 from crdt_sync.ids import SpaceId
 
+from .delivery_desk import DeliveryWait
 from .engine import Engine, model
 from .engine.exporting import UnsyncedOperation
 from .engine.model import OutboxItem
 from .locking import unused
 from .logout import export_unsynced
-from .records import WriteResult
+from .records import Durable, WriteResult
 from .status import RecordSync, Status
 from .status_watching import Bell, RecordStateWatch, StatusWatch
 from .store_opening import StorePath
@@ -110,34 +111,56 @@ class OutboxMethods:
         return await self._run(work)
 
     async def wait(
-        self,
-        write: WriteResult,
-        until: Literal["local", "relayed"] = "relayed",
-        *,
-        timeout_s: float | None = None,
+        self, write: WriteResult | str, until: Durable = "relayed", *, timeout_s: float | None = None
     ) -> None:
-        """Returns when a write is durable: on this device ("local"), at the relay ("relayed").
+        """Returns when a write is durable: on this device ("local"), at the relay ("relayed"), or on the
+        devices of all other members of the space ("delivered").
 
+        `write` may be its `ref`, for after a restart of the app. "delivered" counts what each device has
+        confirmed to the relay, also those that are away; one that keeps only some records counts as well.
         It waits for a connection that `connect` or `sync` makes. Raises SyncTimeout when the time is up; the
-        write stays in the outbox then.
+        write stays in the outbox, or goes on to the others, all the same.
         """
+        if isinstance(write, str):
+            write = WriteResult.from_ref(write)
+        space = SpaceId(bytes.fromhex(write.space))
         if until == "local":
             return  # a write returns only then
-        engine, space = self._engine, SpaceId(bytes.fromhex(write.space))
+        engine, delivery = self._engine, DeliveryWait()
+        found = await self._run(lambda: engine.space(space))
+        sync = self._syncs[found.id]
         try:
             async with asyncio.timeout(timeout_s):
-                while True:
-                    rings = self._bell.rings
-                    if await self._run(lambda: engine.is_relayed(space, write.type, write.id, write.clock)):
-                        return
-                    await self._bell.rung_since(rings)
+                await self._relayed(write, space)
+                if until == "delivered":
+                    await sync.delivered(delivery)
         except TimeoutError:
-            raise SyncTimeout(
-                f"the relay does not have it after {timeout_s:g} s",
-                hint="it is safe on this device and goes when there is a connection; `crdt-sync outbox ls`",
-            ) from None
+            raise _too_late(delivery, timeout_s or 0.0) from None
+
+    async def _relayed(self, write: WriteResult, space: SpaceId) -> None:
+        engine = self._engine
+        while True:
+            rings = self._bell.rings
+            if await self._run(lambda: engine.is_relayed(space, write.type, write.id, write.clock)):
+                return
+            await self._bell.rung_since(rings)
+
+    async def _wait_for(self, write: WriteResult, until: Durable, timeout_s: float | None) -> None:
+        await self.wait(write, until, timeout_s=timeout_s)
 
     def _go_on(self) -> None:
         self._publish(())
         for sync in self._syncs.values():
             sync.again()
+
+
+def _too_late(delivery: DeliveryWait, timeout_s: float) -> SyncTimeout:
+    if delivery.members is not None:
+        return SyncTimeout(
+            f"{delivery.reached} of {delivery.members} other devices have it after {timeout_s:g} s",
+            hint="the relay has it, and the others get it when they connect",
+        )
+    return SyncTimeout(
+        f"the relay does not have it after {timeout_s:g} s",
+        hint="it is safe on this device and goes when there is a connection; `crdt-sync outbox ls`",
+    )

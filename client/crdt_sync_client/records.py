@@ -6,15 +6,27 @@ use. Making one costs about a microsecond.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from crdt_sync.errors import LocalError
 from crdt_sync.ids import RecordId
 from crdt_sync.schemas.values import to_json
 
 from .engine import model
 
+Durable = Literal["local", "relayed", "delivered"]
+"""On this device; at the relay; on the devices of all other members."""
+Waiter = Callable[["WriteResult", Durable, float | None], Awaitable[None]]
 RecordState = Literal["synced", "pending", "conflict", "failed"]
+
+
+class CannotWait(LocalError):
+    """There is nothing to wait for."""
+
+    code = "cannot_wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +107,38 @@ class WriteResult:
     """The id of its space, hex."""
     clock: int = field(default=0, repr=False, compare=False)
     """This device's clock just after it: by that `Device.wait` knows the write."""
+    waiter: Waiter | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, result: model.WriteResult) -> WriteResult:
+    def of(cls, result: model.WriteResult, waiter: Waiter | None = None) -> WriteResult:
         return cls(
             *(result.id, result.type, result.resolved, result.state, result.changed, result.below),
             space=result.space.hex(),
             clock=result.clock,
+            waiter=waiter,
         )
+
+    @property
+    def ref(self) -> str:
+        """The write as text: `Device.wait` takes that too, also after a restart of the app."""
+        return f"{self.space}:{self.clock}:{self.type}:{self.id}"
+
+    @classmethod
+    def from_ref(cls, ref: str) -> WriteResult:
+        """As much of a write as waiting for it takes. Raises CannotWait."""
+        space, clock, kind, id = [*ref.split(":", 3), "", "", ""][:4]
+        if not (clock.isdecimal() and kind and id and re.fullmatch("[0-9a-f]{32}", space)):
+            raise CannotWait(f"{ref[:80]!r} is no write of this device", hint="take it from `write.ref`")
+        return cls(RecordId(id), kind, (), "pending", changed=True, space=space, clock=int(clock))
+
+    def wait(self, until: Durable = "relayed", *, timeout_s: float | None = None) -> Awaitable[None]:
+        """`await write.wait("delivered")`, see `Device.wait`. In a blocking app: `device.wait(write, …)`."""
+        if self.waiter is None:
+            raise CannotWait(
+                "this is no write yet, or not of this device",
+                hint="of a transaction: `transaction.results`, after its block",
+            )
+        return self.waiter(self, until, timeout_s)
 
 
 def _copied(value: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Final
 from crdt_sync.errors import ProtocolViolation, RelayUnreachable, RemoteError, WorkRefused
 from crdt_sync.ids import OpaqueId
 from crdt_sync.membership.entries import parse_entry
+from crdt_sync.protocol.deliveries import ConfirmCursor, Delivered
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync.protocol.frames import (
     Ack,
@@ -40,11 +41,13 @@ from crdt_sync.rare import rare
 
 from .checkout_desk import CheckoutDesk, CheckoutStep
 from .connection_driver import ConnectionDriver
+from .delivery_desk import DeliveryDesk
 from .endings import Reconnect, refusal
 from .engine import Engine
 from .engine.model import SessionStart
 from .fetching import Fetching
 from .giving import GiveBackStep, GivingBack
+from .greeting import greeting
 from .network import Policy
 from .push_window import PushWindow
 from .session_steps import (
@@ -89,6 +92,7 @@ class SessionDriver(ConnectionDriver):
         protocol: DeviceSession,
         clock: Callable[[], float],
         agent: str,
+        deliveries: DeliveryDesk | None = None,
     ) -> None:
         """`start` is the engine's, made for this connection. `clock` gives seconds."""
         super().__init__(protocol=protocol, url=start.relay_url)
@@ -125,6 +129,8 @@ class SessionDriver(ConnectionDriver):
         self._compactions: deque[CompactRequest | ConfirmRequest] = deque()
         self.fetching = Fetching(self._ask_for)
         self.giving = GivingBack()
+        self.deliveries = deliveries or DeliveryDesk()
+        self._to_confirm = self._confirmed = 0
         self.checkouts = CheckoutDesk(protocol, self.outgoing.append, clock)
         self._compacts = True
 
@@ -181,13 +187,15 @@ class SessionDriver(ConnectionDriver):
         match frame:
             case Challenge():
                 self._challenged_s = self._clock()
-                self.outgoing.append(self._hello())
+                self.outgoing.append(greeting(self.protocol, self._start, self._agent))
             case Welcome():
                 self._welcome = frame
             case Fetched():
                 self.fetching.arrived(frame)
             case CheckoutAnswer():
                 self.checkouts.arrived(frame)
+            case Delivered():
+                self.deliveries.arrived(frame)
             case Bye():
                 self.end(refusal(frame.code, frame.error, frame.reason, self.url))
             case Appended() if self._start.revive:
@@ -210,32 +218,13 @@ class SessionDriver(ConnectionDriver):
             self.end(late_handshake())
 
     def end(self, error: Exception | None = None) -> None:
+        if error is None and self.can_send and self.welcomed and self.cursor > self._confirmed:
+            self.parting = self.protocol.got(self.cursor)
         super().end(error)
+        self.deliveries.end()
         while self._appends:
             self._appends.popleft()[1](None)
         self.checkouts.end()
-
-    def _hello(self) -> bytes:
-        start = self._start
-        if start.revive:
-            return self.protocol.revive(
-                space=start.space,
-                device=start.device,
-                entries=start.revive,
-                sign=start.sign,
-                agent=self._agent,
-            )
-        return self.protocol.hello(
-            space=start.space,
-            device=start.device,
-            incarnation=start.incarnation,
-            cursor=start.cursor,
-            relay_seen=start.relay_seen,
-            sign=start.sign,
-            agent=self._agent,
-            promised=start.promised,
-            acked=start.acked,
-        )
 
     # What the device wants sent
 
@@ -359,6 +348,8 @@ class SessionDriver(ConnectionDriver):
                 pass
         if step.error is not None:
             self.end(step.error)
+        if self.welcomed and not self.ended:
+            self.deliveries.look(settled=self.giving.idle)
 
     def _begun(self, step: WelcomeStep) -> None:
         if step.error is not None:
@@ -376,7 +367,8 @@ class SessionDriver(ConnectionDriver):
         if step.wants:
             self.fetching.look()
         self.window = PushWindow(*self.protocol.push_budget, self._clock)
-        self.cursor = self.first_cursor = step.frame.cursor
+        self.cursor = self.first_cursor = self._confirmed = step.frame.cursor
+        self.deliveries.begin(self.protocol, self.outgoing.append, behind=step.welcomed.relay_behind)
         # While work is held back until everything has come, every moved cursor counts.
         self._lazy_cursors = 0 if step.welcomed.holding else LAZY_CURSORS
         self._at_end = step.welcomed.at_end
@@ -453,8 +445,11 @@ class SessionDriver(ConnectionDriver):
 
     def _answer(self, frames: Sequence[FromRelay]) -> None:
         due = self._ungot_bytes >= self.protocol.limits.got_every_bytes or rare("got_early")
+        asked = [frame.upto for frame in frames if isinstance(frame, ConfirmCursor)]
+        self._to_confirm = max(self._to_confirm, *asked, 0)
+        due = due or self._confirmed < self._to_confirm <= self.cursor
         if self.can_send and due:
-            self._ungot_bytes = 0
+            self._ungot_bytes, self._confirmed = 0, self.cursor
             self.outgoing.append(self.protocol.got(self.cursor))
         for frame in frames:
             match frame:

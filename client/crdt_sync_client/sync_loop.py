@@ -29,6 +29,7 @@ from crdt_sync.protocol.frames import Appended
 from .agent import agent
 from .conversing import converse
 from .database_thread import DatabaseThread
+from .delivery_desk import DeliveryDesk, DeliveryWait
 from .endings import APPEND_TRIES, STALE_HEAD, Reconnect, Reconnecting, append_refusal
 from .giving import after_refusal
 from .live_session import LiveSession, Publish
@@ -71,6 +72,7 @@ class SpaceSync:
         self._publish = publish
         self._now_ms = now_ms
         self._on_gone = on_gone
+        self.deliveries = DeliveryDesk()
         self._reconnecting = Reconnecting(random.random)
         self._retry_at_s: float | None = None
         self._wanted = False
@@ -231,6 +233,20 @@ class SpaceSync:
                         )
         raise AssertionError("unreachable")
 
+    async def delivered(self, wait: DeliveryWait) -> None:
+        """Returns when all others have confirmed what the relay has by now; `wait` tells how many have."""
+        self.deliveries.add(wait)
+        self._ask_now()
+        try:
+            await self.signal.until(lambda: wait.done)
+        finally:
+            self.deliveries.remove(wait)
+            self._ask_now()
+
+    def _ask_now(self) -> None:
+        if self.session is not None:
+            self.session.look()
+
     def push_soon(self) -> None:
         """Something was written that no session was given yet."""
         if self.session is not None:
@@ -372,6 +388,7 @@ class SpaceSync:
             protocol=connection.session,
             clock=asyncio.get_running_loop().time,
             agent=agent(),
+            deliveries=self.deliveries,
         )
         driver.follow(self._policy)
         try:

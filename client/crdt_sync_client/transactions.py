@@ -26,7 +26,7 @@ from crdt_sync.ids import RecordId, SpaceId
 from .create_method import Changes
 from .engine import Engine, model
 from .engine.local_writes import Draft
-from .records import WriteResult
+from .records import Waiter, WriteResult
 from .write_methods import WriteMethods
 
 T = TypeVar("T")
@@ -53,7 +53,9 @@ class Transaction(WriteMethods):
         commit: Callable[[model.Transaction], Awaitable[model.TransactionResult]],
         space: str | None,
         priority: int | None = None,
+        waiter: Waiter | None = None,
     ) -> None:
+        self._waiter = waiter
         self._engine = engine
         self._run_on_thread = run
         self._find_space = space_id
@@ -79,7 +81,7 @@ class Transaction(WriteMethods):
         self._draft = None
         if kind is None and self._ops:
             done = await self._commit(model.Transaction(tuple(self._ops), self._priority))
-            self.results = [WriteResult.of(result) for result in done.results]
+            self.results = [WriteResult.of(result, self._waiter) for result in done.results]
 
     async def create(
         self,

@@ -39,8 +39,8 @@ from crdt_sync.errors import (
 )
 from crdt_sync.ids import RelayId
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.deliveries import AwaitDelivery, in_growing_order
+from crdt_sync.protocol.frames import (
     Append,
     Bye,
     Challenge,
@@ -94,8 +94,8 @@ _TRANSITIONS: Final[Mapping[RelayState, Mapping[type[Frame], RelayState]]] = {
         FetchRecords: RelayState.DEVICE,
         CheckOut: RelayState.DEVICE,
         CheckIn: RelayState.DEVICE,
-        Bye: RelayState.CLOSED,
         AwaitDelivery: RelayState.DEVICE,
+        Bye: RelayState.CLOSED,
     },
     RelayState.INVITE: {
         Got: RelayState.INVITE,
@@ -170,9 +170,9 @@ class RelaySession:
             raise ProtocolViolation("records were asked for before the answer to the last such question")
         if isinstance(frame, CheckOut | CheckIn) and self._checking:
             raise ProtocolViolation("records were checked out or in before the answer to the last of that")
-        if isinstance(frame, Push) and len(frame.envelopes) > self.limits.max_push_envelopes:
         if isinstance(frame, AwaitDelivery) and not in_growing_order(frame.rows):
             raise ProtocolViolation("rows are asked about in growing order, each once")
+        if isinstance(frame, Push) and len(frame.envelopes) > self.limits.max_push_envelopes:
             raise FrameTooLarge(
                 f"{len(frame.envelopes)} envelopes in one push, the limit is {self.limits.max_push_envelopes}"
             )
@@ -202,11 +202,11 @@ class RelaySession:
         return self.state is RelayState.DEVICE or self.state is RelayState.INVITE
 
     @property
-    @property
     def confirmed(self) -> int:
         """Everything up to here is durable on the device."""
         return self._confirmed
 
+    @property
     def window_open(self) -> bool:
         """Whether less is unconfirmed than the window holds."""
         return self._unconfirmed_bytes < self.limits.window_bytes

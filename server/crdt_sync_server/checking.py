@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from crdt_sync.crypto.envelope import Envelope, Kind, parse
-from crdt_sync.errors import CrdtSyncError, MalformedEnvelope
+from crdt_sync.errors import BadSignature, CrdtSyncError, MalformedEnvelope, PermissionDenied
+from crdt_sync.ids import DeviceId
 from crdt_sync.protocol.frames import GiveBack, Push, PushSnapshot
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_server.effects import Arrival, Peer
@@ -87,3 +88,11 @@ def _parsed(raw: bytes, kind: Kind, peer: Peer) -> Envelope:
     if header.space != peer.space:
         raise MalformedEnvelope("header field space: not the space of this connection")
     return envelope
+
+
+def check_signer(device: DeviceId, envelope: Envelope, good: bool) -> None:
+    """Raises PermissionDenied or BadSignature; `good`: the signature fits the device that is named."""
+    if envelope.header.device != device:
+        raise PermissionDenied("a device pushes its own envelopes only")
+    if not good:
+        raise BadSignature("signature: does not fit; the envelope was changed, or another device made it")

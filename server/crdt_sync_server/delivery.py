@@ -123,6 +123,7 @@ class Delivery:
             self.close(Bye(CloseCode.NORMAL, "bye", ""))
             return None
         if isinstance(frame, Got):
+            self.peer.confirmed = frame.cursor
             self.wake()  # it may have opened the window
         return frame
 
@@ -176,7 +177,7 @@ class Delivery:
         """The connection is gone."""
         self.peer.caught_up = False
         if self._live is not None:
-            self.peer.cursor, self.peer.synced = self.cursor, self._told_caught_up
+            self.peer.cursor, self.peer.synced = self.peer.confirmed, self._told_caught_up
         if self._live is not None:
             self._live.readers.pop(self, None)
 

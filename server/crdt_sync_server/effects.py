@@ -15,12 +15,13 @@ class Peer:
 
     The engine fills in who it is when it admits it, and what it remembers of the connection. Whoever delivers
     keeps the rest: `caught_up`, the peer has had the whole log, or is only as far behind as live delivery
-    always is; `synced`, it was so once; `cursor`, how far delivery had come when the connection ended.
+    always is; `synced`, it was so once; `confirmed`, up to where the device has
+    said that it has everything; `cursor`, the same when the connection ended.
     """
 
     __slots__ = (
-        "agent", "author", "caught_up", "cursor", "echo_until", "held", "invite", "nonce", "pushed",
-        "refused", "since_ms", "space", "synced",
+        "agent", "author", "awaited", "caught_up", "confirmed", "cursor", "echo_until", "held",
+        "invite", "nonce", "pushed", "refused", "since_ms", "space", "synced",
     )  # fmt: skip
 
     def __init__(self, nonce: bytes) -> None:
@@ -34,6 +35,9 @@ class Peer:
         """Up to there it gets its own rows too: it compares what the relay has with what it has."""
         self.caught_up = False
         self.synced = False
+        self.confirmed = 0
+        self.awaited = False
+        """Somebody waits for what it confirms: the engine is to hear of that."""
         self.cursor: int | None = None
         self.agent = ""
         self.since_ms = 0

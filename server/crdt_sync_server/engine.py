@@ -18,18 +18,17 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from crdt_sync.crypto.device_keys import verify_signature
-from crdt_sync.crypto.envelope import Envelope
 from crdt_sync.errors import (
     BadSignature,
     CrdtSyncError,
     Equivocation,
     MalformedEnvelope,
-    PermissionDenied,
     UnknownMember,
     UnknownSpace,
 )
 from crdt_sync.ids import Author, DeviceId, InviteId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.deliveries import AwaitDelivery
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
@@ -45,6 +44,7 @@ from crdt_sync.protocol.frames import (
     FetchRecords,
     FromDevice,
     GiveBack,
+    Got,
     Hello,
     Mode,
     Push,
@@ -60,8 +60,9 @@ from crdt_sync.protocol.limits import MAX_REASON_CHARS
 from crdt_sync.protocol.relay_session import bye_of
 from crdt_sync.rare import rare
 from crdt_sync_server import entries, returning
+from crdt_sync_server.awaiting import Awaiting
 from crdt_sync_server.batch import Batch
-from crdt_sync_server.checking import Checked, check_envelopes
+from crdt_sync_server.checking import Checked, check_envelopes, check_signer
 from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.confirming import GRACE_MS, PROPOSED, Proposals
 from crdt_sync_server.effects import Admit, Arrival, Close, Effect, Grown, Peer, Replaced, Send
@@ -108,6 +109,7 @@ class RelayEngine:
         self._limits = limits
         self._spaces: dict[SpaceId, Space] = {}
         self._roster = Roster()
+        self._awaiting = Awaiting(storage)
         self.revocations = Revocations(storage, self._roster)
         self._founding = Founding(
             storage, limits, token_is_right=token_is_right, takes_back=takes_back, find=self._open,
@@ -187,6 +189,7 @@ class RelayEngine:
         for space in batch.touched.values():
             if space.planner.urgent or space.proposals.due_ms <= now_ms:
                 batch.effects += self._ask(space, now_ms)
+            batch.effects += self._awaiting.look(space, self._roster.of(space.id))
             self._note_due(space, now_ms)
         self._rest()
         return acks + batch.effects
@@ -226,10 +229,10 @@ class RelayEngine:
                     batch.effects.append(Send(peer, answer))
                 case CheckOut() | CheckIn():
                     self._checkouts(batch, peer, frame)
+                case AwaitDelivery() | Got():
+                    self._awaiting.heard(self._space_of(batch, peer), peer, frame)
                 case None | Bye():
                     self._gone(batch, peer)
-                case _:
-                    pass  # Got is the session's business
         except TooManyConnections as exc:
             batch.close(peer, Bye(CloseCode.RATE, exc.code, exc.message))
         except CrdtSyncError as exc:
@@ -259,7 +262,7 @@ class RelayEngine:
                     raise RateLimited("more at once than one device may send; go on a little later")
                 if not may_write:  # once a frame: nobody's role changes within it
                     may_write = space.writer(device).role.may_write
-                _check_signer(device, envelope, good)
+                check_signer(device, envelope, good)
                 end = space.append_update(envelope, batch.now_ms)
             except CrdtSyncError as exc:
                 batch.refuse(peer, envelope, exc)
@@ -285,7 +288,7 @@ class RelayEngine:
         try:
             assert peer.author is not None
             space.writer(peer.author.device)
-            _check_signer(peer.author.device, envelope, good)
+            check_signer(peer.author.device, envelope, good)
             verdict = space.take_snapshot(envelope, now_ms=batch.now_ms, given_back=given_back)
         except MalformedEnvelope:
             raise
@@ -330,6 +333,7 @@ class RelayEngine:
             if chain.key is not None:
                 own_sequence, own_hash = chain.head
             cursor, peer.echo_until = returning.place_of(self._storage, space, hello)
+            peer.confirmed = cursor
         else:
             peer.invite = InviteId(hello.party)
         self._roster.add(peer, space.id)
@@ -377,6 +381,7 @@ class RelayEngine:
     def _gone(self, batch: Batch, peer: Peer) -> None:
         if peer.space is None or not self._roster.remove(peer):
             return
+        self._awaiting.gone(peer.space, peer)
         space = self._spaces.get(peer.space)
         if space is None:
             return
@@ -485,13 +490,6 @@ class RelayEngine:
             space.key, after, max_rows=page_rows(max_rows), max_bytes=max_bytes, without=without, only=only
         )
         return Page([travelling(row) for row in page.rows], page.cursor, page.at_end)
-
-
-def _check_signer(device: DeviceId, envelope: Envelope, good: bool) -> None:
-    if envelope.header.device != device:
-        raise PermissionDenied("a device pushes its own envelopes only")
-    if not good:
-        raise BadSignature("signature: does not fit; the envelope was changed, or another device made it")
 
 
 def _named(exc: Exception) -> str:

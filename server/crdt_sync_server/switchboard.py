@@ -117,7 +117,7 @@ class Switchboard:
 
     def arrived(self, delivery: Delivery, frame: FromDevice, size_bytes: int) -> bool:
         """A frame came. True if it waits for a commit now."""
-        if isinstance(frame, Got) or self.closing:
+        if self.closing or (isinstance(frame, Got) and not delivery.peer.awaited):
             return False
         delivery.waits(size_bytes)
         self._waiting.append(Waiting(delivery, Arrival(delivery.peer, frame), size_bytes))

@@ -29,7 +29,7 @@ def table(title: str) -> list[list[str]]:
 def test_the_frames_are_those_of_the_code() -> None:
     from_device, from_relay = set(FromDevice.__args__), set(FromRelay.__args__)
     expected = []
-    for frame in sorted(Frame.__subclasses__(), key=lambda frame: frame.__struct_config__.tag):
+    for frame in sorted(Frame.__subclasses__(), key=lambda frame: int(frame.__struct_config__.tag or 0)):
         sender = (
             "both" if frame in from_device & from_relay else "device" if frame in from_device else "relay"
         )

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from crdt_sync.protocol.frames import Deliver, Push
+from crdt_sync.protocol.frames import Deliver, Got, Push
 from crdt_sync.roles import Role
 from crdt_sync_server.http.routing import Operation, Router
 from tests.server.http_kit import ApiClient, b64, http_url, unb64, until
@@ -170,6 +170,7 @@ async def test_devices_are_told_with_what_is_known_of_them(relay: RelayProcess) 
         async with raw_client(relay.url) as socket:
             await socket.hello(tablet)
             await socket.caught_up()
+            await socket.send(Got(5))
             devices = (await api.call("GET", "devices"))["devices"]
             found = {device["device"]: device for device in devices}
             here = found[tablet.author.device.hex()]

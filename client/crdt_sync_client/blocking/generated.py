@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Protocol, overload
 
 from crdt_sync.ids import DeviceId
 from crdt_sync.schemas.model import RecordSchema
@@ -29,7 +29,7 @@ from ..live import Page
 from ..logout import LogoutReport
 from ..network import Network
 from ..preferences import Preferences as AsyncPreferences
-from ..records import Member, Record, SpaceInfo, WriteResult
+from ..records import Durable, Member, Record, SpaceInfo, WriteResult
 from ..scope_methods import FinishedRecord, Scope
 from ..settings import Settings
 from ..status import RecordSync, Status, SyncReport
@@ -804,16 +804,15 @@ class Device(BlockingDevice):
         return self._run(lambda: self._inner.record_state(type, id))
 
     def wait(
-        self,
-        write: WriteResult,
-        until: Literal['local', 'relayed'] = "relayed",
-        *,
-        timeout_s: float | None = None,
+        self, write: WriteResult | str, until: Durable = "relayed", *, timeout_s: float | None = None
     ) -> None:
-        """Returns when a write is durable: on this device ("local"), at the relay ("relayed").
+        """Returns when a write is durable: on this device ("local"), at the relay ("relayed"), or on the
+        devices of all other members of the space ("delivered").
 
+        `write` may be its `ref`, for after a restart of the app. "delivered" counts what each device has
+        confirmed to the relay, also those that are away; one that keeps only some records counts as well.
         It waits for a connection that `connect` or `sync` makes. Raises SyncTimeout when the time is up; the
-        write stays in the outbox then.
+        write stays in the outbox, or goes on to the others, all the same.
         """
         self._run(lambda: self._inner.wait(write, until, timeout_s=timeout_s))
 
