@@ -271,7 +271,9 @@ class SessionDriver(ConnectionDriver):
             self.end(Reconnect("sending again what the relay had no room or time for"))
         if self.ended or not self.welcomed or not self.window.wants or not self.window.begin():
             return None
-        return PushStep(self._engine, self._start.space, self.bounds)
+        step = PushStep(self._engine, self._start.space, self.bounds)
+        step.relay_now_ms = self.relay_now_ms
+        return step
 
     # What the store has to do
 

@@ -83,10 +83,14 @@ class PushStep(Step):
         self.envelopes: list[bytes] = []
         self.rest_s: float | None = None
         """How long the first of what is held back stays so, because others have it checked out."""
+        self.relay_now_ms: int | None = None
+        """What the relay's clock shows, where that is known."""
         self._bounds = bounds
 
     def work(self) -> None:
         count, size_bytes = self._bounds
+        if self.relay_now_ms is not None:
+            self.engine.hear_relay_clock(self.space, self.relay_now_ms)
         self.envelopes = self.engine.next_push(self.space, max_count=count, max_bytes=size_bytes)
         self.rest_s = self.engine.lease_rest_s(self.space)
 

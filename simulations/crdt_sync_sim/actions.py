@@ -182,6 +182,15 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     ),
     # Places kept
     "revoke": ActionSpec("remove a device from the space", {"device": _DEVICE, "of": _DEVICE}, _LATER),
-    "checkout": ActionSpec("take a lease on a record", {"device": _DEVICE, "record": _RECORD}, _LATER),
-    "checkin": ActionSpec("give a lease back", {"device": _DEVICE, "record": _RECORD}, _LATER),
+    "checkout": ActionSpec(
+        "a device asks for a record for itself, for so long", {"device": _DEVICE, "record": _RECORD, "for_s": _FOR}
+    ),
+    "checkin": ActionSpec("a device gives a record back", {"device": _DEVICE, "record": _RECORD}),
+    "break_checkout": ActionSpec(
+        "an admin frees a record, whoever has it", {"device": _DEVICE, "record": _RECORD}
+    ),
+    "lend": ActionSpec(
+        "a device checks some records out, in, or breaks a checkout, as drawn",
+        {"device": _DEVICE, "draw": Argument("number")},
+    ),
 }

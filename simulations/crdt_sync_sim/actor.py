@@ -55,6 +55,10 @@ _PEOPLE: Final = {
     "schema",
     "join",
     "upgrade",
+    "checkout",
+    "checkin",
+    "break_checkout",
+    "lend",
 }
 """What people do is not a fault."""
 
@@ -182,6 +186,27 @@ class Actor:
 
     def _upgrade(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         self._device(arguments).upgrade(PROTOCOL_VERSION)
+
+    def _checkout(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._device(arguments).ask_checkout([self._name(arguments)], ttl_s=arguments.get("for_s", 0))
+
+    def _checkin(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._device(arguments).ask_checkout([self._name(arguments)], back=True)
+
+    def _break_checkout(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        self._device(arguments).ask_checkout([self._name(arguments)], back=True, breaks=True)
+
+    def _lend(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        device = self._device(arguments)
+        if not device.ready:
+            return
+        chance = Streams(self._sim.seed)[f"lend/{arguments['draw']}"]
+        names = [name for name in device.record_names() if not name[0].startswith("_")]
+        if names:
+            chosen = chance.sample(names, min(len(names), chance.randint(1, 5)))
+            back = chance.random() < 0.3
+            breaks = back and chance.random() < 0.3
+            device.ask_checkout(chosen, ttl_s=chance.choice((2, 20, 60)), back=back, breaks=breaks)
 
     def _check(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         device = self._device(arguments)

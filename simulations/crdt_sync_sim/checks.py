@@ -101,6 +101,7 @@ def check_all(sim: Simulation) -> list[Violation]:
     sim.asked |= {1, 2, 3, 6, 7}
     if sim.oracle.groups.count:
         sim.asked.add(8)
+    found += one_holder(sim)
     if not found:
         found += replay_changes_nothing(sim)
         sim.asked.add(5)
@@ -122,7 +123,7 @@ def invariants(asked: set[int], violations: Sequence[Violation]) -> tuple[Invari
 
 def _why_not_asked(number: int, asked: set[int]) -> str:
     if number == 4:
-        return "the product has no checkouts yet"
+        return "nobody checked anything out"
     if number == 9:
         return "every device kept everything"
     if number == 8:
@@ -285,6 +286,17 @@ def secrets_of(sim: Simulation) -> Iterator[tuple[str, bytes]]:
         yield "the space's id key", keys._id_key
         for epoch, key in keys.epochs.items():
             yield f"the space's key of epoch {epoch}", key
+
+
+# 4
+
+
+def one_holder(sim: Simulation) -> Iterator[Violation]:
+    """Two devices never hold one record's checkout; tokens only grow. Also where they do not converge."""
+    if sim.relay.leases.granted:
+        sim.asked.add(4)
+    for broken in dict.fromkeys(sim.relay.leases.broken):
+        yield Violation(4, broken)
 
 
 # 5

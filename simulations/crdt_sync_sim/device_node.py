@@ -19,7 +19,9 @@ from crdt_sync.records.update_format import parse_update
 from crdt_sync.records.writes import DocWrites, Write, check_write
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.checkout_desk import Question
 from crdt_sync_client.engine import Engine
+from crdt_sync_client.engine.checkouts import CheckoutOutcome
 from crdt_sync_client.engine.model import (
     Operation,
     Outcome,
@@ -249,6 +251,23 @@ class DeviceNode(Node):
             self.sync.push_soon()
         self._keep_up_soon()
         return outcomes
+
+    def ask_checkout(
+        self, names: Sequence[RecordName], *, ttl_s: float = 0.0, back: bool = False, breaks: bool = False
+    ) -> None:
+        """Ask the relay for these records, or give them back; without a connection nothing comes of it."""
+        if not self.ready:
+            return
+        engine = self.engine
+        chosen = [engine.chosen_record(*name, space=self.space) for name in names]
+        token = engine.newest_token(self.space)
+
+        def told(outcomes: list[CheckoutOutcome] | None) -> None:
+            codes = "lost" if outcomes is None else " ".join(outcome.code for outcome in outcomes)
+            self.world.note("checkout", self.name, codes)
+
+        self.changes += 1
+        self.sync.ask_checkouts(Question(chosen, told, int(ttl_s * 1000), token, back, breaks))
 
     def publish(self, schema: RecordSchema) -> WriteResult | CrdtSyncError | None:
         """As an admin, carry a version of a record type in the space; None as with `write`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from crdt_sync.errors import CrdtSyncError, RelayRefused
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
+from crdt_sync_client.checkout_desk import Question
 from crdt_sync_client.endings import Reconnect, Reconnecting
 from crdt_sync_client.giving import after_refusal
 from crdt_sync_client.session_driver import Answered, SessionDriver
@@ -46,6 +47,7 @@ class DeviceSync:
         self._line: DeviceLine
         self._retry: Timer | None = None
         self._pushing = False
+        self._rest: Timer | None = None
 
     # What the rest of the simulator asks
 
@@ -116,6 +118,15 @@ class DeviceSync:
         driver.append(entry, answered)
         self._line.look()
 
+    def ask_checkouts(self, question: Question) -> None:
+        """Ask the relay; `told` hears None when no session lived to hear."""
+        driver = self._driver
+        if driver is None or not driver.welcomed:
+            question.told(None)
+            return
+        driver.checkouts.ask(question)
+        self._line.look()
+
     def push_soon(self) -> None:
         """Something was written and not sealed with it."""
         if self._driver is not None:
@@ -160,10 +171,18 @@ class DeviceSync:
     def _looked(self, driver: SessionDriver) -> None:
         if driver.idle:
             self._reconnecting.caught_up()
-        elif driver.welcomed and driver.window.wants and not self._pushing:
+        if driver.welcomed and driver.window.wants and not self._pushing:
             self._pushing = True
             delay_us = max(self._storage.randint(*PUSH_US), seconds(driver.window.pause_s) + 1)
             self._device.later(delay_us, lambda: self._push(driver))
+        rest_s = driver.checkouts.rest_s
+        if rest_s is not None and (self._rest is None or not self._rest.waiting):
+            self._rest = self._device.later(seconds(rest_s) + 1, self._rested)
+
+    def _rested(self) -> None:
+        """A checkout may have run out that held something back."""
+        self._rest = None
+        self.push_soon()
 
     def _push(self, driver: SessionDriver) -> None:
         if driver is not self._driver:

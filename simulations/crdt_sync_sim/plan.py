@@ -238,6 +238,15 @@ def _scopes(scenario: Scenario, chance: Random) -> list[Scheduled]:
     ]
 
 
+def _checkouts(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """People check records out and in, and admins break checkouts."""
+    return [
+        _event(at_s, "lend", device=name, draw=chance.getrandbits(32))
+        for name in _devices(scenario, chance)
+        for at_s in _times(scenario, chance, 8)
+    ]
+
+
 def _joins(scenario: Scenario, chance: Random) -> list[Scheduled]:
     """People come who were not there before, some over a bad link, and work like the others."""
     events = []
@@ -300,6 +309,7 @@ def _schema_versions(scenario: Scenario, chance: Random) -> list[Scheduled]:
 
 _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "loss": _loss,
+    "checkouts": _checkouts,
     "slow": _slow,
     "partitions": _partitions,
     "one_way": _one_way,

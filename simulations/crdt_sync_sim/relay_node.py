@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.protocol.frames import Bye, Push, Refuse, encode
+from crdt_sync.protocol.frames import Bye, CheckedOut, Push, Refuse, encode
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.delivery import ReadPage
@@ -24,6 +24,7 @@ from crdt_sync_server.storage import sqlite_file
 from crdt_sync_server.storage.port import Page
 from crdt_sync_server.storage.sqlite import SqliteStorage
 from crdt_sync_server.switchboard import Switchboard, Waiting
+from crdt_sync_sim.lease_ledger import LeaseLedger
 from crdt_sync_sim.network import Endpoint, Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.scenario import RELAY
@@ -71,6 +72,8 @@ class RelayNode(Node):
         """Pushes that were acknowledged whole, a few per device, to be sent again at the end."""
         self.peak_waiting = 0
         self.commits = 0
+        self.leases = LeaseLedger()
+        """What it lent, to be compared with what it may lend."""
         self.switchboard: Switchboard
         self._links: dict[Peer, Link] = {}
         self._woken: dict[Link, None] = {}
@@ -115,8 +118,13 @@ class RelayNode(Node):
         """The operator lost everything."""
         self.crash()
         self.world.note("wipe", self.name)
+        self.leases.relay_lost_memory()
         self.storage.restore({})
         self.start()
+
+    def restore_backup(self) -> None:
+        self.leases.relay_lost_memory()
+        super().restore_backup()
 
     # Connections
 
@@ -245,6 +253,7 @@ class RelayNode(Node):
         batch = self.switchboard.next_batch()
         effects = self.engine.process([waiting.arrival for waiting in batch], self.clock.now_ms())
         self.commits += 1
+        self.leases.saw(effects, self.clock.now_ms())
         self._in_turn(lambda: self._committed(batch, effects))
 
     def _committed(self, batch: Sequence[Waiting], effects: Sequence[Effect]) -> None:
@@ -256,7 +265,7 @@ class RelayNode(Node):
         self._tick_when_due()
 
     def _keep_some(self, batch: Sequence[Waiting], effects: Sequence[Effect]) -> None:
-        refused = {e.peer for e in effects if isinstance(e, Send) and isinstance(e.frame, Refuse)}
+        refused = {e.peer for e in effects if isinstance(e, Send) and isinstance(e.frame, Refuse | CheckedOut)}
         refused |= {e.peer for e in effects if isinstance(e, Close)}
         for waiting in batch:
             peer, frame = waiting.arrival

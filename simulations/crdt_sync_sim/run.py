@@ -21,7 +21,15 @@ from crdt_sync.rare import decided_by
 from crdt_sync.records.writes import Write
 from crdt_sync_sim import keeping
 from crdt_sync_sim.actor import Actor
-from crdt_sync_sim.checks import Invariant, Violation, check_all, invariants, nothing_readable, whole
+from crdt_sync_sim.checks import (
+    Invariant,
+    Violation,
+    check_all,
+    invariants,
+    nothing_readable,
+    one_holder,
+    whole,
+)
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.difference import Difference, differences
 from crdt_sync_sim.expecting import check_expectations
@@ -279,7 +287,7 @@ def _run(sim: Simulation) -> tuple[Verdict, list[Violation]]:
     sim.heal()
     if not sim.settle():
         sim.asked |= {3, 7, 8} if sim.oracle.groups.count else {3, 7}
-        violations = [sim.liveness(), *nothing_readable(sim), *whole(sim)]
+        violations = [sim.liveness(), *nothing_readable(sim), *whole(sim), *one_holder(sim)]
         return _judge(sim, violations), violations
     parts = keeping.look(sim)
     if parts and not _everywhere(sim, parts):

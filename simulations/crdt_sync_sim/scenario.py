@@ -21,6 +21,7 @@ RELAY: Final = "relay"
 """The relay's name as a node; devices may not have it."""
 
 Fault = Literal[
+    "checkouts",
     "loss",
     "slow",
     "partitions",
@@ -46,6 +47,7 @@ Fault = Literal[
     "scopes",
 ]
 FAULTS: Final[tuple[Fault, ...]] = (
+    "checkouts",
     "loss",
     "slow",
     "partitions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from crdt_sync.ids import OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult
@@ -11,6 +12,9 @@ from crdt_sync_client.engine.checkouts import Checkout, CheckoutOutcome, Chosen
 from crdt_sync_client.engine.model import RecordChange
 from crdt_sync_client.engine.queries import Where
 from crdt_sync_client.engine.replica import Replica
+
+LOOK_AGAIN_S: Final = 60.0
+"""A device's clock may be set while it waits for a lease to end: then it notices after so long."""
 
 
 class CheckoutCalls:
@@ -97,9 +101,16 @@ class CheckoutCalls:
         return checkouts.holder(self._replica, self._replica.space(space), type, id)
 
     def lease_rest_s(self, space: SpaceId) -> float | None:
-        """Seconds until something that is held back may go; None: nothing is."""
+        """Seconds until something that is held back may go, or to look again; None: nothing is held back."""
         end_ms = self.next_lease_end_ms(space)
-        return None if end_ms is None else max(0, end_ms - self._replica.now_ms()) / 1000
+        return None if end_ms is None else min(max(0, end_ms - self._replica.now_ms()) / 1000, LOOK_AGAIN_S)
+
+    def hear_relay_clock(self, space: SpaceId, relay_ms: int) -> None:
+        """What the relay's clock shows now: ours may have been set since we heard it last."""
+        leases = self._replica.space(space).leases
+        if leases.rows:
+            with self._replica.transaction(durable=False):
+                leases.hear_clock(self._replica.db, relay_ms, self._replica.now_ms())
 
     def next_lease_end_ms(self, space: SpaceId) -> int | None:
         """When (Unix ms of this device) something that is held back may go; None: nothing is."""

@@ -18,6 +18,7 @@ from crdt_sync_client.engine.family import MAX_DEPTH
 from crdt_sync_client.engine.leases import OwnCheckout
 from crdt_sync_client.engine.model import RecordChange
 from crdt_sync_client.engine.queries import Query, Where
+from crdt_sync_client.engine.refused import save_refused
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -185,6 +186,11 @@ def refused(replica: Replica, space: Space, frame: CheckedOut, reason: str) -> l
         changes = _take(replica, space, frame.row, frame.lease)
         sending.acked(replica, space, frame.incarnation, frame.taken)
         sending.refused(replica, space, frame.incarnation, frame.sequence, errors.CheckedOut.code, reason)
+        # The next session lines it up again, to be held back like all work on what others have.
+        for no, known in list(replica.refused.items()):
+            if known.code == errors.CheckedOut.code and known.aside:
+                replica.refused[no] = known._replace(retry_ms=replica.now_ms())
+                save_refused(replica.db, no, replica.refused[no])
         return changes
 
 
