@@ -24,6 +24,7 @@ def space_status(
     if state.stage == "active" and state.role is None:
         now = "revoked"
     done, total = sync.progress if sync is not None else (0, 0)
+    traffic = sync.traffic() if sync is not None else (0, 0, 0, 0)
     problem = sync.problem if sync is not None and now not in ("offline", "syncing", "idle") else None
     return SpaceStatus(
         space_id=state.id.hex(),
@@ -39,6 +40,8 @@ def space_status(
         last_synced_at=now_ms if now == "idle" else synced_at,
         retry_in_s=sync.retry_in_s if sync is not None else None,
         problem=None if problem is None else problem.message,
+        bytes_sent=traffic[2],
+        bytes_received=traffic[3],
         quarantined=counts.quarantined,
         remaking=counts.remaking,
         unreadable=state.unreadable,

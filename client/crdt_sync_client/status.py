@@ -2,6 +2,7 @@
 
 States of a space, and of a device with several spaces the most telling one of them:
 
+    off          switched off on this device: what is written waits
     offline      not asked to connect
     connecting   reaching the relay, proving who we are
     syncing      connected, `done` of `total` envelopes of this round received or acknowledged
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     from .engine.model import UnfinishedGroup
 
-SyncState = Literal["offline", "connecting", "syncing", "idle", "backoff", "needs_auth", "revoked", "error"]
+SyncState = Literal[
+    "off", "offline", "connecting", "syncing", "idle", "backoff", "needs_auth", "revoked", "error"
+]
 RecordSync = Literal["synced", "pending", "sending", "failed", "conflict"]
 """Of a record: pending is not sent yet, sending is on its way, failed waits for a person to say what next."""
 
@@ -34,6 +37,7 @@ _TELLING: Final[tuple[SyncState, ...]] = (
     "syncing",
     "idle",
     "offline",
+    "off",
 )
 """Most telling first: what a person should look at."""
 
@@ -55,6 +59,9 @@ class SpaceStatus:
     last_synced_at: int | None = None
     retry_in_s: float | None = None
     problem: str | None = None
+    bytes_sent: int = 0
+    """Since the device was opened, as are those received."""
+    bytes_received: int = 0
     quarantined: int = 0
     """Updates that came and were put aside, see `Device.quarantined`."""
     remaking: int = 0
@@ -80,6 +87,8 @@ class SpaceStatus:
             "last_synced_at": self.last_synced_at,
             "retry_in_s": self.retry_in_s,
             "problem": self.problem,
+            "bytes_sent": self.bytes_sent,
+            "bytes_received": self.bytes_received,
             "quarantined": self.quarantined,
             "remaking": self.remaking,
             "unreadable": dict(self.unreadable),
@@ -136,12 +145,21 @@ class Status:
         return sum(space.total for space in self.spaces)
 
     @property
+    def bytes_sent(self) -> int:
+        """To all relays, since the device was opened."""
+        return sum(space.bytes_sent for space in self.spaces)
+
+    @property
+    def bytes_received(self) -> int:
+        return sum(space.bytes_received for space in self.spaces)
+
+    @property
     def retry_in_s(self) -> float | None:
         """Seconds to the next try of a space that waits for one."""
         return min((s.retry_in_s for s in self.spaces if s.retry_in_s is not None), default=None)
 
     def tells_the_same(self, other: Status) -> bool:
-        """Whether nothing differs but how long ago and how soon."""
+        """Whether nothing differs but how long ago, how soon, and how many bytes it took."""
         return self._still() == other._still()
 
     def _still(self) -> Status:
@@ -150,6 +168,8 @@ class Status:
                 space,
                 last_synced_at=None,
                 retry_in_s=None if space.retry_in_s is None else 0.0,
+                bytes_sent=0,
+                bytes_received=0,
             )
             for space in self.spaces
         )
@@ -166,6 +186,8 @@ class Status:
             "done": self.done,
             "total": self.total,
             "retry_in_s": self.retry_in_s,
+            "bytes_sent": self.bytes_sent,
+            "bytes_received": self.bytes_received,
             "last_synced_at": self.last_synced_at,
             "spaces": [space.to_json() for space in self.spaces],
         }

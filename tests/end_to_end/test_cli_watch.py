@@ -16,9 +16,11 @@ from tests.end_to_end.conftest import start_relay
 Run = Callable[..., Any]
 
 
-async def watching(store: Path, passphrase: str, *options: str) -> asyncio.subprocess.Process:
+async def watching(
+    store: Path, passphrase: str, *options: str, command: tuple[str, ...] = ("sync", "--watch")
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "crdt_sync_client.cli", "sync", "--watch", "--store", str(store), *options),
+        *(sys.executable, "-m", "crdt_sync_client.cli", *command, "--store", str(store), *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "CRDT_SYNC_PASSPHRASE": passphrase},
@@ -84,3 +86,35 @@ async def test_changes_of_others_are_lines_of_json(
     finally:
         code = await ended(process, signal.SIGINT)
     assert code == 0
+
+
+async def test_the_status_is_told_in_lines_until_the_time_is_over_or_somebody_stops_it(
+    run: Run, passphrase: str, tmp_path: Path
+) -> None:
+    relay = await asyncio.to_thread(start_relay, tmp_path / "relay")
+    store, secret = tmp_path / "office.db", {"CRDT_SYNC_PASSPHRASE": passphrase}
+
+    def prepare() -> None:
+        run("init", "--store", store, "--name", "Office", **secret)
+        create = ("space", "create", "Pit 4", "--store", store, "--relay", relay.url)
+        run(*create, "--schema", "work_order", "--token", relay.setup_token, **secret)
+        run("create", "work_order", "title=Leak", "--store", store, **secret)
+        refused = run("status", "--for", "1", "--store", store, code=2, **secret)
+        assert "--for goes with --watch" in refused.err
+
+    await asyncio.to_thread(prepare)
+    process = await watching(store, passphrase, "--json", command=("status", "--watch"))
+    states = []
+    while not states or states[-1]["state"] != "idle":
+        states.append(json.loads(await line_with(process.stdout, '"spaces"')))
+    assert states[0]["pending"] == 1
+    assert states[-1]["pending"] == 0
+    assert states[-1]["spaces"][0]["bytes_sent"] > 0
+    await asyncio.to_thread(relay.stop)
+    away = json.loads(await line_with(process.stdout, '"backoff"'))
+    assert away["retry_in_s"] is not None
+    assert relay.url in away["spaces"][0]["problem"]
+    assert await ended(process, signal.SIGINT) == 130
+    process = await watching(store, passphrase, "--for", "0.5", command=("status", "--watch"))
+    assert "Pit 4: " in await line_with(process.stdout, "B up, ")
+    assert await asyncio.wait_for(process.wait(), timeout=15) == 0

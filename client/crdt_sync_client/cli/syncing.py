@@ -10,6 +10,7 @@ import click
 from .command import Command, Group, Target, space_option, store_options
 from .output import Output, iso_time, local_time, printable, show
 from .progress import sync_progress
+from .status_lines import size_text, status_json, watch_status
 
 if TYPE_CHECKING:
     from crdt_sync_client import Change, Device, SpaceStatus
@@ -52,7 +53,8 @@ async def _sync(device: Device, out: Output, timeout_s: float | None) -> None:
         return
     out.say(
         f"In sync: {report.sent:,} sent, {report.received:,} received "
-        f"({_bytes(report.bytes_sent)} up, {_bytes(report.bytes_received)} down) in {report.seconds:.2f} s."
+        f"({size_text(report.bytes_sent)} up, {size_text(report.bytes_received)} down)"
+        f" in {report.seconds:.2f} s."
     )
     if status.conflicts:
         out.say(f"{status.conflicts} open {_plural('conflict', status.conflicts)}: crdt-sync conflicts ls")
@@ -143,25 +145,36 @@ def _change_line(change: Change) -> str:
 @click.command(
     cls=Command,
     name="status",
-    examples=("crdt-sync status --store office.db", "crdt-sync status --store office.db --json"),
+    examples=("crdt-sync status --store office.db", "crdt-sync status --store office.db --watch"),
 )
 @store_options
-def command_status(out: Output, target: Target) -> None:
+@click.option("--watch", is_flag=True, help="Connect, and print it whenever it differs, until Ctrl-C.")
+@click.option(
+    "--for",
+    "for_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --watch: end after it.",
+)
+def command_status(out: Output, target: Target, watch: bool, for_s: float | None) -> None:
     """Show what waits, what is in conflict, and the last sync.
 
-    Reads this device only. The state is therefore offline unless something is wrong; `sync` connects.
+    Reads this device only. The state is therefore offline unless something is wrong; `sync` connects, and
+    so does --watch.
     """
     from . import opening
+    from .failures import UsageProblem
+
+    if for_s is not None and not watch:
+        raise UsageProblem("--for goes with --watch")
+    if watch:
+        opening.run(target, lambda device: watch_status(device, out, for_s))
+        return
 
     async def work(device: Device) -> None:
         status = await device.status()
         if out.as_json:
-            body = status.to_json()
-            for part in (body, *body["spaces"]):
-                part["last_synced_at"] = iso_time(part["last_synced_at"])
-            for group in (group for space in body["spaces"] for group in space["unfinished"]):
-                group["since_at"] = iso_time(group["since_at"])
-            out.result(body)
+            out.result(status_json(status))
             return
         out.say(f"{printable(status.name)}: {status.state}, last in sync {local_time(status.last_synced_at)}")
         out.table(
@@ -245,12 +258,6 @@ def queue_aside(out: Output, target: Target, space: str | None) -> None:
         )
 
     opening.run(target, work)
-
-
-def _bytes(count: int) -> str:
-    if count < 1024:
-        return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
 
 
 def _plural(word: str, count: int) -> str:
