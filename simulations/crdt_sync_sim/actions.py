@@ -174,6 +174,9 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     ),
     "upgrade": ActionSpec("a device gets the app that all others have", {"device": _DEVICE}),
     "disk_full": ActionSpec("no room left", {"node": _NODE, "for_s": _FOR}),
+    "shut_out": ActionSpec(
+        "the relay's operator shuts a device out, and lets it in again", {"device": _DEVICE, "for_s": _FOR}
+    ),
     # Made by a workload: one random valid operation, drawn from a stream of its own
     "work": ActionSpec("something that people do", {"device": _DEVICE, "draw": Argument("number")}),
     # Made by a fault, in the same way
@@ -183,7 +186,8 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     # Places kept
     "revoke": ActionSpec("remove a device from the space", {"device": _DEVICE, "of": _DEVICE}, _LATER),
     "checkout": ActionSpec(
-        "a device asks for a record for itself, for so long", {"device": _DEVICE, "record": _RECORD, "for_s": _FOR}
+        "a device asks for a record for itself, for so long",
+        {"device": _DEVICE, "record": _RECORD, "for_s": _FOR},
     ),
     "checkin": ActionSpec("a device gives a record back", {"device": _DEVICE, "record": _RECORD}),
     "break_checkout": ActionSpec(

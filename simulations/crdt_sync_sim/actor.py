@@ -276,6 +276,10 @@ class Actor:
 
     # Nodes
 
+    def _shut_out(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        for_us = seconds(arguments["for_s"]) if "for_s" in arguments else None
+        self._sim.shutting_out.shut_out(self._device(arguments), for_us)
+
     def _crash(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         node = self._node(arguments["node"])
         node.crash()

@@ -227,6 +227,16 @@ def _cleared_caches(scenario: Scenario, chance: Random) -> list[Scheduled]:
     ]
 
 
+def _shut_out(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """The operator shuts a device out for a while, or two."""
+    return [
+        _event(
+            at_s, "shut_out", device=chance.choice(list(scenario.devices)), for_s=_length(scenario, chance)
+        )
+        for at_s in _times(scenario, chance, 2)
+    ]
+
+
 def _scopes(scenario: Scenario, chance: Random) -> list[Scheduled]:
     """People change what their devices keep; then others work on, and it must stay right."""
     return [
@@ -332,4 +342,5 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "schema_versions": _schema_versions,
     "cleared_caches": _cleared_caches,
     "scopes": _scopes,
+    "shut_out": _shut_out,
 }

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.protocol.frames import Bye, CheckedOut, Push, Refuse, encode
+from crdt_sync.ids import DeviceId
+from crdt_sync.protocol.frames import Ack, Bye, CheckedOut, Push, Refuse, encode
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.delivery import ReadPage
@@ -70,6 +71,8 @@ class RelayNode(Node):
         self.log_storage: SqliteStorage
         self.taken: dict[str, list[Push]] = {}
         """Pushes that were acknowledged whole, a few per device, to be sent again at the end."""
+        self.shut_out: set[DeviceId] = set()
+        """Devices that the operator has shut out, as the relay's database has it."""
         self.peak_waiting = 0
         self.commits = 0
         self.leases = LeaseLedger()
@@ -106,6 +109,7 @@ class RelayNode(Node):
         connection.execute("COMMIT")
         self.log_storage = SqliteStorage(_dbapi(connection))
         self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True, takes_back=lambda _: True)
+        self.shut_out = {each.device for each in self.log_storage.revocations.all()}
 
     def on_stop(self) -> None:
         self.network.unlisten(self.name)
@@ -125,6 +129,29 @@ class RelayNode(Node):
     def restore_backup(self) -> None:
         self.leases.relay_lost_memory()
         super().restore_backup()
+
+    def set_shut_out(self, device: DeviceId, *, out: bool) -> None:
+        """The operator shuts a device out, or lets it in. Raises what the product does."""
+        self.world.note("shut_out" if out else "let_in", self.name, device.hex())
+        revocations, now_ms = self.engine.revocations, self.clock.now_ms()
+        if out:
+            effects = revocations.revoke(device, None, "", now_ms)
+            self.shut_out.add(device)
+            self._in_turn(lambda: self._spread(effects))
+        else:
+            revocations.admit(device, None, now_ms)
+            self.shut_out.discard(device)
+
+    def _spread(self, effects: Sequence[Effect]) -> None:
+        self.switchboard.spread(effects)
+        self._write_woken()
+
+    def _demand_nothing_taken(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.frame, Ack):
+                author = effect.peer.author
+                if author is not None and author.device in self.shut_out:
+                    raise AssertionError("the relay took work of a device that its operator has shut out")
 
     # Connections
 
@@ -253,6 +280,8 @@ class RelayNode(Node):
         batch = self.switchboard.next_batch()
         effects = self.engine.process([waiting.arrival for waiting in batch], self.clock.now_ms())
         self.commits += 1
+        if self.shut_out:
+            self._demand_nothing_taken(effects)
         self.leases.saw(effects, self.clock.now_ms())
         self._in_turn(lambda: self._committed(batch, effects))
 
@@ -265,7 +294,9 @@ class RelayNode(Node):
         self._tick_when_due()
 
     def _keep_some(self, batch: Sequence[Waiting], effects: Sequence[Effect]) -> None:
-        refused = {e.peer for e in effects if isinstance(e, Send) and isinstance(e.frame, Refuse | CheckedOut)}
+        refused = {
+            e.peer for e in effects if isinstance(e, Send) and isinstance(e.frame, Refuse | CheckedOut)
+        }
         refused |= {e.peer for e in effects if isinstance(e, Close)}
         for waiting in batch:
             peer, frame = waiting.arrival

@@ -44,6 +44,7 @@ from crdt_sync_sim.rare_points import RarePoints
 from crdt_sync_sim.relay_node import RelayNode
 from crdt_sync_sim.remembering import Remembering, remembers
 from crdt_sync_sim.scenario import Scenario, Scheduled, Verdict, relay_loses
+from crdt_sync_sim.shutting_out import ShuttingOut
 from crdt_sync_sim.site import Site
 from crdt_sync_sim.world import Event, World, seconds
 
@@ -108,6 +109,7 @@ class Simulation(Site):
                     name, self.world, self.network, self.storage_for(name), self.oracle
                 )
         self.joins = Joins(self)
+        self.shutting_out = ShuttingOut(self)
         self.actor = Actor(self)
         self.relay_loses = relay_loses(self.events)
         self.asked: set[int] = set()
@@ -159,6 +161,7 @@ class Simulation(Site):
                 node.upgrade(PROTOCOL_VERSION)
             if not node.up and node.in_use:
                 node.start()
+        self.shutting_out.end()
 
     def settle(self) -> bool:
         """Whether all converge within the bound."""

@@ -45,6 +45,7 @@ Fault = Literal[
     "schema_versions",
     "cleared_caches",
     "scopes",
+    "shut_out",
 ]
 FAULTS: Final[tuple[Fault, ...]] = (
     "checkouts",
@@ -71,6 +72,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     "schema_versions",
     "cleared_caches",
     "scopes",
+    "shut_out",
 )
 NOT_SURVIVED: Final[frozenset[Fault]] = frozenset()
 """Faults that `all` leaves out, because this version of the product does not recover from them by itself."""
