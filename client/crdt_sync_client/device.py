@@ -53,6 +53,7 @@ from .query_methods import QueryMethods
 from .records import Member, Record, SpaceInfo, WriteResult
 from .scope_methods import ScopeMethods
 from .settings import read_settings
+from .space_methods import SpaceMethods
 from .space_status import space_status
 from .status import Status, SyncReport
 from .status_watching import Bell
@@ -74,6 +75,7 @@ class Device(
     OutboxMethods,
     QueryMethods,
     ScopeMethods,
+    SpaceMethods,
     TriggerMethods,
 ):
     """One device with its store. Make one with `create` or `open`; end it with `close` or `async with`."""
@@ -313,7 +315,7 @@ class Device(
         self._use()
         await self._writes.drained()
         started_s = time.monotonic()
-        syncs = list(self._syncs.values())
+        syncs = [sync for sync in self._syncs.values() if not sync.off]
         before = [sync.traffic() for sync in syncs]
         patient = timeout_s is not None
         try:
@@ -370,7 +372,7 @@ class Device(
         self._upkeep = Upkeep(thread, self._publish)
         self._upkeep.look()
         for space in spaces:
-            self._add_sync(space.id)
+            self._add_sync(space.id).off = space.off
 
     def _run(self, work: Callable[[], T]) -> Awaitable[T]:
         self._idle.check()

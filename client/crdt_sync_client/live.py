@@ -119,6 +119,11 @@ class LiveHub:
         self.read = read
         self._queries: weakref.WeakSet[LiveQuery] = weakref.WeakSet()
 
+    @property
+    def has_queries(self) -> bool:
+        """Whether somebody may want to hear of changes."""
+        return bool(self._queries)
+
     def query(self, query: Query) -> LiveQuery:
         live = LiveQuery(self, query)
         self._queries.add(live)

@@ -62,7 +62,7 @@ class LogoutMethods(LockMethods):
             await writes.drained()
             engine = thread.store.engine
             left = await thread.run(lambda: list(engine.unsynced()))
-            report = await asyncio.to_thread(_judge, left, force, export_to)
+            report = await asyncio.to_thread(judge, left, force, export_to)
         except BaseException:
             await self._come_back(thread)
             raise
@@ -76,7 +76,8 @@ def _logging_out() -> CrdtSyncError:
     return StoreClosed("the device is logged out", hint="make a new one and join again with an invite")
 
 
-def _judge(left: Sequence[UnsyncedOperation], force: bool, export_to: StorePath | None) -> LogoutReport:
+def judge(left: Sequence[UnsyncedOperation], force: bool, export_to: StorePath | None) -> LogoutReport:
+    """What is about to be lost, written to `export_to`. Raises UnsyncedWork without that or `force`."""
     records = len({(operation.space_id, operation.type, operation.id) for operation in left})
     failed = len({(o.space_id, o.type, o.id) for o in left if o.state == "failed"})
     if left and not force and export_to is None:

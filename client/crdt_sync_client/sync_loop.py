@@ -19,6 +19,7 @@ from typing import Final
 
 from crdt_sync.errors import (
     CrdtSyncError,
+    LocalError,
     RelayRefused,
     RelayUnreachable,
     StoreClosed,
@@ -78,6 +79,8 @@ class SpaceSync:
         self._wanted = False
         self._suspended = False
         """There is no network: it is not worth trying."""
+        self.off = False
+        """Its user wants it not to be synced."""
         self._policy = EVERYTHING
         self._probing: asyncio.Task[None] | None = None
         self._holds = 0
@@ -143,6 +146,8 @@ class SpaceSync:
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Connected, or trying, for as long as the block takes."""
+        if self.off:
+            raise LocalError("this space is off on this device", hint="crdt-sync space on NAME")
         self._holds += 1
         self._start()
         try:
@@ -284,7 +289,7 @@ class SpaceSync:
         """`syncing` or `idle` while live, else where the loop stands."""
         session = self.session
         if session is None:
-            return self.state
+            return "off" if self.off else self.state
         if session.window.held:
             return "backoff"
         return "idle" if session.driver.idle else "syncing"
@@ -293,7 +298,7 @@ class SpaceSync:
 
     def _start(self) -> None:
         self._wake.set()
-        if not self._running():
+        if not (self.off or self._running()):
             self._reconnecting.asked()
             self._task = asyncio.create_task(self._run(), name=f"sync {self.space.hex()[:8]}")
 

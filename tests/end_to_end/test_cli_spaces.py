@@ -79,3 +79,27 @@ def test_a_device_without_a_name_is_not_made(tmp_path: Path, run: Run) -> None:
     answer = run("init", "--store", tmp_path / "n.db", "--name", " ", "--json", code=4)
     assert answer.error["message"] == "device name: is empty"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_space_is_switched_off_and_on_and_left(store: Path, tmp_path: Path, relay: Any, run: Run) -> None:
+    other = ("--store", tmp_path / "other.db")
+    run("init", *other, "--name", "Other")
+    for name in ("North", "South"):
+        run("join", run("invite", "--store", store, "--space", name, "--role", "office").out.strip(), *other)
+    run("sync", *other)
+    assert "is off" in run("space", "off", "North", *other).out
+    run("create", "work_order", "title=Waits", *other, "--space", "North")
+    run("sync", *other)
+    spaces = {space["name"]: space for space in run("status", *other, "--json").json["spaces"]}
+    assert (spaces["North"]["state"], spaces["North"]["pending"]) == ("off", 1)
+    assert "off" in run("status", *other).out
+    assert "no relay has" in run("space", "leave", "North", *other, "--yes", code=4).err
+    assert "Give --yes" in run("space", "leave", "North", *other, code=2).err
+    unsent = tmp_path / "unsent.jsonl"
+    left = run("space", "leave", "North", *other, "--yes", "--export", unsent, "--json").json
+    assert (left["name"], left["unsynced_records"]) == ("North", 1)
+    assert "Waits" in unsent.read_text()
+    assert [space["name"] for space in run("space", "ls", *other, "--json").json] == ["South"]
+    run("space", "off", "South", *other)
+    run("space", "on", "South", *other)
+    run("sync", *other)

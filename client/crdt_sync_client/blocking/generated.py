@@ -32,6 +32,7 @@ from ..preferences import Preferences as AsyncPreferences
 from ..records import Durable, Member, Record, SpaceInfo, WriteResult
 from ..scope_methods import FinishedRecord, Scope
 from ..settings import Settings
+from ..space_methods import LeaveReport
 from ..status import RecordSync, Status, SyncReport
 from ..status_watching import RecordStateWatch as AsyncRecordStateWatch
 from ..status_watching import StatusWatch as AsyncStatusWatch
@@ -913,6 +914,25 @@ class Device(BlockingDevice):
         by `set_scope` and `pick`: it may leave again when something else comes for it.
         """
         return self._run(lambda: self._inner.fetch(type, id, space=space, timeout_s=timeout_s))
+
+    def switch_space(self, space: str, on: bool) -> None:
+        """Whether this device syncs a space. Kept in the store.
+
+        While it is off, its records can be read and written as ever, and what is written waits; the status
+        says `off`. On again, it goes on where it was.
+        """
+        self._run(lambda: self._inner.switch_space(space, on))
+
+    def leave(self, space: str, *, force: bool = False, export_to: StorePath | None = None) -> LeaveReport:
+        """Remove a space from this device: its records, its keys and what waits to be sent.
+
+        While there is work in it that no relay has, raises UnsyncedWork saying how much, and nothing has
+        changed; `force` gives that work up, `export_to` writes it to a new file first, one JSON object a
+        line, not encrypted. Watches are told that its records left, and the status has the space no
+        more. The others of the space are not told: this device stays a member until an admin removes it.
+        Coming back takes an invite.
+        """
+        return self._run(lambda: self._inner.leave(space, force=force, export_to=export_to))
 
     def settings(self) -> Settings:
         """What is chosen about syncing and keeping on this device."""

@@ -10,6 +10,7 @@ import click
 
 from .command import Command, Duration, Group, Target, space_option, store_options
 from .failures import UsageProblem
+from .leaving import space_leave, space_off, space_on
 from .output import Output, iso_time, local_time
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ROLES = ("field", "office", "supervisor", "admin", "reader")
 
 @click.group(cls=Group, name="space")
 def command_space() -> None:
-    """Make and list the spaces this device is in.
+    """Make, list and leave the spaces this device is in.
 
     A space is what people share: a site, a rig, a team. It has its own keys, members and records.
     """
@@ -223,3 +224,8 @@ def command_join(out: Output, target: Target, link: str) -> None:
         out.note("Next: crdt-sync sync brings its records.")
 
     opening.run(target, work)
+
+
+command_space.add_command(space_off)
+command_space.add_command(space_on)
+command_space.add_command(space_leave)

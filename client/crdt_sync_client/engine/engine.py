@@ -35,6 +35,7 @@ from crdt_sync_client.engine.absent_calls import AbsentCalls
 from crdt_sync_client.engine.checkout_calls import CheckoutCalls
 from crdt_sync_client.engine.explaining import Explanation
 from crdt_sync_client.engine.history import HistoryEntry
+from crdt_sync_client.engine.leaving_calls import LeavingCalls
 from crdt_sync_client.engine.live_matching import LiveAnswer
 from crdt_sync_client.engine.local_writes import Draft, LocalWrites
 from crdt_sync_client.engine.materialising import Materialised
@@ -79,7 +80,7 @@ def _closing_on_error(db: Database) -> Iterator[None]:
         raise
 
 
-class Engine(AbsentCalls, CheckoutCalls, OutboxCalls, SessionCalls):
+class Engine(AbsentCalls, CheckoutCalls, LeavingCalls, OutboxCalls, SessionCalls):
     """See the module. Make one with `create` or `open`, end it with `close`."""
 
     def __init__(self, replica: Replica) -> None:

@@ -20,6 +20,7 @@ from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import publishing
+from crdt_sync_client.engine.leaving import remove
 from crdt_sync_client.engine.model import JoinStart, MemberInfo, SpaceState, UnfinishedGroup
 from crdt_sync_client.engine.space import Space, Stage
 from crdt_sync_client.engine.taking_entries import take_entry
@@ -91,28 +92,7 @@ def abandon(replica: Replica, space: Space) -> None:
     if space.stage == "active":
         raise PermissionDenied(f"space {space.name} is in use", hint="leave it instead")
     with replica.transaction(durable=True):
-        db = replica.db
-        for table in ("documents", "conflicts"):
-            db.execute(
-                f"DELETE FROM {table} WHERE record IN (SELECT no FROM records WHERE space = ?)",
-                (space.no,),
-            )
-        for table in (
-            "membership",
-            "records",
-            "outbox",
-            "sealed",
-            "chains",
-            "quarantine",
-            "waiting",
-            "types",
-            "scopes",
-            "picks",
-            "leaving",
-            "at_relay",
-        ):
-            db.execute(f"DELETE FROM {table} WHERE space = ?", (space.no,))
-        db.execute("DELETE FROM spaces WHERE no = ?", (space.no,))
+        remove(replica, space)
     replica.reload()
 
 
@@ -205,6 +185,7 @@ def state_of(replica: Replica, space: Space) -> SpaceState:
         role=space.role_of(replica.device_id),
         cursor=space.cursor,
         types=space.types,
+        off=space.off,
         unreadable=dict(space.record_types.unreadable),
         unfinished=tuple(
             UnfinishedGroup(

@@ -275,6 +275,8 @@ class SpaceState:
     pending_entry: bytes | None = field(default=None, repr=False)
     ready: bool = True
     """Whether this device has had everything of it once."""
+    off: bool = False
+    """Whether its user wants it not to be synced here."""
 
 
 @dataclass(frozen=True, slots=True)

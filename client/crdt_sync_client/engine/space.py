@@ -104,6 +104,9 @@ class Space:
         """What a relay that has lost something is given back."""
         self.leases = Leases(no, id)
         self.session = SessionMemory()
+        self.off_name = f"off:{id.hex()}"
+        """In the store's table `meta`, while it is off on this device."""
+        self.off = False
         self._frontier: bytes | None = None
         self._names: dict[DeviceId, str] = {}
 
@@ -153,6 +156,7 @@ class Space:
         space.leases.load(db)
         space.scope = Scope.load(db, space.no)
         space.giving = Giving.load(db, space.no)
+        space.off = db.value("SELECT 1 FROM meta WHERE name = ?", (space.off_name,)) is not None
         return space
 
     # Members ----------------------------------------------------------------------------------------
