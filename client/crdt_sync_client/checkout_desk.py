@@ -77,9 +77,16 @@ class CheckoutDesk:
     def rest_s(self) -> float | None:
         """Seconds until something may go that is held back because another device has its record checked out.
 
-        Then `push_soon` is due. None: nothing is held back, as of the last push.
+        None: nothing is held back, as of the last push.
         """
         return None if self._rest_ends_s is None else max(0.0, self._rest_ends_s - self._clock())
+
+    def rest_over(self) -> bool:
+        """Whether that time has come, said once: then `push_soon` is due, and the next push says it anew."""
+        if self.rest_s != 0:
+            return False
+        self._rest_ends_s = None
+        return True
 
     def pushed(self, step: PushStep) -> None:
         """The store was asked for what may go."""

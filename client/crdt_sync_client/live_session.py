@@ -200,7 +200,7 @@ class LiveSession:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._to_push.wait()
-            if driver.checkouts.rest_s == 0:
+            if driver.checkouts.rest_over():
                 driver.push_soon()
         self.look()  # the driver may have ended the session because its pause was over
 

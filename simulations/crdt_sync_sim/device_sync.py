@@ -182,7 +182,10 @@ class DeviceSync:
     def _rested(self) -> None:
         """A checkout may have run out that held something back."""
         self._rest = None
-        self.push_soon()
+        if self._driver is not None and self._driver.checkouts.rest_over():
+            self.push_soon()
+        elif self._driver is not None:
+            self._line.look()
 
     def _push(self, driver: SessionDriver) -> None:
         if driver is not self._driver:
