@@ -35,9 +35,10 @@ async def run(records: int = 1_000) -> dict[str, Any]:
         for changes in EDITED_FIELDS[:EDITS]:
             await asyncio.gather(*(editor.update("work_order", one.id, changes) for one in created))
             await editor.sync()
-        await editor.connect()
+        # What one device compacted, another one has to find sound.
+        await asyncio.gather(office.connect(), editor.connect())
         await relay.at_rest()
-        await editor.disconnect()
+        await asyncio.gather(office.disconnect(), editor.disconnect())
         fresh = await joined_device(folder, office, "fresh")
         await office.close()
         await editor.close()
