@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .logout import LogoutReport
     from .records import Member, Record, SpaceInfo, WriteResult
     from .shipped import find_schema, shipped_types
+    from .space_methods import LeaveReport
     from .status import SpaceStatus, Status, SyncReport
     from .store.size import StorePart, StoreSize
     from .watching import Change, Watch
@@ -50,6 +51,7 @@ _HOMES = {
     "ImportRow": "crdt_sync_client.importing",
     "Increment": "crdt_sync.records.changes",
     "LiveQuery": "crdt_sync_client.live",
+    "LeaveReport": "crdt_sync_client.space_methods",
     "LogoutReport": "crdt_sync_client.logout",
     "Member": "crdt_sync_client.records",
     "Order": "crdt_sync_client.engine.queries",
@@ -94,6 +96,7 @@ __all__ = [
     "ImportReport",
     "ImportRow",
     "Increment",
+    "LeaveReport",
     "LiveQuery",
     "LogoutReport",
     "Member",

@@ -14,13 +14,19 @@ import keyring.errors
 import pytest
 from click.testing import CliRunner, Result
 
+from crdt_sync.errors import WrongPassphrase
 from crdt_sync_client import Device, find_schema
 from crdt_sync_client.cli import opening
 from crdt_sync_client.cli.main import cli
+from crdt_sync_client.store.connection import Database
 
 TYPE = "work_order"
 OLD, NEW = "correct horse", "battery staple"
 SECRET_TITLE = "Swap the bucket teeth at dawn"
+
+
+class Stopped(Exception):
+    """The machine."""
 
 
 class Keychain(keyring.backend.KeyringBackend):
@@ -138,11 +144,71 @@ def test_a_store_goes_over_to_the_keychain_and_back(store: Path, chain: Keychain
     assert len(chain.entries) == 1
     assert run("status", "--store", store).exit_code == 0
     assert run("status", "--store", store, passphrase=OLD).exit_code == 5
-    assert run(*to_keychain).exit_code == 2, "it is there already"
     back = answer("store", "passphrase", "--store", store, CRDT_SYNC_NEW_PASSPHRASE=NEW)
     assert back["opened_by"] == "passphrase"
     assert chain.entries == {}
     assert run("status", "--store", store, passphrase=NEW).exit_code == 0
+
+
+def test_one_key_in_the_keychain_takes_the_place_of_another(store: Path, chain: Keychain) -> None:
+    to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
+    assert run(*to_keychain, passphrase=OLD).exit_code == 0
+    ((entry, before),) = chain.entries.items()
+    assert answer(*to_keychain)["opened_by"] == "keychain"
+    ((same_entry, after),) = chain.entries.items()
+    assert same_entry == entry
+    assert after != before
+    assert run("status", "--store", store).exit_code == 0
+    chain.entries[entry] = before
+    assert run("status", "--store", store).exit_code == 5
+
+
+@pytest.mark.parametrize("point", range(5))
+def test_an_exchange_of_keys_that_stops_anywhere_leaves_a_store_that_opens(
+    store: Path, chain: Keychain, point: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the new key is kept, the file encrypted, the new key put in place, the other dropped; never."""
+    to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
+    assert run(*to_keychain, passphrase=OLD).exit_code == 0
+    ((entry, before),) = chain.entries.items()
+    steps = {"left": point}
+
+    def stopping(step: Any) -> Any:
+        def stepped(*args: Any) -> Any:
+            if steps["left"] == 0:
+                raise Stopped
+            steps["left"] -= 1
+            return step(*args)
+
+        return stepped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chain, "set_password", stopping(chain.set_password))
+        patch.setattr(chain, "delete_password", stopping(chain.delete_password))
+        patch.setattr(Database, "change_key", stopping(Database.change_key))
+        assert (run(*to_keychain).exit_code == 0) is (point == 4)
+    assert run("status", "--store", store).exit_code == 0
+    assert run(*to_keychain).exit_code == 0
+    ((same_entry, after),) = chain.entries.items()
+    assert (same_entry, after != before) == (entry, True)
+    assert run("status", "--store", store).exit_code == 0
+
+
+def test_an_exchange_that_is_refused_leaves_the_key_that_was(
+    store: Path, chain: Keychain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
+    assert run(*to_keychain, passphrase=OLD).exit_code == 0
+    before = dict(chain.entries)
+
+    def refuses(*_: object) -> None:
+        raise WrongPassphrase("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "change_key", refuses)
+        assert run(*to_keychain).exit_code == 5
+    assert chain.entries == before
+    assert run("status", "--store", store).exit_code == 0
 
 
 def test_a_change_that_was_broken_off_is_opened_by_the_passphrase(store: Path, chain: Keychain) -> None:

@@ -62,11 +62,31 @@ def run_with_secret(target: Target, work: Callable[[Device, str | bytes], Awaita
         try:
             device = await Device.open(target.store, **given)
         except WrongPassphrase as exc:
-            raise WrongPassphrase(exc.message, hint=_WRONG_HINT) from None
+            key = _next_key(target)
+            if key is None:
+                raise WrongPassphrase(exc.message, hint=_WRONG_HINT) from None
+            given = {"key": key}
+            device = await Device.open(target.store, **given)
+            _settle_key(target, key)
         async with device:
             return await work(device, next(iter(given.values())))
 
     return asyncio.run(opened())
+
+
+def _next_key(target: Target) -> bytes | None:
+    """The key that opens the store if an exchange of keys was broken off after it was done."""
+    if given_passphrase(target) is not None or not _keychain_available():
+        return None
+    from crdt_sync_client import keychain
+
+    return keychain.load_next_key(_salt(target.store))
+
+
+def _settle_key(target: Target, key: bytes) -> None:
+    from crdt_sync_client import keychain
+
+    keychain.settle(_salt(target.store), key)
 
 
 def secret_for(target: Target) -> dict[str, Any]:

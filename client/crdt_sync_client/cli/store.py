@@ -42,6 +42,7 @@ def store_passphrase(
 ) -> None:
     """Change the store's passphrase, or go over to the system's keychain or away from it.
 
+    With --to-keychain a store that the keychain opens gets another key there.
     The whole file is encrypted again: about 1 s per 100 MB, with as much room on the disk for that time. If
     the machine stops meanwhile, the old passphrase or the new one opens it.
     Afterwards the old one opens nothing but older copies of the file.
@@ -66,7 +67,7 @@ def store_passphrase(
         if out.as_json:
             out.result({"store": str(target.store), "opened_by": "keychain" if to_keychain else "passphrase"})
         elif to_keychain:
-            out.say(f"The keychain opens {target.store} now; the passphrase does not any more.")
+            out.say(f"A new key in the keychain opens {target.store} now; what did before does not any more.")
         else:
             out.say(f"The new passphrase opens {target.store} now; what did before does not any more.")
 
@@ -80,16 +81,19 @@ async def _to_keychain(device: Device, old: str | bytes, salt: bytes) -> None:
     from crdt_sync.errors import CrdtSyncError
     from crdt_sync_client import keychain
 
-    if keychain.load_key(salt) == old:
-        raise UsageProblem("the keychain opens this store already", hint="there is nothing to change")
     key = os.urandom(keychain.KEY_BYTES)
-    keychain.save_key(salt, key)
+    exchanged = keychain.load_key(salt) == old  # one key of the keychain for another one
+    (keychain.save_next_key if exchanged else keychain.save_key)(salt, key)
     try:
         await device.change_passphrase(old, key)
     except CrdtSyncError:
         if not device.locked:  # it was refused; when it broke off, either may be the key
-            keychain.forget_key(salt)
+            if isinstance(old, bytes) and exchanged:
+                keychain.settle(salt, old)
+            else:
+                keychain.forget_key(salt)
         raise
+    keychain.settle(salt, key)
 
 
 @command_store.command(
