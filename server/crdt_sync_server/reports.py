@@ -13,7 +13,7 @@ from typing import NamedTuple
 from crdt_sync.errors import UnknownSpace
 from crdt_sync.ids import DeviceId, SpaceId
 from crdt_sync.membership.log import MembershipLog
-from crdt_sync_server.storage.port import SpaceKey, Storage
+from crdt_sync_server.storage.port import Revocation, SpaceKey, Storage
 
 
 class LivePeer(NamedTuple):
@@ -53,6 +53,8 @@ class DeviceFigures:
     last_sync_ms: int | None
     cursor: int
     lag: int
+    revoked: Revocation | None
+    """Why it is shut out, if it is."""
 
     @property
     def app(self) -> str:
@@ -104,6 +106,8 @@ def device_figures(
     key = space_key(storage, space)
     head = storage.head(key)
     seen = {row.device: row for row in storage.books.devices(key)}
+    concerning = [each for each in storage.revocations.all() if each.space in (None, space)]
+    shut_out = {each.device: each for each in sorted(concerning, key=lambda each: each.space is None)}
     here: dict[DeviceId, LivePeer] = {}
     for one in live:
         if one.space == space and one.device is not None:
@@ -125,6 +129,7 @@ def device_figures(
                 last_sync_ms=now_ms if peer is not None and peer.caught_up else synced_ms,
                 cursor=min(cursor, head),
                 lag=max(head - cursor, 0),
+                revoked=shut_out.get(device),
             )
         )
     return figures

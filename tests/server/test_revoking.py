@@ -210,6 +210,8 @@ async def test_a_running_relay_shuts_a_device_out_at_once_and_lets_it_in_again(t
                 assert (await again.expect(Bye)).error == "revoked"
             await office.send(Push([space.founder.update(R1)]))
             await office.expect(Ack)
+            told = (await admin.call("GET", "devices"))["devices"]
+            assert {one["device"]: one["revoked_ms"] is not None for one in told}[name]
             shown = {one["device"]: one["revoked"] for one in await ask("devices")}  # type: ignore[attr-defined]
             assert shown[name]["reason"] == "lost at Pit 4"
             assert shown[space.founder.author.device.hex()] is None

@@ -6,7 +6,8 @@ import ast
 from pathlib import Path
 
 SERVER = Path(__file__).parents[2] / "server" / "crdt_sync_server"
-OPENERS = {"serve.py", "operating/asking.py", "operating/backup.py", "database_thread.py"}
+COMMANDS = {"operating/asking.py", "operating/backup.py", "operating/restoring.py"}
+OPENERS = {"serve.py", "database_thread.py"} | COMMANDS
 """The composition root, the operator's commands on a stopped relay, and the thread that owns a connection."""
 DATABASES = ("sqlite3", "apsw", "aiosqlite", "crdt_sync_server.storage.sqlite")
 

@@ -128,6 +128,8 @@ class DeviceView(Answer):
     last_sync_ms: int | None
     cursor: int
     lag: int
+    revoked_ms: int | None
+    """Since when the relay's operator has shut it out."""
 
 
 class Devices(Answer):

@@ -275,6 +275,7 @@ def device_view(device: DeviceFigures) -> bodies.DeviceView:
         last_sync_ms=device.last_sync_ms,
         cursor=device.cursor,
         lag=device.lag,
+        revoked_ms=None if device.revoked is None else device.revoked.at_ms,
     )
 
 

@@ -45,22 +45,15 @@ def device_views(
 ) -> list[Json]:
     """Devices of one space, or of all. Raises UnknownSpace."""
     spaces = [entry.id for entry in storage.spaces()] if space is None else [space]
-    shut_out = {(each.device, each.space): each for each in storage.revocations.all()}
-
-    def revoked(device: DeviceId, space: SpaceId) -> Json | None:
-        found = shut_out.get((device, None)) or shut_out.get((device, space))
-        if found is None:
-            return None
-        return {"at_ms": found.at_ms, "reason": found.reason, "all_spaces": found.space is None}
-
     return [
-        {"space": one.hex(), **_device(figures), "revoked": revoked(figures.device, one)}
+        {"space": one.hex(), **_device(figures)}
         for one in spaces
         for figures in device_figures(storage, one, members_of(storage, one), live, now_ms)
     ]
 
 
 def _device(figures: DeviceFigures) -> Json:
+    gone = figures.revoked
     return {
         "device": figures.device.hex(),
         "role": figures.role,
@@ -73,6 +66,9 @@ def _device(figures: DeviceFigures) -> Json:
         "app": figures.app,
         "os": figures.os,
         "agent": figures.agent,
+        "revoked": None
+        if gone is None
+        else {"at_ms": gone.at_ms, "reason": gone.reason, "all_spaces": gone.space is None},
     }
 
 
