@@ -198,3 +198,19 @@ def test_a_restore_that_was_cut_off_can_be_run_again(story: Story) -> None:
     (story.data / "restoring" / DATABASE).write_bytes(b"half")
     assert relay_command("restore", story.backup, "--data", story.data, "--force")["rows"] == 23
     assert not (story.data / "restoring").exists()
+
+
+@pytest.mark.parametrize(("where", "name"), [("shutil", "copyfile"), ("os", "link"), ("os", "replace")])
+def test_a_disk_that_gets_full_leaves_the_relay_as_it_was(
+    story: Story, monkeypatch: pytest.MonkeyPatch, where: str, name: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"{where}.{name}", full)
+    error = relay_command("restore", story.backup, "--data", story.data, "--force", code=5)
+    monkeypatch.undo()
+    assert "No space left on device" in error["message"]
+    assert rows(story.data) == 26
+    assert not (story.data / "restoring").exists()
+    assert relay_command("restore", story.backup, "--data", story.data, "--force")["rows"] == 23
