@@ -44,6 +44,8 @@ def space_status(
         bytes_received=traffic[3],
         quarantined=counts.quarantined,
         remaking=counts.remaking,
+        absent=state.absent,
+        wanted=state.wanted,
         unreadable=state.unreadable,
         unfinished=state.unfinished,
     )

@@ -66,6 +66,10 @@ class SpaceStatus:
     """Updates that came and were put aside, see `Device.quarantined`."""
     remaking: int = 0
     """At most so many records are still shown by an earlier version of their schema."""
+    absent: int = 0
+    """Records that are not on this device, only in the space."""
+    wanted: int = 0
+    """Those of them that are on their way."""
     unreadable: Mapping[str, int] = field(default_factory=dict)
     """Record types whose newest version needs a newer program, and that version."""
     unfinished: tuple[UnfinishedGroup, ...] = ()
@@ -91,6 +95,8 @@ class SpaceStatus:
             "bytes_received": self.bytes_received,
             "quarantined": self.quarantined,
             "remaking": self.remaking,
+            "absent": self.absent,
+            "wanted": self.wanted,
             "unreadable": dict(self.unreadable),
             "unfinished": [
                 {

@@ -206,3 +206,20 @@ async def test_a_space_can_be_waited_for_before_it_is_read(
     assert told[-1][0] == told[-1][1] > 5
     assert len(await titles(tablet)) == 5
     await tablet.ready()
+
+
+async def test_the_status_counts_what_is_not_here_and_what_is_on_its_way(pair: tuple[Device, Device]) -> None:
+    office, tablet = pair
+    for title in ("A", "B"):
+        await office.create(TYPE, {"title": title})
+    await office.sync()
+    await tablet.sync()
+    await tablet.set_scope(TYPE, nothing)
+    (space,) = (await tablet.status()).spaces
+    assert (space.absent, space.wanted) == (2, 0)
+    await tablet.set_scope(TYPE, None)
+    (space,) = (await tablet.status()).spaces
+    assert (space.absent, space.wanted) == (2, 2)
+    await tablet.sync()
+    (space,) = (await tablet.status()).spaces
+    assert (space.absent, space.wanted, space.to_json()["absent"]) == (0, 0, 0)

@@ -200,6 +200,9 @@ def _note_types(out: Output, space: SpaceStatus) -> None:
     name = printable(space.name)
     for record_type, version in sorted(space.unreadable.items()):
         out.note(f"{name}: version {version} of {record_type} needs a newer crdt-sync; its records are kept")
+    if space.absent:
+        on_way = f", {space.wanted:,} of them on their way" if space.wanted else ""
+        out.note(f"{name}: {space.absent:,} {_plural('record', space.absent)} only in the space{on_way}")
     if space.remaking:
         out.note(f"{name}: up to {space.remaking:,} records still show what an earlier version made of them")
     if space.quarantined:

@@ -186,6 +186,8 @@ def state_of(replica: Replica, space: Space) -> SpaceState:
         cursor=space.cursor,
         types=space.types,
         off=space.off,
+        absent=space.absent,
+        wanted=len(space.wanted),
         unreadable=dict(space.record_types.unreadable),
         unfinished=tuple(
             UnfinishedGroup(

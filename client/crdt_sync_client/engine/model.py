@@ -277,6 +277,10 @@ class SpaceState:
     """Whether this device has had everything of it once."""
     off: bool = False
     """Whether its user wants it not to be synced here."""
+    absent: int = 0
+    """Records that are not on this device."""
+    wanted: int = 0
+    """Those of them that are to be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
