@@ -29,8 +29,8 @@ def revoke(data: Path, device: str, space: str, reason: str, undo: bool, as_json
     """Shut a device out of this relay, at once and until undone.
 
     Its connections are closed, its access tokens are refused, nothing of it is taken. It stays a member of
-    its spaces and keeps what it has: only an admin of a space can take it out for good. With --undo it goes
-    on where it was and nothing is lost. Works while the relay runs and when it is stopped.
+    its spaces and keeps what it has. With --undo it goes on where it was and nothing is lost. Works while
+    the relay runs and when it is stopped.
     """
     from crdt_sync_server.operating.asking import relay_at
 
@@ -43,12 +43,11 @@ def revoke(data: Path, device: str, space: str, reason: str, undo: bool, as_json
         return
     where = f"space {space}" if space else "all spaces of this relay"
     if undo:
-        click.echo(f"Device {device} is let into {where} again. It comes back within the hour, or at once")
-        click.echo("when its owner syncs.")
+        click.echo(f"Device {device} is let into {where} again.")
+        click.echo("It comes back within an hour or so, or at once when its owner syncs.")
         return
     click.echo(f"Device {device} is shut out of {where}; connections closed: {done['closed']}.")
-    click.echo("It can still read what it has. What to do about a lost device: an admin withdraws open")
-    click.echo("invites, and takes it out of its spaces.")
+    click.echo("It can still read what it has. If it is lost, let an admin withdraw open invites too.")
 
 
 @click.command(
