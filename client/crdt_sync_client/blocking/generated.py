@@ -8,8 +8,8 @@ from typing import Any, Protocol, overload
 from crdt_sync.ids import DeviceId
 from crdt_sync.schemas.model import RecordSchema
 
-from ..checkout_methods import CheckoutBlock as AsyncCheckoutBlock
 from ..checkout_methods import DEFAULT_TTL_S
+from ..checkout_methods import CheckoutBlock as AsyncCheckoutBlock
 from ..checkout_values import CheckinResult, Checkout, CheckoutResult
 from ..choices import Choice, MergeFunction
 from ..conflict_export import ExportFormat, Writable

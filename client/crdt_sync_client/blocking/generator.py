@@ -445,10 +445,11 @@ def _imports(source: Source) -> str:
     return "\n\n".join("\n".join(group) for group in groups if group)
 
 
-def _import_key(line: str) -> tuple[bool, str, str]:
+def _import_key(line: str) -> tuple[bool, str, tuple[int, str]]:
     """Farther packages first, then by module, then by the first name, as ruff sorts."""
     module, _, names = line.partition(" import ")
-    return not module.startswith("from .."), module, names.lstrip("(\n ")
+    first = re.split(r"[, ]", names.lstrip("(\n "), maxsplit=1)[0]
+    return not module.startswith("from .."), module, _isort_key(first)
 
 
 def _isort_key(name: str) -> tuple[int, str]:
