@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from crdt_sync.errors import LocalError, UnknownSpace, UnsyncedWork
+from crdt_sync.errors import LocalError, ShutOut, UnknownSpace, UnsyncedWork
 from crdt_sync_client import Device, find_schema
+from crdt_sync_client.cli.main import cli
 from crdt_sync_client.engine.leaving import BY_RECORD, BY_SPACE
 from tests.end_to_end.relay_process import RestartableRelay
 
@@ -135,3 +138,21 @@ async def test_who_left_comes_back_with_an_invite_and_writes_on(pair: tuple[Devi
     await office.sync()
     assert await titles(office, "Yard") == ["Pump 2"]
     assert not (await tablet.status()).failed
+
+
+async def test_who_is_shut_out_works_on_and_takes_the_unsent_work_along(
+    tmp_path: Path, own_relay: RestartableRelay, pair: tuple[Device, Device]
+) -> None:
+    _, tablet = pair
+    await tablet.sync()
+    revoke = ["relay", "revoke", tablet.device_id.hex(), "--data", str(own_relay.data)]
+    done = await asyncio.to_thread(lambda: CliRunner().invoke(cli, revoke))
+    assert done.exit_code == 0, done.output
+    with pytest.raises(ShutOut):
+        await tablet.sync()
+    assert {space.state for space in (await tablet.status()).spaces} <= {"revoked", "offline"}
+    await tablet.create(TYPE, {"title": "Written since"}, space="Yard")
+    assert await titles(tablet, "Yard") == ["Written since"]
+    report = await tablet.leave("Yard", export_to=tmp_path / "unsent.jsonl")
+    assert report.unsynced_records == 1
+    assert "Written since" in (tmp_path / "unsent.jsonl").read_text()
