@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from crdt_sync.errors import RelayRefused, RelayUnreachable
+from crdt_sync.errors import RelayRefused, RelayUnreachable, ShutOut
 from crdt_sync_client import Device, find_schema, relay_connection
+from crdt_sync_client.cli.main import cli
 from crdt_sync_client.relay_connection import RelayConnection
 from tests.end_to_end.refusing_proxy import RefusingProxy, Way
 from tests.end_to_end.relay_process import RestartableRelay
@@ -160,3 +163,20 @@ async def test_a_relay_that_stops_says_so_over_http_too(
     with pytest.raises(RelayUnreachable, match=r"ended \(1001: the relay is shutting down\)"):
         await said
     await connection.close()
+
+
+async def test_a_device_that_is_shut_out_is_told_over_http_too(
+    own_relay: RestartableRelay, pair: tuple[Device, Device]
+) -> None:
+    _, tablet = pair
+    await tablet.connect()
+    await tablet.sync(timeout_s=PATIENCE_S)
+    command = ["relay", "revoke", tablet.device_id.hex(), "--data", str(own_relay.data), "--json"]
+    result = await asyncio.to_thread(CliRunner().invoke, cli, command)
+    assert json.loads(result.stdout)["closed"] >= 1
+    async with asyncio.timeout(PATIENCE_S):
+        async for status in tablet.watch_status():
+            if status.state == "revoked":
+                break
+    with pytest.raises(ShutOut):
+        await tablet.sync(timeout_s=PATIENCE_S)
