@@ -39,7 +39,7 @@ async def watch_status(device: Device, out: Output, for_s: float | None) -> None
 
 
 def _line(space: SpaceStatus) -> str:
-    parts = [space.state]
+    parts: list[str] = [space.state]
     if space.state == "syncing" and space.total:
         parts.append(f"{space.done:,} of {space.total:,}")
     if space.retry_in_s is not None:
