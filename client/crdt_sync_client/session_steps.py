@@ -13,6 +13,7 @@ from crdt_sync.crypto.envelope import Header
 from crdt_sync.ids import OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import ConfirmRequest, FromRelay, Welcome
 
+from .endings import Reconnect
 from .engine import Engine
 from .engine.fetched import FetchedRecord
 from .engine.model import Received, Welcomed
@@ -93,6 +94,8 @@ class PushStep(Step):
             self.engine.hear_relay_clock(self.space, self.relay_now_ms)
         self.envelopes = self.engine.next_push(self.space, max_count=count, max_bytes=size_bytes)
         self.rest_s = self.engine.lease_rest_s(self.space)
+        if self.engine.passed_over_is_due(self.space):
+            raise Reconnect("work that waited for a checkout to end goes on")
 
 
 class BatchStep(PushStep):

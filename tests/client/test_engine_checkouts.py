@@ -269,3 +269,18 @@ properties:
     assert [(each.type, each.id) for each in alone] == [("job", job)]
     assert [each.id for each in together] == [job, *steps]
     world.close()
+
+
+def test_an_earlier_lifes_work_is_due_when_the_lease_has_run_out_though_nothing_comes(site: Site) -> None:
+    site.lease(site.other, site.one, expires_ms=site.now_ms + HOUR_MS)
+    site.mine.sync()
+    site.mine.set(site.one, status="busy")
+    site.mine.crash()
+    site.mine.set(site.two, status="done")
+    site.mine.sync()
+    assert not site.mine.engine.passed_over_is_due(site.space)
+    site.mine.engine._replica.reload()  # as after a write that failed
+    site.now_ms += HOUR_MS
+    assert site.mine.engine.passed_over_is_due(site.space)
+    site.mine.sync()
+    assert pending(site.mine) == []

@@ -7,7 +7,7 @@ from typing import Final
 
 from crdt_sync.ids import OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult
-from crdt_sync_client.engine import checkouts, holding_back
+from crdt_sync_client.engine import checkouts, holding_back, sending
 from crdt_sync_client.engine.checkouts import Checkout, CheckoutOutcome, Chosen
 from crdt_sync_client.engine.model import RecordChange
 from crdt_sync_client.engine.queries import Where
@@ -104,6 +104,11 @@ class CheckoutCalls:
         """Seconds until something that is held back may go, or to look again; None: nothing is held back."""
         end_ms = self.next_lease_end_ms(space)
         return None if end_ms is None else min(max(0, end_ms - self._replica.now_ms()) / 1000, LOOK_AGAIN_S)
+
+    def passed_over_is_due(self, space: SpaceId) -> bool:
+        """Whether an earlier life's work, passed over because it was held back, may go in another session."""
+        found = self._replica.space(space)
+        return bool(found.session.skipped) and sending.session_over(self._replica, found)
 
     def hear_relay_clock(self, space: SpaceId, relay_ms: int) -> None:
         """What the relay's clock shows now: ours may have been set since we heard it last."""

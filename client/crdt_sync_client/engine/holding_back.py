@@ -22,38 +22,49 @@ if TYPE_CHECKING:
 
 _NUMBER: Final = "SELECT no FROM records WHERE space = ? AND opaque = ?"
 _BY_TURN: Final = "SELECT record, incarnation FROM outbox WHERE space = ? AND error IS NULL ORDER BY no & ?"
+_FIRST_TURNS: Final = (
+    "SELECT incarnation, min(no & ?) FROM outbox WHERE space = ? AND error IS NULL GROUP BY incarnation"
+)
+_TURN: Final = (1 << TURN_BITS) - 1
 _OLDEST_SEALED: Final = "SELECT incarnation FROM sealed WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1"
 _WAITING: Final = "SELECT record, tied, incarnation FROM outbox WHERE space = ? AND error IS NULL"
 
 
 def held_back(replica: Replica, space: Space) -> frozenset[int]:
-    """The records (by number) of which nothing may be sealed now."""
-    leased, skipped = _leased(replica, space), space.leases.skipped
+    """The records (by number) of which nothing may be sealed now in this session."""
+    return _held(replica, space, space.session.skipped)
+
+
+def _held(replica: Replica, space: Space, skipped: frozenset[Incarnation]) -> frozenset[int]:
+    leased = _leased(replica, space)
     if not leased and not skipped:
         return frozenset()
     return _with_tied(replica, space, {no for no in leased if replica.unsent.get(no)}, skipped)
 
 
 def session_author(replica: Replica, space: Space) -> Author | None:
-    """Whose chain the next session is about while something is held back, else None.
-
-    Notes whom that passes over, because all that is pending of that life is held back.
-    """
-    space.leases.skipped = frozenset()
-    held = held_back(replica, space)
+    """Whose chain the next session is about while something is held back, else None."""
+    held = _held(replica, space, frozenset())
     if not held:
         return None
     incarnation = replica.db.value(_OLDEST_SEALED, (space.no,))
     if incarnation is None:
-        skipped: set[Incarnation] = set()
-        for record, of in replica.db.rows(_BY_TURN, (space.no, (1 << TURN_BITS) - 1)):
-            if record not in held:
-                incarnation = of
-                break
-            skipped.add(of)
-        skipped -= {incarnation, replica.author.incarnation}
-        space.leases.skipped = frozenset(skipped)
+        rows = replica.db.rows(_BY_TURN, (space.no, _TURN))
+        incarnation = next((of for record, of in rows if record not in held), None)
     return replica.author if incarnation is None else Author(replica.device_id, Incarnation(incarnation))
+
+
+def passed_over(replica: Replica, space: Space, author: Author) -> frozenset[Incarnation]:
+    """The lives whose work has waited longer than that author's: all of it is held back."""
+    if not space.leases.rows:
+        return frozenset()
+    first = {
+        Incarnation(incarnation): turn
+        for incarnation, turn in replica.db.rows(_FIRST_TURNS, (_TURN, space.no))
+    }
+    own = first.pop(author.incarnation, None)
+    first.pop(replica.author.incarnation, None)
+    return frozenset(incarnation for incarnation, turn in first.items() if own is None or turn < own)
 
 
 def _with_tied(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from crdt_sync.ids import DeviceId, Incarnation, OpaqueId, RecordId, SpaceId
+from crdt_sync.ids import DeviceId, OpaqueId, RecordId, SpaceId
 from crdt_sync.protocol.leases import Lease, LeaseState, decode_lease, encode_lease
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ class Leases:
         """By record: the row of the log that told it, and the lease."""
         self.own: dict[OpaqueId, OwnCheckout] = {}
         self.relay_ahead_ms = 0
-        self.skipped: frozenset[Incarnation] = frozenset()
-        """Earlier lives whose work is held back, so that this session was begun without it."""
 
     def load(self, db: Database) -> None:
         for opaque, row, lease in db.rows(

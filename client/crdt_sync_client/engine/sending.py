@@ -64,7 +64,7 @@ def session_over(replica: Replica, space: Space) -> bool:
         return True
     if author == replica.author:
         # The work of an earlier life that waited for a lease to end may go now.
-        return bool(space.leases.skipped) and author != session_author(replica, space)
+        return bool(space.session.skipped) and author != session_author(replica, space)
     return author != session_author(replica, space)
 
 
@@ -97,6 +97,7 @@ def welcome(
     )
     space.session.resend = [no for (no,) in rows]
     space.session.fresh = set()
+    space.session.skipped = holding_back.passed_over(replica, space, author)
     # An earlier life's chain may turn out to be sent already; what this life wrote waits for its own session.
     return Welcomed(
         resend=len(rows),

@@ -33,7 +33,7 @@ Stage = Literal["creating", "joining", "active"]
 class SessionMemory:
     """What a space's session with the relay needs to know. Not stored: the next session asks anew."""
 
-    __slots__ = ("author", "fresh", "head", "missed", "pause_s", "refusals", "resend")
+    __slots__ = ("author", "fresh", "head", "missed", "pause_s", "refusals", "resend", "skipped")
 
     def __init__(self) -> None:
         self.author: Author | None = None
@@ -44,6 +44,8 @@ class SessionMemory:
         """Numbers of sealed rows to hand out."""
         self.fresh: set[int] = set()
         """Those of them that were not handed out before."""
+        self.skipped: frozenset[Incarnation] = frozenset()
+        """Earlier lives whose work is held back, so that this session was begun without it."""
         self.pause_s: float | None = None
         """How long nothing may be sent after the last refusal."""
         self.refusals: dict[tuple[int, int], int] = {}
