@@ -301,6 +301,7 @@ class SpaceSync:
         if not (self.off or self._running()):
             self._reconnecting.asked()
             self._task = asyncio.create_task(self._run(), name=f"sync {self.space.hex()[:8]}")
+            self._task.add_done_callback(lambda _: self.signal.notify())  # however it ends
 
     async def _stop(self) -> None:
         task, self._task = self._task, None
@@ -336,7 +337,8 @@ class SpaceSync:
             except RelayRefused as exc:
                 # Before anybody is told, and to its end even if they then want no connection any more.
                 gone = await asyncio.shield(self._forget_unsettled(exc))
-                self._failed(await asyncio.shield(self._may_be_lost(exc)))
+                # Of a space that is forgotten nothing can be lost.
+                self._failed(exc if gone else await asyncio.shield(self._may_be_lost(exc)))
             except CrdtSyncError as exc:
                 self._failed(exc)
             except Exception as exc:
