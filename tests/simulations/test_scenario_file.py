@@ -91,9 +91,9 @@ def test_everything_wrong_is_told_at_once() -> None:
 
 
 def test_what_does_not_exist_yet_has_its_place_and_says_so() -> None:
-    text = GOOD + '\n[[at]]\ns = 1\ndo = "checkout"\ndevice = "tablet"\nrecord = "wo1"\n'
+    text = GOOD + '\n[[at]]\ns = 1\ndo = "revoke"\ndevice = "office"\nof = "tablet"\n'
     assert problems(text) == [
-        "s.toml:32: checkout cannot be simulated yet: this version of the product does not have it"
+        "s.toml:32: revoke cannot be simulated yet: this version of the product does not have it"
     ]
 
 
