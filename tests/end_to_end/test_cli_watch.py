@@ -104,7 +104,7 @@ async def test_the_status_is_told_in_lines_until_the_time_is_over_or_somebody_st
 
     await asyncio.to_thread(prepare)
     process = await watching(store, passphrase, "--json", command=("status", "--watch"))
-    states = []
+    states: list[Any] = []
     while not states or states[-1]["state"] != "idle":
         states.append(json.loads(await line_with(process.stdout, '"spaces"')))
     assert states[0]["pending"] == 1
