@@ -348,6 +348,8 @@ class SessionDriver(ConnectionDriver):
                 self.fetching.done(step)
             case _:
                 pass
+        if isinstance(step, PushStep) and step.over:
+            self.end(Reconnect("another session has to send what waited for a checkout to end"))
         if step.error is not None:
             self.end(step.error)
         if self.welcomed and not self.ended:

@@ -13,7 +13,6 @@ from crdt_sync.crypto.envelope import Header
 from crdt_sync.ids import OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import ConfirmRequest, FromRelay, Welcome
 
-from .endings import Reconnect
 from .engine import Engine
 from .engine.fetched import FetchedRecord
 from .engine.model import Received, Welcomed
@@ -84,6 +83,8 @@ class PushStep(Step):
         self.envelopes: list[bytes] = []
         self.rest_s: float | None = None
         """How long the first of what is held back stays so, because others have it checked out."""
+        self.over = False
+        """Whether work that waited for a checkout to end may go in another session."""
         self.relay_now_ms: int | None = None
         """What the relay's clock shows, where that is known."""
         self._bounds = bounds
@@ -94,8 +95,7 @@ class PushStep(Step):
             self.engine.hear_relay_clock(self.space, self.relay_now_ms)
         self.envelopes = self.engine.next_push(self.space, max_count=count, max_bytes=size_bytes)
         self.rest_s = self.engine.lease_rest_s(self.space)
-        if self.engine.passed_over_is_due(self.space):
-            raise Reconnect("work that waited for a checkout to end goes on")
+        self.over = self.engine.passed_over_is_due(self.space)
 
 
 class BatchStep(PushStep):
