@@ -33,7 +33,7 @@ def load(text: str) -> RecordSchema:
 
 def urgency(schema: RecordSchema, **values: Any) -> int:
     return schema.priorities.of(
-        [Write((name,), value, Hlc(1), ME, Role.FIELD) for name, value in values.items()]
+        [Write((name,), value, Hlc(1), Role.FIELD, ME) for name, value in values.items()]
     )
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.envelope import parse
@@ -19,7 +20,6 @@ from crdt_sync.protocol.frames import (
     Bye,
     Frame,
     GiveBack,
-    Hello,
     Revive,
     RowKind,
     SnapshotResult,
@@ -84,7 +84,7 @@ class Team:
         peer = Peer(NONCE)
         hello = device.hello(NONCE, self.relay.engine.relay_id, cursor, self.seen)
         sequence, link = acked or (0, bytes(32))
-        hello = Hello(*_fields(hello)[:-3], promised, sequence, link)
+        hello = structs.replace(hello, promised=promised, acked_sequence=sequence, acked_hash=link)
         return peer, self.relay.answer(peer, hello, Welcome)
 
     def revive(self, device: TestDevice, entries: list[bytes] | None = None) -> Frame:
@@ -96,10 +96,6 @@ class Team:
         frame = Revive(1, self.space.id, device.author.device, entries, "test", device.keys.sign(message))
         (answer,) = self.relay.answers(Peer(NONCE), frame)
         return answer
-
-
-def _fields(hello: Hello) -> list[object]:
-    return [getattr(hello, name) for name in hello.__struct_fields__]
 
 
 @pytest.fixture

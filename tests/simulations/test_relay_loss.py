@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from crdt_sync.crypto.chain import ChainHead
 from crdt_sync_client.engine import giving_back
 from crdt_sync_sim.commands import scenario_folder
 from crdt_sync_sim.run import Outcome, simulate
@@ -50,5 +51,5 @@ def test_a_device_that_takes_a_restored_relay_for_the_old_one_is_found(
 
 def test_a_device_that_forgets_what_it_was_promised_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its chain goes on where the relay does not: that relay takes nothing more from it."""
-    monkeypatch.setattr(giving_back, "acknowledged", lambda *_: giving_back.ChainHead(0, bytes(32)))
+    monkeypatch.setattr(giving_back, "acknowledged", lambda *_: ChainHead(0, bytes(32)))
     assert run("backup", "restore_backup").failed

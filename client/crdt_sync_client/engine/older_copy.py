@@ -315,7 +315,7 @@ class Rescues:
         return [update for update in deletions if parse_update(update).deletes]
 
     def _not_merged(self, record: OpenRecord, author: Author, clock: int) -> list[Write]:
-        """Held writes from `clock` on, of a document that does not have them: it was lost, and they were not."""
+        """Held writes from `clock` on, of a document that was lost, while they were not."""
         updates = [parse_update(update) for update in self._held_updates(record, author)]
         client = author.client_id
         deleted = [each for update in updates for each in update.deletes.get(client, ())]
