@@ -49,10 +49,10 @@ class Watch:
         process = psutil.Process(self.pid)
         process.cpu_percent()
         while True:
-            await asyncio.sleep(EVERY_S)
             self.seconds.append(time.monotonic() - self.started)
             self.memory_mb.append(process.memory_info().rss / 2**20)
             self.cpu_percent.append(process.cpu_percent())
+            await asyncio.sleep(EVERY_S)
 
     def phase(self, name: str) -> None:
         self.phases.append((time.monotonic() - self.started, name))

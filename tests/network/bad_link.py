@@ -46,7 +46,6 @@ class BadLink:
         assert parts.port is not None
         self.relay = parts.hostname, parts.port
         self.random = random.Random(seed)
-        self.link = link or Link()
         self.url = ""
         self.connections = 0
         self.drops = 0
@@ -57,6 +56,7 @@ class BadLink:
         self._open: set[_Connection] = set()
         self._served: set[asyncio.Task[None]] = set()
         self.mend()
+        self.link = link or Link()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[BadLink]:

@@ -18,7 +18,7 @@ _WORDS = {"true": True, "false": False, "default": None}
 
 @click.group(cls=Group, name="settings")
 def command_settings() -> None:
-    """Choose how this device syncs, and how long it keeps what is closed."""
+    """Choose how this device syncs and what it keeps."""
 
 
 @command_settings.command(
