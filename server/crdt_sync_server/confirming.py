@@ -31,6 +31,8 @@ GRACE_MS: Final = 3_600_000
 """An hour: time enough for somebody else to be connected, and the tail of an hour is small."""
 ASK_AGAIN_MS: Final = 100
 """A device that cannot tell is usually writing to the record, and done with that in a moment."""
+ASK_LATEST_MS: Final = 60_000
+"""One that still cannot tell is asked ever more seldom: each time it is sent the snapshot again."""
 LOOK_AGAIN_MS: Final = 2_000
 """When nobody could be asked, somebody may have come."""
 SILENT_MS: Final = 30_000
@@ -54,6 +56,8 @@ class Proposal:
     asked_ms: int = 0
     passed: dict[DeviceId, int] = field(default_factory=dict)
     """Until when a device is not asked again."""
+    unable: int = 0
+    """How often somebody could not tell."""
 
 
 class Proposals:
@@ -108,8 +112,10 @@ class Proposals:
         """That device could not say; another, or the same a little later, may."""
         assert peer.author is not None
         proposal.asked = None
-        proposal.passed[peer.author.device] = now_ms + ASK_AGAIN_MS
-        self.due_ms = min(self.due_ms, now_ms + ASK_AGAIN_MS)
+        wait_ms = min(ASK_AGAIN_MS << min(proposal.unable, 16), ASK_LATEST_MS)
+        proposal.unable += 1
+        proposal.passed[peer.author.device] = now_ms + wait_ms
+        self.due_ms = min(self.due_ms, now_ms + wait_ms)
 
     def gone(self, peer: Peer) -> None:
         """Its connection has ended."""

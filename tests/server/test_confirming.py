@@ -199,3 +199,14 @@ def test_nobody_else_is_asked_to_compact_what_waits(team: Team) -> None:
     team.propose(team.office, updates)
     after = [effect.frame for effect in team.tick(IDLE_MS + 1) if isinstance(effect, Send)]
     assert not any(isinstance(frame, CompactRequest) for frame in after)
+
+
+def test_who_can_never_tell_is_asked_ever_more_seldom(team: Team) -> None:
+    """It is sent the snapshot each time."""
+    snapshot = proposed(team)
+    asked = 0
+    for _ in range(1_200):  # a minute
+        for device, _ in team.asked(50):
+            asked += 1
+            team.say(device, DenySnapshot(R1, hash_of(snapshot), "unable"))
+    assert 5 <= asked <= 12
