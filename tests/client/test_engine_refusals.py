@@ -306,3 +306,11 @@ def test_whatever_is_refused_when_nothing_is_lost_or_doubled(
         assert values.get("hours", 0) == len(written[id])
     assert anna.engine.outbox() == []
     world.close()
+
+
+def test_a_story_in_which_a_note_went_before_the_work_it_was_about(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """What was marked was neither tried again nor sent when asked."""
+    story = test_whatever_is_refused_when_nothing_is_lost_or_doubled.hypothesis.inner_test  # type: ignore[attr-defined]
+    story(tmp_path_factory, 158495)

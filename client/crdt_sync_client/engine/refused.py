@@ -51,8 +51,16 @@ def save_refused(db: Database, record: int, refused: Refused) -> None:
 
 
 def taken(replica: Replica, record: int) -> None:
-    """The relay has everything of that record. Inside a transaction."""
-    if replica.refused and replica.refused.pop(record, None) is not None:
+    """The relay has everything of that record that was sent. Inside a transaction."""
+    if record not in replica.refused:
+        return
+    still_waits = replica.db.value(
+        "SELECT 1 FROM outbox WHERE record = ?1 AND error IS NOT NULL"
+        " UNION ALL SELECT 1 FROM sealed WHERE record = ?1 AND error IS NOT NULL LIMIT 1",
+        (record,),
+    )
+    if still_waits is None:
+        del replica.refused[record]
         replica.db.execute("DELETE FROM refused WHERE record = ?", (record,))
 
 

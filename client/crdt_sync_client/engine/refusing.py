@@ -146,7 +146,14 @@ def _waiting(replica: Replica, space: Space) -> list[tuple[int, int]]:
 
 def aside_in(replica: Replica, space: Space) -> list[int]:
     """The records of a space of which something is set aside."""
-    return [no for no, one in replica.refused.items() if one.aside and _is_in(replica, no, space)]
+    noted = {no for no, one in replica.refused.items() if one.aside and _is_in(replica, no, space)}
+    # What was marked is the truth: the note of a record goes when the relay takes what it was about.
+    marked = replica.db.rows(
+        "SELECT record FROM outbox WHERE space = ?1 AND error IS NOT NULL AND error != ?2"
+        " UNION SELECT record FROM sealed WHERE space = ?1 AND error IS NOT NULL AND error != ?2",
+        (space.no, OLDER_COPY),
+    )
+    return sorted(noted | {no for (no,) in marked})
 
 
 def _is_in(replica: Replica, record: int, space: Space) -> bool:
