@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -69,8 +70,11 @@ def content_findings(db: Database) -> list[Finding]:
         upgrade_tables(db)  # one of an earlier format is looked at as it will be, and then left as it was
         for code, where in _problems(db):
             counted[code, where] += 1
+    except Exception:  # a page that holds nothing now is damaged: SQLite reads it, and then nothing any more
+        counted["sqlite", ""] += 1
     finally:
-        db.execute("ROLLBACK")
+        with suppress(Exception):
+            db.execute("ROLLBACK")
     return [Finding(code, _MESSAGES[code], where, count) for (code, where), count in sorted(counted.items())]
 
 
