@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -24,11 +24,11 @@ from crdt_sync.protocol.limits import DEFAULT_LEASE_MS, MAX_CHECKOUT_RECORDS
 
 from .checkout_desk import Question, Told
 from .checkout_values import CheckinResult, CheckinState, Checkout, CheckoutResult
+from .device_part import DevicePart
 from .engine import Engine
 from .engine.checkouts import CheckoutOutcome, Chosen
 from .engine.model import ConflictFilter
 from .engine.queries import Where
-from .sync_loop import SpaceSync
 
 T = TypeVar("T")
 logger = logging.getLogger("crdt_sync.client")
@@ -36,17 +36,8 @@ logger = logging.getLogger("crdt_sync.client")
 DEFAULT_TTL_S: Final = DEFAULT_LEASE_MS / 1000
 
 
-class CheckoutMethods:
+class CheckoutMethods(DevicePart):
     """See the module."""
-
-    _engine: Engine
-    _syncs: dict[SpaceId, SpaceSync]
-
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
-
-    async def _space_id(self, space: str | None) -> SpaceId | None:
-        raise NotImplementedError  # the device's
 
     def checkout(
         self,

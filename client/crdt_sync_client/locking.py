@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
@@ -26,9 +27,9 @@ from crdt_sync.errors import (
     ValidationError,
     WrongPassphrase,
 )
-from crdt_sync.ids import SpaceId
 
 from .database_thread import DatabaseThread
+from .device_part import DevicePart
 from .engine import Engine, model
 from .settings import Settings, read_settings
 from .store import size
@@ -143,13 +144,11 @@ class IdleTimer:
         self._arm()
 
 
-class LockMethods:
+class LockMethods(DevicePart):
     """Part of `Device`: its store comes and goes, here."""
 
     _path: StorePath
     _thread: DatabaseThread
-    _engine: Engine
-    _syncs: dict[SpaceId, SpaceSync]
     _writes: WriteQueue
     _idle: IdleTimer
     _unlocking: asyncio.Lock
@@ -160,17 +159,14 @@ class LockMethods:
     """While the device is locked: what closes its store, or has."""
     _on_lock: Callable[[], None] | None = None
 
-    def _attach(self, thread: DatabaseThread, engine: Engine, spaces: Sequence[model.SpaceState]) -> None:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    def _attach(self, thread: DatabaseThread, engine: Engine, spaces: Sequence[model.SpaceState]) -> None: ...
 
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    def _use(self) -> None: ...
 
-    def _use(self) -> None:
-        raise NotImplementedError  # the device's
-
-    async def connect(self) -> None:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    async def connect(self) -> None: ...
 
     @property
     def locked(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,8 @@ class LogoutReport:
 class LogoutMethods(LockMethods):
     """Part of `Device`."""
 
-    def _end_watches(self) -> None:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    def _end_watches(self) -> None: ...
 
     async def logout(self, *, force: bool = False, export_to: StorePath | None = None) -> LogoutReport:
         """Remove the store with everything in it, and its key from the keychain. The device is closed then.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from abc import abstractmethod
+from collections.abc import Sequence
 
 from crdt_sync.errors import SyncTimeout
 from crdt_sync.ids import SpaceId
 
 from .delivery_desk import DeliveryWait
-from .engine import Engine, model
+from .device_part import DevicePart
 from .engine.exporting import UnsyncedOperation
 from .engine.model import OutboxItem
 from .locking import unused
@@ -19,26 +19,15 @@ from .records import Durable, WriteResult
 from .status import RecordSync, Status
 from .status_watching import Bell, RecordStateWatch, StatusWatch
 from .store_opening import StorePath
-from .sync_loop import SpaceSync
-
-T = TypeVar("T")
 
 
-class OutboxMethods:
+class OutboxMethods(DevicePart):
     """Part of `Device`."""
 
-    _engine: Engine
-    _syncs: dict[SpaceId, SpaceSync]
     _bell: Bell
 
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
-
-    async def status(self) -> Status:
-        raise NotImplementedError  # the device's
-
-    def _publish(self, changes: Sequence[model.RecordChange]) -> None:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    async def status(self) -> Status: ...
 
     async def outbox(self) -> list[OutboxItem]:
         """Local work that no relay has acknowledged, oldest first."""

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from crdt_sync.ids import RecordId
 
-from crdt_sync.ids import RecordId, SpaceId
-
-from .engine import Engine
+from .device_part import StorePart
 from .engine.live_matching import LiveAnswer
 from .engine.queries import OrderBy, Query, Where
 from .live import LiveHub, LiveQuery, Page
 from .records import Record
 from .watching import Watch, WatchHub
 
-T = TypeVar("T")
 
-
-class QueryMethods:
+class QueryMethods(StorePart):
     """Part of `Device`, which has the store and the thread it is read on."""
 
-    _engine: Engine
     _hub: WatchHub
     _live_hub: LiveHub
-
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
-
-    async def _space_id(self, space: str | None) -> SpaceId | None:
-        raise NotImplementedError  # the device's
 
     async def get(self, type: str, id: str, *, space: str | None = None) -> Record | None:
         """The record, or None when this device has none of that id."""

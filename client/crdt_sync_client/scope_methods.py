@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from crdt_sync.errors import ConnectionFailed, RecordAbsent
 from crdt_sync.ids import RecordId, SpaceId
 
-from .engine import Engine
+from .device_part import DevicePart
 from .engine.cleaning import Place
 from .engine.filter_text import encode_filter
 from .engine.filters import Filter
@@ -18,9 +18,6 @@ from .engine.model import RecordChange
 from .engine.queries import Where
 from .records import Record
 from .settings import Settings
-from .sync_loop import SpaceSync
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +56,10 @@ class FinishedRecord:
     since_at: int
 
 
-class ScopeMethods:
+class ScopeMethods(DevicePart):
     """See the module."""
 
-    _engine: Engine
-    _syncs: dict[SpaceId, SpaceSync]
     _settings: Settings
-
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
-
-    def _publish(self, changes: Sequence[RecordChange]) -> None:
-        raise NotImplementedError  # the device's
 
     async def scope(self, space: str | None = None) -> Scope:
         """What of a space this device keeps."""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from crdt_sync.ids import SpaceId
-
-from .engine import Engine
+from .device_part import DevicePart
 from .engine.exporting import UnsyncedOperation
-from .engine.model import RecordChange, SpaceState
+from .engine.model import SpaceState
 from .live import LiveHub
 from .logout import judge
 from .store_opening import StorePath
-from .sync_loop import SpaceSync
 from .watching import WatchHub
 from .write_queue import WriteQueue
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +37,13 @@ class LeaveReport:
         }
 
 
-class SpaceMethods:
+class SpaceMethods(DevicePart):
     """See the module."""
 
-    _engine: Engine
-    _syncs: dict[SpaceId, SpaceSync]
     _writes: WriteQueue
     _hub: WatchHub
     _live_hub: LiveHub
     _connected: bool
-
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
-
-    def _publish(self, changes: Sequence[RecordChange]) -> None:
-        raise NotImplementedError  # the device's
 
     async def switch_space(self, space: str, on: bool) -> None:
         """Whether this device syncs a space. Kept in the store.

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar, get_args
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Final, get_args
 
 from crdt_sync.errors import StoreError, ValidationError
-from crdt_sync.ids import SpaceId
 
 from .database_thread import DatabaseThread
-from .engine import Engine
+from .device_part import DevicePart
 from .engine.reading import not_ready
 from .network import EVERYTHING, Network, Policy
 from .settings import Settings, keep_setting
 from .sync_loop import SpaceSync
 from .triggers import Triggers
-
-T = TypeVar("T")
 
 CLEANED: Final = "cleaned_at"
 """Name in the store's table `meta`: when closed records were last looked for, Unix ms."""
@@ -27,29 +25,24 @@ PROBE_S: Final = 5.0
 """How long an app that comes back to the front waits for a relay before it connects anew."""
 
 
-class TriggerMethods:
+class TriggerMethods(DevicePart):
     """See the module."""
 
-    _engine: Engine
     _thread: DatabaseThread
-    _syncs: dict[SpaceId, SpaceSync]
     _connected: bool
     _settings: Settings = Settings()
     _network: Network = "unknown"
     _policy: Policy = EVERYTHING
     _triggers: Triggers | None = None
 
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    async def sync(self, *, timeout_s: float | None = None) -> object: ...
 
-    async def sync(self, *, timeout_s: float | None = None) -> object:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    async def clean_up(self, space: str | None = None) -> int: ...
 
-    async def clean_up(self, space: str | None = None) -> int:
-        raise NotImplementedError  # the device's
-
-    def lock_if_idle(self) -> bool:
-        raise NotImplementedError  # the device's
+    @abstractmethod
+    def lock_if_idle(self) -> bool: ...
 
     # Settings and network
 

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from crdt_sync.errors import MergeFailed, ValidationError
-from crdt_sync.ids import RecordId, SpaceId
+from crdt_sync.ids import RecordId
 
 from . import choices
 from .choices import Choice, MergeFunction
 from .create_method import Changes
-from .engine import Engine, model, trail
+from .device_part import StorePart
+from .engine import model, trail
 from .engine.model import UNSET, ConflictEntry, ConflictFilter, Keep
 from .records import WriteResult
 
-T = TypeVar("T")
 
-
-class WriteMethods:
+class WriteMethods(StorePart):
     """Part of `Device` and `Transaction`, which have the store and know what becomes of an operation."""
 
-    _engine: Engine
-
-    def _run(self, work: Callable[[], T]) -> Awaitable[T]:
-        raise NotImplementedError  # theirs
-
-    async def _write(self, op: model.Operation) -> WriteResult:
-        raise NotImplementedError  # theirs
-
-    async def _space_id(self, space: str | None) -> SpaceId | None:
-        raise NotImplementedError  # theirs
+    @abstractmethod
+    async def _write(self, op: model.Operation) -> WriteResult: ...
 
     # Records ----------------------------------------------------------------------------------------
 

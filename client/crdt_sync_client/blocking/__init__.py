@@ -22,11 +22,17 @@ ends without is given a few seconds for it; everything that a call returned from
 In a thread that runs an event loop every call raises LocalError, because it would stop that loop: there use
 `crdt_sync_client.Device`.
 
-`generated.py` is made by `generator.py` from the asynchronous classes; a test compares it.
+`generated/` is made by `blocking_generator` from the asynchronous classes, module by module; a test compares
+them.
 """
 
 from __future__ import annotations
 
-from .generated import ConflictWatch, Device, LiveQuery, Preferences, Transaction, Watch
+from .generated.conflict_watching import ConflictWatch
+from .generated.device import Device
+from .generated.live import LiveQuery
+from .generated.preferences import Preferences
+from .generated.transactions import Transaction
+from .generated.watching import Watch
 
 __all__ = ["ConflictWatch", "Device", "LiveQuery", "Preferences", "Transaction", "Watch"]
