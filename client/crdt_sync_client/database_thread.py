@@ -54,6 +54,10 @@ class OpenStore:
 class DatabaseThread(aiosqlite.Connection):
     """Runs closures on the store's own thread, in the order given. Start it by awaiting it."""
 
+    if TYPE_CHECKING:  # aiosqlite gives it no types
+
+        async def _execute(self, work: Callable[[], T]) -> T: ...
+
     def __init__(self, open_store: Callable[[], OpenStore], path: str | os.PathLike[str]) -> None:
         """`open_store` runs on the thread. `path` is what errors name."""
         self._path = path
@@ -89,15 +93,13 @@ class DatabaseThread(aiosqlite.Connection):
         if not self._running or self._connection is None:
             raise _closed()
         try:
-            # aiosqlite leaves this method without types.
-            return cast(T, await self._execute(work))  # type: ignore[no-untyped-call]
+            return await self._execute(work)
         except Exception as exc:
             failure = store_failure(exc, self._path)
             if failure is None:
                 raise
             error, db = exc, self.store.db
-            # aiosqlite leaves this method without types.
-            await self._execute(lambda: db.mend(error))  # type: ignore[no-untyped-call]
+            await self._execute(lambda: db.mend(error))
             raise failure from None
 
 

@@ -6,57 +6,26 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import keyring
-import keyring.backend
-import keyring.errors
+import keyring.backends.fail
 import pytest
 from click.testing import CliRunner, Result
 
 from crdt_sync_client.cli import opening
 from crdt_sync_client.cli.main import cli
-
-
-class MemoryKeychain(keyring.backend.KeyringBackend):
-    """A keychain for one test."""
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.entries: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.entries[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.entries[service, username]
-
-
-class LockedKeychain(MemoryKeychain):
-    def set_password(self, service: str, username: str, password: str) -> None:
-        raise keyring.errors.PasswordSetError("locked")
+from tests.keychains import MemoryKeychain, in_use
 
 
 @pytest.fixture
-def keychain(request: pytest.FixtureRequest) -> Iterator[keyring.backend.KeyringBackend]:
-    before = keyring.get_keyring()
-    chosen: keyring.backend.KeyringBackend = getattr(request, "param", MemoryKeychain)()
-    keyring.set_keyring(chosen)
-    yield chosen
-    keyring.set_keyring(before)
+def keychain() -> Iterator[MemoryKeychain]:
+    with in_use(MemoryKeychain()) as chosen:
+        yield chosen
 
 
 @pytest.fixture
 def no_keychain() -> Iterator[None]:
-    from keyring.backends.fail import Keyring
-
-    before = keyring.get_keyring()
-    keyring.set_keyring(Keyring())  # type: ignore[no-untyped-call]
-    yield
-    keyring.set_keyring(before)
+    nothing = keyring.backends.fail.Keyring()  # type: ignore[no-untyped-call]  # keyring gives it no types
+    with in_use(nothing):
+        yield
 
 
 def run(*args: str | Path, stdin: str = "", **env: str | None) -> Result:
@@ -76,8 +45,8 @@ def test_the_keychain_holds_a_random_key(tmp_path: Path, keychain: MemoryKeychai
     assert "passphrase" in lost.stderr
 
 
-@pytest.mark.parametrize("keychain", [LockedKeychain], indirect=True)
-def test_a_keychain_that_refuses_leaves_no_store_behind(tmp_path: Path, keychain: LockedKeychain) -> None:
+def test_a_keychain_that_refuses_leaves_no_store_behind(tmp_path: Path, keychain: MemoryKeychain) -> None:
+    keychain.full = True
     result = run("init", "--store", tmp_path / "device.db", "--name", "Tablet", "--json")
     assert result.exit_code == 5
     assert "--passphrase-file" in result.stderr

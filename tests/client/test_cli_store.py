@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keyring
-import keyring.backend
-import keyring.errors
 import pytest
 from click.testing import CliRunner, Result
 
@@ -19,6 +16,7 @@ from crdt_sync_client import Device, find_schema
 from crdt_sync_client.cli import opening
 from crdt_sync_client.cli.main import cli
 from crdt_sync_client.store.connection import Database
+from tests.keychains import MemoryKeychain, in_use
 
 TYPE = "work_order"
 OLD, NEW = "correct horse", "battery staple"
@@ -29,37 +27,10 @@ class Stopped(Exception):
     """The machine."""
 
 
-class Keychain(keyring.backend.KeyringBackend):
-    """A keychain for one test; `full` refuses to take more."""
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.entries: dict[tuple[str, str], str] = {}
-        self.full = False
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        if self.full:
-            raise keyring.errors.PasswordSetError("full")
-        self.entries[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        if (service, username) not in self.entries:
-            raise keyring.errors.PasswordDeleteError("none")
-        del self.entries[service, username]
-
-
 @pytest.fixture(autouse=True)
-def chain() -> Iterator[Keychain]:
-    before = keyring.get_keyring()
-    chain = Keychain()
-    keyring.set_keyring(chain)
-    yield chain
-    keyring.set_keyring(before)
+def chain() -> Iterator[MemoryKeychain]:
+    with in_use(MemoryKeychain()) as chain:
+        yield chain
 
 
 def run(*args: object, stdin: str = "", passphrase: str | None = None, **env: str | None) -> Result:
@@ -138,7 +109,7 @@ def test_without_a_new_passphrase_nothing_changes(store: Path) -> None:
     assert run("status", "--store", store, passphrase=OLD).exit_code == 0
 
 
-def test_a_store_goes_over_to_the_keychain_and_back(store: Path, chain: Keychain) -> None:
+def test_a_store_goes_over_to_the_keychain_and_back(store: Path, chain: MemoryKeychain) -> None:
     to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
     assert answer(*to_keychain, passphrase=OLD)["opened_by"] == "keychain"
     assert len(chain.entries) == 1
@@ -150,7 +121,7 @@ def test_a_store_goes_over_to_the_keychain_and_back(store: Path, chain: Keychain
     assert run("status", "--store", store, passphrase=NEW).exit_code == 0
 
 
-def test_one_key_in_the_keychain_takes_the_place_of_another(store: Path, chain: Keychain) -> None:
+def test_one_key_in_the_keychain_takes_the_place_of_another(store: Path, chain: MemoryKeychain) -> None:
     to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
     assert run(*to_keychain, passphrase=OLD).exit_code == 0
     ((entry, before),) = chain.entries.items()
@@ -165,7 +136,7 @@ def test_one_key_in_the_keychain_takes_the_place_of_another(store: Path, chain: 
 
 @pytest.mark.parametrize("point", range(5))
 def test_an_exchange_of_keys_that_stops_anywhere_leaves_a_store_that_opens(
-    store: Path, chain: Keychain, point: int, monkeypatch: pytest.MonkeyPatch
+    store: Path, chain: MemoryKeychain, point: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the new key is kept, the file encrypted, the new key put in place, the other dropped; never."""
     to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
@@ -195,7 +166,7 @@ def test_an_exchange_of_keys_that_stops_anywhere_leaves_a_store_that_opens(
 
 
 def test_an_exchange_that_is_refused_leaves_the_key_that_was(
-    store: Path, chain: Keychain, monkeypatch: pytest.MonkeyPatch
+    store: Path, chain: MemoryKeychain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to_keychain = ("store", "passphrase", "--store", store, "--to-keychain")
     assert run(*to_keychain, passphrase=OLD).exit_code == 0
@@ -211,7 +182,7 @@ def test_an_exchange_that_is_refused_leaves_the_key_that_was(
     assert run("status", "--store", store).exit_code == 0
 
 
-def test_a_change_that_was_broken_off_is_opened_by_the_passphrase(store: Path, chain: Keychain) -> None:
+def test_a_change_that_was_broken_off_is_opened_by_the_passphrase(store: Path, chain: MemoryKeychain) -> None:
     salt = store.read_bytes()[:16]
     chain.entries["crdt-sync", salt.hex()] = bytes(32).hex()  # the key was kept, the file not encrypted yet
     lost = run("status", "--store", store)
@@ -223,7 +194,7 @@ def test_a_change_that_was_broken_off_is_opened_by_the_passphrase(store: Path, c
     assert run("status", "--store", store).exit_code == 0
 
 
-def test_a_keychain_that_refuses_leaves_the_passphrase(store: Path, chain: Keychain) -> None:
+def test_a_keychain_that_refuses_leaves_the_passphrase(store: Path, chain: MemoryKeychain) -> None:
     chain.full = True
     refused = run("store", "passphrase", "--store", store, "--to-keychain", passphrase=OLD)
     assert refused.exit_code == 5
@@ -278,7 +249,7 @@ def test_logout_refuses_unsent_work_then_exports_it_and_wipes(store: Path, tmp_p
     assert run("status", "--store", store, passphrase=OLD).exit_code == 5
 
 
-def test_logout_forgets_the_keychains_key(store: Path, chain: Keychain, tmp_path: Path) -> None:
+def test_logout_forgets_the_keychains_key(store: Path, chain: MemoryKeychain, tmp_path: Path) -> None:
     assert run("store", "passphrase", "--store", store, "--to-keychain", passphrase=OLD).exit_code == 0
     said = answer("logout", "--store", store, "--yes", "--force")
     assert said["exported_to"] is None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import keyring
-import keyring.backend
 import pytest
 
 import crdt_sync_client
 from crdt_sync.errors import NoKey, SchemaError, UnknownType
 from crdt_sync_client import keychain
 from crdt_sync_client.shipped import find_schema, shipped_types
+from tests.keychains import MemoryKeychain, in_use
 
 PUBLIC = {
     "AddElement",
@@ -192,40 +192,13 @@ def test_what_is_no_schema_is_refused_with_the_next_step(tmp_path: Path) -> None
         find_schema(str(broken))
 
 
-class Keychain(keyring.backend.KeyringBackend):
-    """A keychain in memory; `full` refuses to take more."""
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.entries: dict[tuple[str, str], str] = {}
-        self.full = False
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        if self.full:
-            raise keyring.errors.PasswordSetError("full")
-        self.entries[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        if (service, username) not in self.entries:
-            raise keyring.errors.PasswordDeleteError("none")
-        del self.entries[service, username]
-
-
 @pytest.fixture
-def chain() -> object:
-    before = keyring.get_keyring()
-    chain = Keychain()
-    keyring.set_keyring(chain)
-    yield chain
-    keyring.set_keyring(before)
+def chain() -> Iterator[MemoryKeychain]:
+    with in_use(MemoryKeychain()) as chain:
+        yield chain
 
 
-def test_a_stores_key_is_kept_under_its_salt(chain: Keychain) -> None:
+def test_a_stores_key_is_kept_under_its_salt(chain: MemoryKeychain) -> None:
     salt, key = bytes(16), bytes(range(32))
     assert keychain.available()
     assert keychain.load_key(salt) is None
@@ -238,7 +211,7 @@ def test_a_stores_key_is_kept_under_its_salt(chain: Keychain) -> None:
     assert keychain.load_key(salt) is None
 
 
-def test_a_keychain_that_fails_says_what_to_do_and_shows_no_key(chain: Keychain) -> None:
+def test_a_keychain_that_fails_says_what_to_do_and_shows_no_key(chain: MemoryKeychain) -> None:
     salt, key = bytes(16), b"K" * 32
     chain.full = True
     with pytest.raises(NoKey) as refused:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keyring
-import keyring.backend
 import pytest
 from click.testing import CliRunner
 
 from crdt_sync_client.cli.main import cli
+from tests.keychains import MemoryKeychain, in_use
 
 PASSPHRASE = "correct horse battery"
 
@@ -146,31 +145,12 @@ def passphrase() -> str:
     return PASSPHRASE
 
 
-class MemoryKeychain(keyring.backend.KeyringBackend):
-    """Stands in for the keychain of the machine. A key out of it opens a store at once, where deriving one
-    from a passphrase takes a quarter of a second, as it should."""
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.entries: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.entries[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.entries[service, username]
-
-
 @pytest.fixture(scope="session", autouse=True)
 def keychain() -> Iterator[MemoryKeychain]:
-    """Tests never touch the keychain of the machine they run on."""
-    before = keyring.get_keyring()
-    chosen = MemoryKeychain()
-    keyring.set_keyring(chosen)
-    yield chosen
-    keyring.set_keyring(before)
+    """Tests never touch the keychain of the machine they run on.
+
+    A key out of it opens a store at once, where deriving one from a passphrase takes a quarter of a second,
+    as it should.
+    """
+    with in_use(MemoryKeychain()) as chosen:
+        yield chosen

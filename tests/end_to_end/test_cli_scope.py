@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import MemoryKeychain, Pair, RelayProcess, make_pair
+from tests.end_to_end.conftest import Pair, RelayProcess, make_pair
+from tests.keychains import MemoryKeychain
 
 Run = Callable[..., Any]
 
