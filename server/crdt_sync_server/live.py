@@ -7,7 +7,8 @@ an author whose own rows are in it gets one of his own, without them.
 
 A snapshot takes its place in the ring as it does in the log: a reader who came here from the database may
 have passed rows that were pruned already, and has to meet the snapshot in their stead. The other rows it
-covers stay in the ring; to deliver a covered update is harmless.
+covers stay in the ring: a device takes a covered update twice, and one whose predecessors are pruned already
+shows when the snapshot has come.
 """
 
 from __future__ import annotations

@@ -230,6 +230,56 @@ def test_a_snapshot_that_comes_before_the_other_parts_waits_for_them(
     assert waiting(ben) == 0
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_part_that_cannot_show_without_rows_that_were_pruned_counts_as_missing(
+    world: World, anna: Peer, ben: Peer, ids: list[RecordId], apart: bool
+) -> None:
+    """A relay still has rows in memory that a snapshot covers; what they build on is gone from its disk."""
+    anna.set(ids[0], title="first")
+    anna.push()
+    write_group(anna, ids)
+    anna.push()
+    rows = world.relay.after(ben.engine._replica.space(ben.space).cursor, ben.greeted)
+    world.office.sync()
+    world.office.set(ids[0], title="later")
+    world.office.sync()
+    world.office.compact(ids[0])
+    in_memory = rows[1:]
+    for part in [in_memory[:1], in_memory[1:]] if apart else [in_memory]:
+        assert ben.engine.receive(ben.space, part, part[-1][0], caught_up=False).changes == ()
+        assert shown(ben, ids[:3]) == NONE
+        ben.crash()
+        ben.connect()
+    assert waiting(ben) == 3
+    deliver(ben)
+    assert shown(ben, ids[:3]) == ALL
+    assert ben.values(ids[0])["title"] == "later"
+    assert waiting(ben) == 0
+    world.settle()
+    world.assert_converged()
+
+
+@pytest.mark.parametrize("by_snapshot", [False, True])
+def test_a_group_whose_parts_build_on_what_is_here_shows_before_the_end_of_the_log(
+    world: World, anna: Peer, ben: Peer, ids: list[RecordId], by_snapshot: bool
+) -> None:
+    for n in range(3):
+        anna.set(ids[0], title=f"the {n + 1}. time")
+        anna.push()
+    if by_snapshot:
+        world.office.sync()
+        world.office.compact(ids[0])
+    write_group(anna, ids)
+    anna.push()
+    anna.set(ids[3], count=3)
+    anna.push()
+    rows = world.relay.after(ben.engine._replica.space(ben.space).cursor, ben.greeted)
+    deliver(ben, len(rows) - 1)
+    assert ben.engine._replica.space(ben.space).catching_up == BEHIND
+    assert shown(ben, ids[:3]) == ALL
+    assert waiting(ben) == 0
+
+
 def test_whoever_is_new_gets_records_as_they_come_and_groups_whole_from_then_on(
     world: World, anna: Peer, ids: list[RecordId]
 ) -> None:

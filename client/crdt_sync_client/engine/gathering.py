@@ -10,6 +10,11 @@ of the log is reached (`caught_up`) and the author's chain is known to reach the
 the log has no such row, and what it said came in a snapshot. A snapshot that may hold a part of a group that
 waits, or of one that this device cannot have whole yet (`ends`), waits for the end of the log too.
 
+**Parts that cannot show yet.** The relay's memory still has rows that a snapshot covers, and what they build
+on may be gone from its disk. A part that is here while what it builds on comes in a snapshot further on would
+show nothing, and the others would. So before the end of the log a group shows only when each part goes on
+where its author's writes in the record end.
+
 **What builds on it.** Whatever else comes for a record from the author of a part that waits, or for a
 record whose snapshot waits, waits behind it. Others go on: who wrote without having seen the group did not
 build on it, and who had seen it had all of it, so that its parts are before that write in the log.
@@ -33,7 +38,10 @@ from crdt_sync.crypto.envelope import parse
 from crdt_sync.errors import BadUpdate, CrdtSyncError, Equivocation, RemoteError
 from crdt_sync.ids import Author, OpaqueId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
-from crdt_sync_client.engine.arrivals import Arrival, Opened, Span, open_arrival
+from crdt_sync.records.update_check import CheckedUpdate
+from crdt_sync.records.update_format import parse_update
+from crdt_sync_client.engine import absent
+from crdt_sync_client.engine.arrivals import Arrival, Incoming, Opened, Span, open_arrival
 from crdt_sync_client.engine.open_records import decode_heads
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.waiting import AT_HEAD, BEHIND, FIRST, Queue, Waiter
@@ -77,11 +85,13 @@ class Gathering:
         self._settled: Mapping[Author, int] = space.settled
         self._added: list[Waiter] = []
         self._gone: list[int] = []
+        self._incoming: Mapping[OpaqueId, Incoming] = {}
         self.duplicates = 0
 
-    def begin(self, *, snapshots: bool) -> None:
-        """Before chains move. `snapshots`: there are some in the batch."""
+    def begin(self, incoming: Mapping[OpaqueId, Incoming], *, snapshots: bool) -> None:
+        """Before chains move. `incoming` fills with what shows; `snapshots`: there are some in the batch."""
         space = self._space
+        self._incoming = incoming
         if space.catching_up == AT_HEAD and (snapshots or not self._caught_up):
             self._settled = {author: head.sequence for author, head in space.chains.items()}
 
@@ -232,6 +242,44 @@ class Gathering:
             heads += [head for each, head in waiter.cover.covered.items() if each == author]
         return max(head.sequence for head in heads)
 
+    def _can_show(self, unit: list[Waiter], ends: dict[OpaqueId, int]) -> bool:
+        """Whether what these build on is here; at the end of the log it is, or never will be.
+
+        `ends` are where the author's writes end in each record once what shows before has been merged.
+        """
+        if self._caught_up or self._space.catching_up == FIRST:
+            return True
+        for waiter in unit:
+            try:
+                checked = self._opened(waiter).checked
+            except RemoteError:
+                return True  # `_release` puts it aside
+            assert checked is not None
+            opaque, author = waiter.opaque, waiter.author
+            end = ends[opaque] if opaque in ends else self._end(opaque, author)
+            if end is None:
+                continue
+            ends[opaque], goes_on = _moved(end, checked, author)
+            if not goes_on:
+                return False
+        return True
+
+    def _end(self, opaque: OpaqueId, author: Author) -> int | None:
+        """Where the author's writes in a record end after this batch; None if it is not kept here."""
+        space, replica = self._space, self._replica
+        record = replica.records.find(space, opaque, replica.author)
+        if record is None and space.absent and absent.find(replica, space, opaque) is not None:
+            return None
+        end = 0 if record is None else record.doc.end(author)
+        coming = self._incoming.get(opaque)
+        for opened in () if coming is None else coming.opened:
+            if opened.checked is None:
+                blocks = parse_update(opened.payload.update).blocks
+                end = max([end, *(each.end for each in blocks if each.client == author.client_id)])
+            elif opened.arrival.author == author:
+                end, _ = _moved(end, opened.checked, author)
+        return end
+
     # Coming and going -----------------------------------------------------------------------------------
 
     def _wait(self, opened: Opened) -> Queue:
@@ -260,11 +308,12 @@ class Gathering:
         ready: list[Waiter] = []
         rest: list[Waiter] = []
         blocked = set() if reached is not None else {waiter.opaque for waiter in self._waiting.snapshots}
+        ends: dict[OpaqueId, int] = {}
         for unit in _units(self._waiting.queues[author].waiters):
             first, last = unit[0].span
             whole = not last or len(unit) == last - first + 1 or (reached is not None and reached >= last)
             records = {waiter.opaque for waiter in unit}
-            if whole and blocked.isdisjoint(records):
+            if whole and blocked.isdisjoint(records) and self._can_show(unit, ends):
                 ready += unit
             else:
                 rest += unit
@@ -275,11 +324,8 @@ class Gathering:
     def _release(self, waiters: list[Waiter]) -> list[Opened]:
         ready = []
         for waiter in waiters:
-            opened = waiter.opened
             try:
-                if opened is None:
-                    opened = open_arrival(self._space, self._arrival(waiter))
-                ready.append(opened)
+                ready.append(self._opened(waiter))
             except RemoteError as error:  # it did open when it came
                 self._put_aside(self._arrival(waiter), error)
             self._forget(waiter)
@@ -295,6 +341,12 @@ class Gathering:
             aside.discard((waiter.author, waiter.sequence))
             if not aside:
                 del self._space.unmerged[waiter.opaque]
+
+    def _opened(self, waiter: Waiter) -> Opened:
+        """What is inside. Raises as `open_arrival` does."""
+        if waiter.opened is not None:
+            return waiter.opened
+        return open_arrival(self._space, self._arrival(waiter))
 
     def _arrival(self, waiter: Waiter) -> Arrival:
         if waiter.opened is not None:
@@ -331,6 +383,16 @@ def _units(waiters: list[Waiter]) -> Iterator[list[Waiter]]:
         unit.append(waiter)
     if unit:
         yield unit
+
+
+def _moved(end: int, checked: CheckedUpdate, author: Author) -> tuple[int, bool]:
+    """Where the author's writes end after that update, and whether it goes on from where they ended."""
+    goes_on = True
+    for blocks in checked.parsed.blocks:
+        if blocks.client == author.client_id:
+            goes_on = blocks.start <= end and not blocks.skips
+            end = max(end, blocks.end) if goes_on else end
+    return end, goes_on
 
 
 def _check_claims(queue: Queue, sequence: int, span: Span) -> None:

@@ -103,8 +103,9 @@ class ReceivedBatch:
             for author in forked:
                 older_copy.fork(replica, space, author)
             return Received(members_changed=self._members_changed, reconnect=True)
-        self._gathering.begin(snapshots=any(arrival.cover is not None for arrival in arrivals))
-        incoming = self._open(arrivals)
+        incoming: dict[OpaqueId, _Incoming] = {}
+        self._gathering.begin(incoming, snapshots=any(arrival.cover is not None for arrival in arrivals))
+        self._open(arrivals, incoming)
         result = self._merge(incoming)
         settled = bool(space.held) and self._caught_up and space.session.author is not None
         if settled:
@@ -222,8 +223,8 @@ class ReceivedBatch:
 
     # Chains and contents ----------------------------------------------------------------------------
 
-    def _open(self, arrivals: Sequence[Arrival]) -> dict[OpaqueId, _Incoming]:
-        incoming: dict[OpaqueId, _Incoming] = {}
+    def _open(self, arrivals: Sequence[Arrival], incoming: dict[OpaqueId, _Incoming]) -> None:
+        """Add what shows now to `incoming`."""
         gathering, waiting = self._gathering, self._space.waiting
         for arrival in arrivals:
             self._envelopes += 1
@@ -242,7 +243,6 @@ class ReceivedBatch:
                     gathering.spoil(arrival.author, arrival.envelope.header.sequence)
         for shown in gathering.finish():
             _bring(incoming, shown)
-        return incoming
 
     def _link(self, arrival: Arrival) -> None:
         """Give the update its place in its author's chain. Raises ChainBroken, Equivocation.
