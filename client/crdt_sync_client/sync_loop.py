@@ -15,7 +15,6 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
 
 from crdt_sync.errors import (
     CrdtSyncError,
@@ -25,13 +24,13 @@ from crdt_sync.errors import (
     StoreClosed,
 )
 from crdt_sync.ids import SpaceId
-from crdt_sync.protocol.frames import Appended
 
 from .agent import agent
+from .appending import Make, append
 from .conversing import converse
 from .database_thread import DatabaseThread
 from .delivery_desk import DeliveryDesk, DeliveryWait
-from .endings import APPEND_TRIES, STALE_HEAD, Reconnect, Reconnecting, append_refusal
+from .endings import APPEND_TRIES, Reconnect, Reconnecting
 from .giving import after_refusal
 from .live_session import LiveSession, Publish
 from .network import EVERYTHING, Policy
@@ -42,9 +41,6 @@ from .status import SyncState
 from .unsettled import forget_what_never_was
 
 logger = logging.getLogger("crdt_sync.client")
-
-ROW_TIMEOUT_S: Final = 5.0
-"""How long a membership entry that the relay has may take to reach a connected device."""
 
 
 class SpaceSync:
@@ -189,10 +185,12 @@ class SpaceSync:
                     return
                 if session.window.held and not patient and session.driver.refusal is not None:
                     raise session.driver.refusal
-                # mypy does not infer the type of a lambda with a default argument.
-                await self.signal.until(lambda s=session: self.session is not s)  # type: ignore[misc]
+                await self._ended(session)
                 if self.failures > before and not patient and self.problem is not None:
                     raise self.problem
+
+    async def _ended(self, session: LiveSession) -> None:
+        await self.signal.until(lambda: self.session is not session)
 
     async def _settle(self, session: LiveSession) -> bool:
         """Wait until the session has nothing to send and nothing to receive; False when it ended before."""
@@ -209,7 +207,7 @@ class SpaceSync:
             )
         return not _is_over(session)
 
-    async def append(self, make: Callable[[int], tuple[bytes, str]]) -> str:
+    async def append(self, make: Make) -> str:
         """Append the membership entry that `make` builds on the engine's thread; returns what came with it.
 
         `make` is given the relay's time, unix ms: the relay judges by that, and our own clock may be off.
@@ -218,24 +216,9 @@ class SpaceSync:
         async with self.held(), self._appending:
             for tries_left in reversed(range(APPEND_TRIES)):
                 session = await self.live(patient=False)
-                # mypy does not infer the type of a lambda with a default argument.
-                await self.signal.until(lambda s=session: s.driver.caught_up or not s.live)  # type: ignore[misc]
-                seen = session.driver.membership_batches
-                relay_now_ms = session.driver.relay_now_ms
-                # mypy does not infer the type of a lambda with a default argument.
-                entry, made = await self._thread.run(lambda now_ms=relay_now_ms: make(now_ms))  # type: ignore[misc]
-                answer = await session.append(entry)
-                if isinstance(answer, Appended):
+                made = await append(session, self._thread, self.signal, make, last=not tries_left)
+                if made is not None:
                     return made
-                if answer.code != STALE_HEAD or not tries_left:
-                    raise append_refusal(answer, session.connection.url)
-                # Another admin's entry came first: it is here, or on its way to us.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(ROW_TIMEOUT_S):
-                        await self.signal.until(
-                            # mypy does not infer the type of a lambda with a default argument.
-                            lambda s=session, n=seen: s.driver.membership_batches != n or not s.live  # type: ignore[misc]
-                        )
         raise AssertionError("unreachable")
 
     async def delivered(self, wait: DeliveryWait) -> None:
