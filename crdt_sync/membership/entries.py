@@ -7,6 +7,7 @@
         invite    [invite_id 16, invite_sign 32, role, expires_at_ms, sealed]
         withdraw  [invite_id 16]
         join      [invite_id 16, sign 32, hpke_hash 32, private]
+        carry     [[entry, …]], see `carrying`
 
 `body` and `payload` are byte strings within their msgpack. An entry's hash is SHA-256 over a tag and
 its body: `prev` of the entry after it. The genesis entry has index 0, `prev` and `space` zeros, and *its*
@@ -66,6 +67,7 @@ class EntryKind(IntEnum):
     INVITE = 2
     WITHDRAW = 3
     JOIN = 4
+    CARRY = 9
 
 
 class Genesis(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -102,8 +104,14 @@ class Join(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
     private: bytes
 
 
+class Carry(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Entries of another branch of this log, which a relay had and lost; they take effect here."""
+
+    entries: tuple[bytes, ...]
+
+
 SignWithInvite = Callable[[bytes], bytes]
-EntryPayload: TypeAlias = Genesis | Invite | Withdraw | Join
+EntryPayload: TypeAlias = Genesis | Invite | Withdraw | Join | Carry
 
 
 class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -132,12 +140,14 @@ _payload_decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
     EntryKind.INVITE: msgspec.msgpack.Decoder(Invite),
     EntryKind.WITHDRAW: msgspec.msgpack.Decoder(Withdraw),
     EntryKind.JOIN: msgspec.msgpack.Decoder(Join),
+    EntryKind.CARRY: msgspec.msgpack.Decoder(Carry),
 }
 _KIND_OF: Final = {
     Genesis: EntryKind.GENESIS,
     Invite: EntryKind.INVITE,
     Withdraw: EntryKind.WITHDRAW,
     Join: EntryKind.JOIN,
+    Carry: EntryKind.CARRY,
 }
 
 
@@ -285,6 +295,8 @@ def _check_payload(payload: EntryPayload) -> None:
             )
         case Withdraw():
             fits = len(payload.invite_id) == ID_BYTES
+        case Carry():
+            fits = bool(payload.entries)
     if not fits:
         raise BadMembership(
             f"membership entry: a field of its {type(payload).__name__.lower()} is out of range"

@@ -9,6 +9,8 @@ Rules, checked for every entry by devices and by the relay alike, and without an
   One invite, one device: of two joins with one invite, the first in the log counts.
 - A device id stands in the log once. A device that lost its store has lost its keys too and comes back
   as a new device; one that is still a member has nothing to gain from joining again.
+- A carry brings entries of another branch of this log (see `carrying`). Each of them has to be new here and
+  to take effect, by the same rules but for its place; and its signer is a member by then.
 - Expiry is held against a clock only where one is given (`now_ms`): the relay does when an entry is
   appended, the joiner before he joins. Devices that follow the log do not: all must come to one result.
 
@@ -20,16 +22,32 @@ knew, so such a fork shows as soon as an envelope crosses it (`knows_head`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
 from crdt_sync.crypto.device_keys import device_id_of
 from crdt_sync.crypto.space_keys import FIRST_EPOCH
-from crdt_sync.errors import BadMembership, InviteExpired, InviteUsed, InviteWithdrawn, UnknownMember
+from crdt_sync.errors import (
+    BadMembership,
+    CrdtSyncError,
+    InviteExpired,
+    InviteUsed,
+    InviteWithdrawn,
+    UnknownMember,
+)
 from crdt_sync.ids import ID_BYTES, DeviceId, InviteId, SpaceId
-from crdt_sync.membership.entries import NO_HASH, Entry, Genesis, Invite, Join, Withdraw, parse_entry
+from crdt_sync.membership.entries import (
+    NO_HASH,
+    Carry,
+    Entry,
+    Genesis,
+    Invite,
+    Join,
+    Withdraw,
+    parse_entry,
+)
 from crdt_sync.roles import Role
 
 SHORT_HEAD_BYTES: Final = 16
@@ -85,6 +103,8 @@ class MembershipLog:
         self._space_id = space_id
         self._entries: list[bytes] = []
         self._positions: dict[bytes, int] = {}
+        self._carried: dict[bytes, int] = {}
+        """Entries of other branches that took effect here, and the index of the entry that brought them."""
         self._short_positions: dict[bytes, int] = {}
         self._members: dict[DeviceId, Member] = {}
         self._invites: dict[InviteId, InviteState] = {}
@@ -106,6 +126,15 @@ class MembershipLog:
         for raw in entries:
             log._take(parse_entry(raw), now_ms=None, check_signatures=False)
         return log
+
+    def copy(self) -> MembershipLog:
+        """One that goes on by itself."""
+        other = MembershipLog(self._space_id)
+        other._entries = list(self._entries)
+        for name in ("_positions", "_carried", "_short_positions", "_members", "_invites", "_epochs"):
+            getattr(other, name).update(getattr(self, name))
+        other.head = self.head
+        return other
 
     @property
     def space_id(self) -> SpaceId:
@@ -160,6 +189,10 @@ class MembershipLog:
         """Index of the entry with that hash (32 bytes), or None: was an append taken already?"""
         return self._positions.get(entry_hash)
 
+    def holds(self, entry_hash: bytes) -> bool:
+        """Whether the entry with that hash has taken effect here, at its own place or carried."""
+        return entry_hash in self._positions or entry_hash in self._carried
+
     def knows_head(self, short_head: bytes) -> bool:
         """Whether the log has once ended where an envelope's `members_head` says its author saw it end."""
         return short_head in self._short_positions
@@ -182,6 +215,22 @@ class MembershipLog:
 
     def _take(self, entry: Entry, *, now_ms: int | None, check_signatures: bool) -> Entry:
         self._check_place(entry)
+        carried: list[Entry] = []
+        if isinstance(entry.payload, Carry):
+            carried = self._carry(entry, entry.payload, now_ms, check_signatures)
+        else:
+            self._take_effect(entry, entry.index, now_ms, check_signatures)
+        for each in carried:
+            self._carried[each.hash] = entry.index
+            self._short_positions[each.hash[:SHORT_HEAD_BYTES]] = entry.index
+        self._positions[entry.hash] = len(self._entries)
+        self._short_positions[entry.hash[:SHORT_HEAD_BYTES]] = len(self._entries)
+        self._entries.append(entry.raw)
+        self.head = entry.hash
+        return entry
+
+    def _take_effect(self, entry: Entry, index: int, now_ms: int | None, check_signatures: bool) -> None:
+        """What the entry does, at that index of the log, but for a carry. Raises before anything changed."""
         match entry.payload:
             case Genesis() as genesis:
                 member = self._admit(entry, genesis, Role.ADMIN, check_signatures)
@@ -209,18 +258,56 @@ class MembershipLog:
                 state = self._invite(join.invite_id)
                 if check_signatures and not entry.signed_with_invite(state.sign):
                     raise BadMembership("membership entry: a join that its invite's key did not sign")
-                member = self._admit(entry, join, state.role, check_signatures)
+                member = replace(self._admit(entry, join, state.role, check_signatures), joined_index=index)
                 state.check_usable(now_ms)
                 self._members[member.device_id] = member
                 self._invites[join.invite_id] = replace(state, used_by=member.device_id)
-        self._positions[entry.hash] = len(self._entries)
-        self._short_positions[entry.hash[:SHORT_HEAD_BYTES]] = len(self._entries)
-        self._entries.append(entry.raw)
-        self.head = entry.hash
-        return entry
+            case Carry():
+                raise BadMembership("membership entry: a carry brings no carry")
+
+    def _carry(self, entry: Entry, payload: Carry, now_ms: int | None, check_signatures: bool) -> list[Entry]:
+        """Let the entries of another branch take effect: all of them, or none."""
+        members, invites = dict(self._members), dict(self._invites)
+        carried: list[Entry] = []
+        try:
+            for raw in payload.entries:
+                each = parse_entry(raw)
+                self._check_carried(each, carried)
+                self._take_effect(each, entry.index, now_ms, check_signatures)
+                carried.append(each)
+            signer = self._members.get(entry.signer)
+            if signer is None:
+                raise BadMembership("membership entry: a carry by a device that is no member with it either")
+            if check_signatures and not entry.signed_by(signer.sign):
+                raise BadMembership("membership entry: signature does not fit; it was changed or forged")
+        except CrdtSyncError:
+            for mine, before in ((self._members, members), (self._invites, invites)):
+                mine.clear()
+                mine.update(before)  # type: ignore[arg-type]
+            raise
+        return carried
+
+    def try_carried(self, raw: bytes) -> bool:
+        """Let an entry of another branch take effect, as if it were carried; whether it can. On a `copy`."""
+        try:
+            entry = parse_entry(raw)
+            self._check_carried(entry, ())
+            self._take_effect(entry, len(self._entries), None, True)
+        except CrdtSyncError:
+            return False
+        self._carried[entry.hash] = len(self._entries)
+        return True
+
+    def _check_carried(self, entry: Entry, before: Sequence[Entry]) -> None:
+        if isinstance(entry.payload, Genesis | Carry) or entry.raw != entry.without_hpke():
+            raise BadMembership("membership entry: a carry brings invites, joins and withdrawals, bare")
+        if entry.space != self._space_id:
+            raise BadMembership("membership entry: it belongs to another space")
+        if self.holds(entry.hash) or any(each.hash == entry.hash for each in before):
+            raise BadMembership("membership entry: a carry of what is in the log already")
 
     def _check_place(self, entry: Entry) -> None:
-        if entry.hash in self._positions:
+        if self.holds(entry.hash):
             raise BadMembership(f"membership entry: entry {entry.index} is in the log already")
         if isinstance(entry.payload, Genesis):
             if self._entries:
