@@ -57,7 +57,8 @@ class Checkout:
 class CheckoutResult:
     """What became of one record: "granted", "renewed", "broken", or why not: "checked_out", "permission" …
 
-    `checkout` says who has it now, and until when; None: nobody had it.
+    "returned": an admin broke what this device itself had. `checkout` says who has it now, and until when;
+    None: nobody had it.
     """
 
     type: str
@@ -67,7 +68,7 @@ class CheckoutResult:
 
     @property
     def done(self) -> bool:
-        return self.code in ("granted", "renewed", "broken")
+        return self.code in ("granted", "renewed", "broken", "returned")
 
     @classmethod
     def of(cls, outcome: engine_checkouts.CheckoutOutcome) -> CheckoutResult:

@@ -8,7 +8,9 @@ transaction, as `spaces` does, and is thrown away with its space when that fails
   among the *former* ones until it asks or gives back: its work may be still to come, and is *late* then;
 - a push of somebody else's is refused whole, before anything of it is stored, so that what was written
   together is never half here because of a checkout;
-- a holder that is no member any more, or may not write any more, holds nothing.
+- a holder that is no member any more, or may not write any more, holds nothing;
+- what a device was promised before this relay lost its memory is granted for what is left of it, if nobody
+  else has the record, and else noted, so that its work counts as late.
 
 It knows nothing of records but their ids, and nothing of devices but their role.
 """
@@ -16,6 +18,7 @@ It knows nothing of records but their ids, and nothing of devices but their role
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Final, Protocol
 
 import msgspec
@@ -24,7 +27,17 @@ from crdt_sync.crypto.envelope import Envelope, Header
 from crdt_sync.ids import Author, DeviceId, OpaqueId
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.protocol.frames import CheckedOut, CheckIn, CheckOut, CheckoutResult
-from crdt_sync.protocol.leases import Former, Late, Lease, LeaseState, decode_lease, encode_lease, next_token
+from crdt_sync.protocol.leases import (
+    Former,
+    Late,
+    Lease,
+    LeaseState,
+    Promised,
+    decode_lease,
+    encode_lease,
+    next_token,
+    plausible,
+)
 from crdt_sync.protocol.limits import DEFAULT_LEASE_MS, MAX_LEASE_MS, MAX_LEASE_NOTES, MIN_LEASE_MS
 from crdt_sync.roles import Role
 from crdt_sync_server.storage.port import SpaceKey, Storage
@@ -66,9 +79,9 @@ class LeaseBook:
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def all(self) -> list[Lease]:
-        """What is known, the oldest change first; run out ones too."""
-        return [lease for _, lease in self._rows.values()]
+    def all(self) -> list[tuple[int, Lease]]:
+        """What is known and the row where it stands, the oldest change first; run out ones too."""
+        return list(self._rows.values())
 
     def answer(self, asked: CheckOut | CheckIn, device: DeviceId, now_ms: int) -> list[CheckoutResult]:
         """Do what a device asks, record by record."""
@@ -78,7 +91,8 @@ class LeaseBook:
         ttl_ms = min(max(asked.ttl_ms or DEFAULT_LEASE_MS, MIN_LEASE_MS), MAX_LEASE_MS)
         before = self._newest_token
         results = [
-            self._check_out(record, device, now_ms, ttl_ms, asked.newest_token) for record in asked.records
+            self._check_out(record, device, now_ms, ttl_ms, asked.newest_token, held)
+            for record, held in zip(asked.records, asked.held or repeat(None))  # noqa: B905  # one is endless
         ]
         if self._newest_token > before:
             self._leases.set_newest_token(self._key, self._newest_token)
@@ -87,24 +101,53 @@ class LeaseBook:
     # Checking out and in
 
     def _check_out(
-        self, record: OpaqueId, device: DeviceId, now_ms: int, ttl_ms: int, seen: int
+        self,
+        record: OpaqueId,
+        device: DeviceId,
+        now_ms: int,
+        ttl_ms: int,
+        seen: int,
+        held: Promised | None,
     ) -> CheckoutResult:
         row, lease = self._rows.get(record, (0, None))
         if not self._may_write(device):
             return CheckoutResult(record, "permission", row, lease)
-        if lease is not None and self._in_force(lease, now_ms):
+        expires_ms = now_ms + ttl_ms if held is None else min(held.expires_ms, now_ms + MAX_LEASE_MS)
+        if lease is not None and self.in_force(lease, now_ms):
             if lease.device != device:
-                return CheckoutResult(record, "checked_out", row, lease)
+                return self._remember(CheckoutResult(record, "checked_out", row, lease), device, held, now_ms)
+            if held is not None and expires_ms <= lease.expires_ms:
+                return CheckoutResult(record, "renewed", row, lease)
             # A shorter one was not asked for: whoever wants that checks in.
-            expires_ms = max(lease.expires_ms, now_ms + ttl_ms)
+            expires_ms = max(lease.expires_ms, expires_ms)
             return self._put("renewed", msgspec.structs.replace(lease, expires_ms=expires_ms))
+        if held is not None and (expires_ms <= now_ms or _ended(lease, device, held)):
+            return self._remember(CheckoutResult(record, "not_held", row, lease), device, held, now_ms)
         self._newest_token = next_token(self._newest_token, seen, now_ms)
         former = () if lease is None else _left_by(lease, device)
         late = () if lease is None else lease.late
         return self._put(
             "granted",
-            Lease(record, device, self._newest_token, now_ms, now_ms + ttl_ms, LeaseState.HELD, former, late),
+            Lease(record, device, self._newest_token, now_ms, expires_ms, LeaseState.HELD, former, late),
         )
+
+    def _remember(
+        self, result: CheckoutResult, device: DeviceId, held: Promised | None, now_ms: int
+    ) -> CheckoutResult:
+        """Note what this relay forgot: that device had the record. What it still sends of it is late."""
+        lease = result.lease
+        if held is None or not plausible(held.token, now_ms) or _ended(lease, device, held):
+            return result
+        self._newest_token = max(self._newest_token, held.token)
+        ended_ms = min(held.expires_ms, now_ms)
+        if lease is None or lease.device == device:
+            former, late = ((), ()) if lease is None else (lease.former, lease.late)
+            state = LeaseState.HELD
+            run_out = Lease(result.record, device, held.token, ended_ms, ended_ms, state, former, late)
+            return self._put(result.code, run_out)
+        others = [each for each in lease.former if each.device != device]
+        former = (*others, Former(device, held.token, ended_ms))[-MAX_LEASE_NOTES:]
+        return self._put(result.code, msgspec.structs.replace(lease, former=former))
 
     def _check_in(self, record: OpaqueId, device: DeviceId, breaks: bool, now_ms: int) -> CheckoutResult:
         row, lease = self._rows.get(record, (0, None))
@@ -113,11 +156,11 @@ class LeaseBook:
         if lease is None:
             return CheckoutResult(record, "not_held", 0, None)
         if lease.device == device and lease.state is not LeaseState.RETURNED:
-            held = self._in_force(lease, now_ms)
+            held = self.in_force(lease, now_ms)
             expires_ms = now_ms if held else min(lease.expires_ms, now_ms)
             ended = msgspec.structs.replace(lease, state=LeaseState.RETURNED, expires_ms=expires_ms)
             return self._put("returned" if held else "not_held", ended)
-        if self._in_force(lease, now_ms):
+        if self.in_force(lease, now_ms):
             if not breaks:
                 return self._forgive(CheckoutResult(record, "checked_out", row, lease), device)
             ended = msgspec.structs.replace(lease, state=LeaseState.BROKEN, expires_ms=now_ms)
@@ -140,7 +183,8 @@ class LeaseBook:
         self._rows[record] = (sequence, lease)
         return CheckoutResult(record, code, sequence, lease)
 
-    def _in_force(self, lease: Lease, now_ms: int) -> bool:
+    def in_force(self, lease: Lease, now_ms: int) -> bool:
+        """Whether it holds others off now."""
         return lease.held(now_ms) and self._may_write(lease.device)
 
     def _may_write(self, device: DeviceId) -> bool:
@@ -170,7 +214,7 @@ class LeaseBook:
         for envelope in envelopes:
             header = envelope.header
             row, lease = self._rows.get(header.record, (0, None))
-            if lease is None or lease.device == device or not self._in_force(lease, now_ms):
+            if lease is None or lease.device == device or not self.in_force(lease, now_ms):
                 continue
             end = taken(header.author)
             if header.sequence > end:
@@ -184,6 +228,14 @@ class LeaseBook:
         if lease is not None and ended is not None:
             late = _with_late(lease.late, ended, header, now_ms)
             self._put("", msgspec.structs.replace(lease, late=late))
+
+
+def _ended(lease: Lease | None, device: DeviceId, held: Promised) -> bool:
+    """Whether it is known here that what was promised has ended: it ran out, was broken or given back."""
+    if lease is None:
+        return False
+    known = {each.device: each.token for each in lease.former} | {lease.device: lease.token}
+    return held.token <= known.get(device, -1)
 
 
 def _left_by(lease: Lease, device: DeviceId) -> tuple[Former, ...]:

@@ -115,6 +115,40 @@ async def test_a_broken_tunnel_is_a_lost_connection_and_nothing_is_lost(
     assert len(await office.query(TYPE)) == 20
 
 
+async def test_records_are_checked_out_renewed_and_back_in_without_any_websocket(
+    pair: tuple[Device, Device], proxy: RefusingProxy
+) -> None:
+    office, tablet = pair
+    made = await office.create(TYPE, {"title": "Swap bucket"})
+    await office.sync(timeout_s=PATIENCE_S)
+    await tablet.sync(timeout_s=PATIENCE_S)
+    (granted,) = await tablet.check_out(TYPE, [made.id], ttl_s=3600)
+    assert granted.code == "granted"
+    (refused,) = await office.check_out(TYPE, [made.id])
+    assert refused.checkout is not None
+    assert (refused.code, refused.checkout.device) == ("checked_out", "Tablet")
+    (renewed,) = await tablet.renew_checkouts(ttl_s=7200)
+    assert renewed.checkout is not None
+    assert granted.checkout is not None
+    assert (renewed.code, renewed.checkout.token) == ("renewed", granted.checkout.token)
+    assert renewed.checkout.until_at > granted.checkout.until_at
+    await tablet.update(TYPE, made.id, {"title": "Swapped"})
+    await office.update(TYPE, made.id, {"description": "on the left"})
+    await office.sync(timeout_s=PATIENCE_S)
+    assert [item.id for item in await office.outbox()] == [made.id], "it waits until the record is free"
+    (returned,) = await tablet.check_in()
+    assert (returned.state, returned.sent) == ("returned", 1)
+    await office.sync(timeout_s=PATIENCE_S)
+    assert await office.outbox() == []
+    await tablet.check_out(TYPE, [made.id])
+    (broken,) = await office.break_checkouts(TYPE, [made.id])
+    assert (broken.done, broken.code) == (True, "broken")
+    await office.check_out(TYPE, [made.id])
+    (own,) = await office.break_checkouts(TYPE, [made.id])
+    assert (own.done, own.code) == (True, "returned")
+    assert proxy.upgrades == 1, "all of that went over HTTP"
+
+
 @pytest.mark.parametrize("way", ["403", "cut", "200"])
 async def test_however_the_upgrade_is_refused_http_is_tried(
     own_relay: RestartableRelay, proxy: RefusingProxy, way: Way

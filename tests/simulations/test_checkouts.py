@@ -39,7 +39,7 @@ def test_a_relay_that_lends_to_two_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
     def nobody(book: LeaseBook, lease: Lease, now_ms: int) -> bool:
         return False
 
-    monkeypatch.setattr(LeaseBook, "_in_force", nobody)
+    monkeypatch.setattr(LeaseBook, "in_force", nobody)
     outcome = simulate(load_scenario(commands.scenario_folder() / "checkout_broken.toml"), 1)
     assert four(outcome) == "broken"
     assert any("second device" in violation.message for violation in outcome.violations)

@@ -23,6 +23,7 @@ from crdt_sync.ids import DeviceId
 from crdt_sync.protocol.limits import PATH
 from crdt_sync_server import metrics
 from crdt_sync_server.http import bodies, openapi, problems
+from crdt_sync_server.http.checkouts import Checkouts
 from crdt_sync_server.http.problems import ApiError
 from crdt_sync_server.http.routing import FRAMES, Call, Operation, Router, max_body_bytes
 from crdt_sync_server.http.service import Service
@@ -78,7 +79,8 @@ class Api:
         self._settings = settings
         self.operations = [*self._operating()]
         if settings.http_api:
-            self.operations += [*self._device_operations(), *self._tunnel_operations()]
+            self.operations += [*self._device_operations(), *Checkouts(service).operations()]
+            self.operations += self._tunnel_operations()
         self.operator: OperatorRoutes | None = None
         """Set before `app` is called, if there is an operator to talk to."""
         self._document = msgspec.json.encode(openapi.document(self.operations, version("crdt-sync")))

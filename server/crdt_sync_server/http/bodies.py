@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.protocol.limits import MAX_CHECKOUT_RECORDS, MAX_ENVELOPE_BYTES, MAX_LEASE_MS
 
 MAX_PAGE: Final = 500
 DEFAULT_PAGE: Final = 200
@@ -40,6 +40,7 @@ Envelope = Annotated[
 ]
 Cursor = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Page = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
+Records = Annotated[list[Id], Meta(min_length=1, max_length=MAX_CHECKOUT_RECORDS)]
 Wait = Annotated[int, Meta(ge=0, le=MAX_WAIT_S, description="seconds to wait for something to come")]
 
 
@@ -177,10 +178,49 @@ class Envelopes(Body):
     envelopes: Annotated[list[Envelope], Meta(min_length=1, max_length=MAX_PAGE)]
 
 
+class FormerView(Answer):
+    """A lease that ended before its holder gave the record back: work may still be with it."""
+
+    device: Id
+    token: int
+    ended_ms: int
+
+
+class LateView(Answer):
+    """Updates `first` to `last` of a device that came after its lease had ended. They were merged."""
+
+    device: Id
+    token: int
+    ended_ms: int
+    incarnation: int
+    first: int
+    last: int
+    at_ms: int
+
+
+class LeaseView(Answer):
+    """Who has, or last had, a record to itself. Times are the relay's.
+
+    `in_force`: it holds others off now. `row` is its place in the log.
+    """
+
+    record: Id
+    device: Id
+    token: int
+    since_ms: int
+    expires_ms: int
+    state: Literal["held", "returned", "broken"]
+    in_force: bool
+    row: int
+    former: list[FormerView]
+    late: list[LateView]
+
+
 class PushResult(Answer):
     """What became of one envelope. After one that was refused the rest is not tried.
 
-    What is no envelope of this space has incarnation and sequence 0.
+    What is no envelope of this space has incarnation and sequence 0. With the code `checked_out` another
+    device has the record, as `lease` says; nothing of the push was stored then, but what was there before.
     """
 
     incarnation: int
@@ -188,6 +228,7 @@ class PushResult(Answer):
     status: Literal["stored", "refused", "not_tried"]
     code: str = ""
     reason: str = ""
+    lease: LeaseView | None = None
 
 
 class Pushed(Answer):
@@ -195,6 +236,62 @@ class Pushed(Answer):
 
     results: list[PushResult]
     head: int
+
+
+# Checkouts
+
+
+class CheckoutsQuery(Body):
+    """Which leases: of rows behind `after`. `all=true`: those too that are not in force any more."""
+
+    after: Cursor = 0
+    limit: Page = DEFAULT_PAGE
+    all: bool = False
+
+
+class CheckoutsPage(Answer):
+    """Leases in the order of their last change; ask on with `after` set to `cursor`."""
+
+    checkouts: list[LeaseView]
+    cursor: int
+    at_end: bool
+    now_ms: int
+
+
+class CheckOutBody(Body):
+    """Which records, for how long (0: a day); what this device has is renewed and never made shorter.
+
+    `newest_token`: the greatest token that this device knows of.
+    """
+
+    records: Records
+    ttl_s: Annotated[int, Meta(ge=0, le=MAX_LEASE_MS // 1000)] = 0
+    newest_token: Cursor = 0
+
+
+class CheckInBody(Body):
+    """Which records."""
+
+    records: Records
+
+
+class CheckoutResultView(Answer):
+    """What became of one record, and how its lease stands now; null if nobody ever had the record."""
+
+    record: Id
+    code: str
+    """`granted`, `renewed`, `returned`, `broken`, or why not: `checked_out`, `not_held`, `permission`."""
+    lease: LeaseView | None
+
+
+class CheckoutResults(Answer):
+    """One for each record, in their order."""
+
+    results: list[CheckoutResultView]
+    now_ms: int
+
+
+# The audit log
 
 
 class AuditQuery(Body):

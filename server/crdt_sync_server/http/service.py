@@ -13,15 +13,24 @@ import msgspec
 
 from crdt_sync.crypto.device_keys import verify_signature
 from crdt_sync.crypto.envelope import Header, Kind, parse
-from crdt_sync.errors import BadSignature, MalformedEnvelope, PermissionDenied, UnknownMember, UnknownSpace
+from crdt_sync.errors import (
+    BadSignature,
+    FrameTooLarge,
+    MalformedEnvelope,
+    PermissionDenied,
+    UnknownMember,
+    UnknownSpace,
+)
 from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, SpaceId
-from crdt_sync.protocol.frames import Ack, Bye, Push, Refuse
+from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.frames import Ack, Bye, CheckedOut, FromDevice, Push, Refuse
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.protocol.tokens import token_message
 from crdt_sync.roles import Role
 from crdt_sync_server.effects import Close, Effect, Peer, Send
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.http import bodies
+from crdt_sync_server.http.lease_views import lease_view, why_checked_out
 from crdt_sync_server.http.problems import ApiError
 from crdt_sync_server.http.tokens import NONCE_TTL_S, Holder, Tokens
 from crdt_sync_server.hub import Hub
@@ -32,6 +41,13 @@ from crdt_sync_server.storage.port import AuditEvent, Page, Storage, Visit
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """Of payloads in one page; one row at least comes, however large."""
+_STATUS_OF: Final[dict[int, int]] = {
+    CloseCode.MALFORMED: 422, CloseCode.UNAUTHENTICATED: 401, CloseCode.FORBIDDEN: 403,
+    CloseCode.UNKNOWN_SPACE: 404, CloseCode.TOO_LARGE: 413, CloseCode.RATE: 429,
+    # As over the socket: the device may come again, for example when the disk has room.
+    CloseCode.INTERNAL: 503,
+}  # fmt: skip
+"""HTTP status by what the engine would close a connection with."""
 T = TypeVar("T")
 
 
@@ -107,7 +123,7 @@ class Service:
             )  # fmt: skip
         return holder
 
-    async def _as_member(self, holder: Holder, work: Callable[[Space, Role], T]) -> T:
+    async def as_member(self, holder: Holder, work: Callable[[Space, Role], T]) -> T:
         """Do something on the storage's thread for who is still a member. Raises UnknownMember, ShutOut."""
 
         def checked() -> T:
@@ -126,7 +142,7 @@ class Service:
     async def space(self, holder: Holder) -> bodies.SpaceView:
         """What is known of a space."""
         live = self.hub.live()
-        found = await self._as_member(
+        found = await self.as_member(
             holder, lambda space, _: space_figures(self._storage, space.id, space.members, live)
         )
         return bodies.SpaceView(
@@ -146,7 +162,7 @@ class Service:
             figures = device_figures(self._storage, space.id, space.members, live, now_ms)
             return bodies.Devices(head=space.head, devices=[device_view(device) for device in figures])
 
-        return await self._as_member(holder, read)
+        return await self.as_member(holder, read)
 
     async def rename(self, holder: Holder, device: DeviceId, label: str) -> bodies.DeviceView:
         """Name a device at the relay: its own holder or an admin may. Raises PermissionDenied."""
@@ -168,7 +184,7 @@ class Service:
             view.label = label
             return view
 
-        return await self._as_member(holder, write)
+        return await self.as_member(holder, write)
 
     async def audit(self, holder: Holder, query: bodies.AuditQuery) -> bodies.AuditPage:
         """What happened in the space, for its admins. Raises PermissionDenied."""
@@ -189,7 +205,19 @@ class Service:
                 ]
             )
 
-        return await self._as_member(holder, read)
+        return await self.as_member(holder, read)
+
+    async def exchange(self, holder: Holder, frame: FromDevice) -> list[Effect]:
+        """Have a frame of that device handled, as if it came by the socket; gives what is for the device.
+
+        Raises ApiError for what would close a connection, unless it is told by an answer as well.
+        """
+        peer = Peer(b"")
+        peer.space, peer.author, peer.agent = holder.space, holder.author, holder.agent
+        effects = await self.hub.exchange(peer, frame)
+        if not any(isinstance(effect, Send) and isinstance(effect.frame, Refuse) for effect in effects):
+            _raise_if_closed(effects)
+        return effects
 
     # The log
 
@@ -198,7 +226,7 @@ class Service:
         deadline_s = time.monotonic() + query.wait_s
         while True:
             grown = self.hub.growth(holder.space)
-            page, head = await self._as_member(holder, lambda space, _: self._read(space, holder, query))
+            page, head = await self.as_member(holder, lambda space, _: self._read(space, holder, query))
             left_s = deadline_s - time.monotonic()
             if page.rows or left_s <= 0 or self.hub.closing:
                 break
@@ -225,6 +253,9 @@ class Service:
 
     async def push(self, holder: Holder, envelopes: list[bytes]) -> bodies.Pushed:
         """Push updates as the socket would; a result for each. Raises what closes a connection."""
+        most = self.limits.wire.max_push_envelopes
+        if len(envelopes) > most:
+            raise FrameTooLarge(f"{len(envelopes)} envelopes in one push, the limit is {most}")
         headers = []
         malformed: MalformedEnvelope | None = None
         for raw in envelopes:
@@ -233,24 +264,10 @@ class Service:
             except MalformedEnvelope as exc:
                 malformed = exc
                 break
-        peer = Peer(b"")
-        peer.space, peer.author, peer.agent = holder.space, holder.author, holder.agent
-        effects = await self.hub.exchange(peer, Push(envelopes[: len(headers)])) if headers else []
-        refused = next(
-            (
-                effect.frame
-                for effect in effects
-                if isinstance(effect, Send) and isinstance(effect.frame, Refuse)
-            ),
-            None,
-        )
-        if refused is None:
-            _raise_if_closed(effects)
-        heads = [
-            effect.frame.head
-            for effect in effects
-            if isinstance(effect, Send) and isinstance(effect.frame, Ack)
-        ]
+        effects = await self.exchange(holder, Push(envelopes[: len(headers)])) if headers else []
+        answers = [effect.frame for effect in effects if isinstance(effect, Send)]
+        refused = next((frame for frame in answers if isinstance(frame, Refuse | CheckedOut)), None)
+        heads = [frame.head for frame in answers if isinstance(frame, Ack)]
         head = heads[-1] if heads else (await self.space(holder)).head
         results = _results(headers, refused)
         if malformed is not None:
@@ -298,27 +315,37 @@ def _malformed(error: MalformedEnvelope, *, tried: bool) -> bodies.PushResult:
     )
 
 
-def _results(headers: list[Header], refused: Refuse | None) -> list[bodies.PushResult]:
+def _results(headers: list[Header], refused: Refuse | CheckedOut | None) -> list[bodies.PushResult]:
+    at_fault = None if refused is None else (refused.incarnation, refused.sequence)
     results: list[bodies.PushResult] = []
     over = False
     for header in headers:
-        at_fault = refused is not None and (header.incarnation, header.sequence) == (
-            refused.incarnation,
-            refused.sequence,
-        )
         result = bodies.PushResult(
-            incarnation=header.incarnation, sequence=header.sequence, status="not_tried" if over else "stored"
+            incarnation=header.incarnation, sequence=header.sequence, status="not_tried"
         )
-        if at_fault and not over and refused is not None:
-            result.status, result.code, result.reason = "refused", refused.code, refused.reason
+        if not over and (header.incarnation, header.sequence) == at_fault:
             over = True
+            result.status = "refused"
+            if isinstance(refused, CheckedOut):
+                result.code, result.reason = "checked_out", why_checked_out(refused)
+                result.lease = lease_view(refused.row, refused.lease, in_force=True)
+            elif refused is not None:
+                result.code, result.reason = refused.code, refused.reason
+        elif not over and _is_stored(header, refused):
+            result.status = "stored"
         results.append(result)
     return results
+
+
+def _is_stored(header: Header, refused: Refuse | CheckedOut | None) -> bool:
+    """Whether an envelope before the one that was refused is in the log."""
+    if not isinstance(refused, CheckedOut):
+        return True
+    return header.incarnation == refused.incarnation and header.sequence <= refused.taken
 
 
 def _raise_if_closed(effects: list[Effect]) -> None:
     for effect in effects:
         if isinstance(effect, Close):
             bye: Bye = effect.bye
-            status = {4400: 422, 4401: 401, 4403: 403, 4404: 404, 4413: 413, 4429: 429}.get(bye.code, 500)
-            raise ApiError(status, bye.error, bye.reason)
+            raise ApiError(_STATUS_OF.get(bye.code, 500), bye.error, bye.reason)
