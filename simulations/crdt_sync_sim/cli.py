@@ -45,7 +45,7 @@ class SeedRange(click.ParamType[range]):
 def _commands(*, as_json: bool) -> ModuleType:
     """The implementation, which needs apsw for the simulated disk."""
     try:
-        import apsw  # noqa: F401  (only whether it is there)
+        import apsw  # noqa: F401  # only whether it is there
     except ImportError:
         message, hint = "the simulator needs the package apsw", "pip install 'crdt-sync[simulate]'"
         complain("not_installed", message, hint=hint, as_json=as_json)

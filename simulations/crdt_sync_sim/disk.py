@@ -240,7 +240,7 @@ class _DiskVFS(apsw.VFS):
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         flags[1] = flags[0]
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
-        return _OpenFile(self._disk, path)  # type: ignore[return-value]
+        return _OpenFile(self._disk, path)  # type: ignore[return-value]  # apsw takes what has its methods
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         if not self._disk.burying:

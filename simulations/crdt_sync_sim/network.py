@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from crdt_sync_sim.world import Timer, World, seconds
 
@@ -172,10 +172,10 @@ class Network:
     def profile(self, sender: str, receiver: str) -> LinkProfile:
         return self._profiles.get((sender, receiver), self._default)
 
-    def adjust(self, pairs: Iterable[tuple[str, str]], **changes: float) -> None:
-        """Change some properties of some directed links."""
+    def adjust(self, pairs: Iterable[tuple[str, str]], **changes: Any) -> None:
+        """Change some properties of some directed links, named as in `LinkProfile`."""
         for pair in pairs:
-            self._profiles[pair] = replace(self.profile(*pair), **changes)  # type: ignore[arg-type]
+            self._profiles[pair] = replace(self.profile(*pair), **changes)
 
     def cut(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Cut directed links. Cuts are counted: a link works again when each of them was mended."""

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from crdt_sync.protocol.limits import PROTOCOL_VERSION
@@ -139,7 +140,7 @@ class Simulation(Site):
         self.world.note("story", "")
         for event in self.events:
             at_us = self.story_us + seconds(event.at_s)
-            self.world.at(at_us, lambda event=event: self._act(event))  # type: ignore[misc]
+            self.world.at(at_us, partial(self._act, event))
         self.world.run(self.story_us + seconds(self.scenario.duration_s))
 
     def _act(self, event: Scheduled) -> None:

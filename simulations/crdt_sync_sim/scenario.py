@@ -20,6 +20,8 @@ DEFAULT_MIX: Final[Mapping[str, int]] = {
 RELAY: Final = "relay"
 """The relay's name as a node; devices may not have it."""
 
+Conflict = Literal["open", "auto", "none"]
+"""What a field is expected to be in at the end."""
 Fault = Literal[
     "checkouts",
     "loss",
@@ -134,7 +136,7 @@ class FieldExpectation:
     line: int
     value: Any = None
     has_value: bool = False
-    conflict: Literal["open", "auto", "none"] | None = None
+    conflict: Conflict | None = None
     alternatives: tuple[Any, ...] | None = None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from crdt_sync_sim.scenario import Expectations, FieldExpectation
+from crdt_sync_sim.scenario import Conflict, Expectations, FieldExpectation
 from crdt_sync_sim.scenario_names import Names
 from crdt_sync_sim.scenario_tables import Tables
 
@@ -27,8 +27,9 @@ def read_expectations(tables: Tables, names: Names, document: dict[str, Any]) ->
         name = tables.get(block, "field", str, "", here)
         names.check_field(record, name, here)
         alternatives = block.get("alternatives")
-        # `choice` checked that it is one of those.
-        conflict = tables.choice(block, "conflict", ("open", "auto", "none"), "", here) or None
+        conflict: Conflict | Literal[""] = tables.choice(
+            block, "conflict", ("open", "auto", "none"), "", here
+        )
         fields.append(
             FieldExpectation(
                 record=record,
@@ -36,7 +37,7 @@ def read_expectations(tables: Tables, names: Names, document: dict[str, Any]) ->
                 line=tables.line(here),
                 value=block.get("value"),
                 has_value="value" in block,
-                conflict=conflict,  # type: ignore[arg-type]
+                conflict=conflict or None,
                 alternatives=None if alternatives is None else tuple(alternatives),
             )
         )

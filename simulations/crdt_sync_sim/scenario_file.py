@@ -88,8 +88,7 @@ class _Reader:
             schemas=self._names.schemas,
             versions=tuple(self._names.versions),
             seed=tables.get(doc, "seed", int, 1),
-            # `choice` checked that it is one of those.
-            storage=tables.choice(doc, "storage", ("memory", "disk"), "memory"),  # type: ignore[arg-type]
+            storage=tables.choice(doc, "storage", ("memory", "disk"), "memory"),
             duration_s=tables.number(doc, "duration_s", 600.0, low=1),
             settle_s=tables.number(doc, "settle_s", 900.0, low=1),
             delay_ms=tables.number(network, "delay_ms", 20.0, at=("network",)),

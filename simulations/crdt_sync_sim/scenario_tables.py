@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from crdt_sync_sim.toml_lines import LineIndex, Path
 
 T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,13 +90,14 @@ class Tables:
         self,
         table: Mapping[str, Any],
         name: str,
-        choices: tuple[str, ...],
-        default: str,
+        choices: tuple[Word, ...],
+        default: Word,
         at: Path = (),
-    ) -> str:
+    ) -> Word:
         value = self.get(table, name, str, default, at)
-        if value in choices or value == default:
-            return value
+        for choice in (*choices, default):
+            if value == choice:
+                return choice
         self.bad((*at, name), f"{name} is one of {', '.join(choices)}, not {value!r}")
         return default
 

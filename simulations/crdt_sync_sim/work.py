@@ -254,7 +254,7 @@ def _fitting(spec: FieldSpec, candidates: Iterable[Any]) -> Any:
     for candidate in candidates:
         try:
             return spec.check(candidate, spec.name)
-        except Exception:  # noqa: S112 - the next candidate may fit
+        except Exception:  # noqa: S112  # the next candidate may fit
             continue
     return spec.default
 
@@ -296,7 +296,7 @@ def _fits(spec: FieldSpec, kind: str, place: int) -> bool:
     for number in _PROBES:
         try:
             spec.check(_MAKERS[kind][place](number, True), spec.name)
-        except Exception:  # noqa: S112 - another number may fit
+        except Exception:  # noqa: S112  # another number may fit
             continue
         return True
     return False

@@ -54,8 +54,8 @@ class Streams:
         stream = self._streams.get(name)
         if stream is None:
             digest = hashlib.sha256(f"crdt-sync/sim/{self.seed}/{name}".encode()).digest()
-            # Not for secrets: reproducible on purpose.
-            stream = self._streams[name] = Random(int.from_bytes(digest, "big"))  # noqa: S311
+            number = int.from_bytes(digest, "big")
+            stream = self._streams[name] = Random(number)  # noqa: S311  # reproducible on purpose
         return stream
 
     def entropy(self, name: str) -> Callable[[int], bytes]:
