@@ -78,6 +78,7 @@ from crdt_sync.protocol.frames import (
     encode,
     revive_message,
 )
+from crdt_sync.protocol.leases import Promised
 from crdt_sync.protocol.limits import (
     DEFAULT_LIMITS,
     MAX_FRAME_BYTES,
@@ -429,9 +430,11 @@ class DeviceSession:
         """Whether `check_out` or `check_in` may be sent: one question at a time."""
         return not self._checking
 
-    def check_out(self, records: Sequence[OpaqueId], ttl_ms: int, newest_token: int) -> bytes:
+    def check_out(
+        self, records: Sequence[OpaqueId], ttl_ms: int, newest_token: int, held: Sequence[Promised] = ()
+    ) -> bytes:
         """Ask to lend these records, or to lend them for longer; `CheckoutAnswer` answers it."""
-        return self._ask_checkouts(CheckOut(list(records), ttl_ms, newest_token))
+        return self._ask_checkouts(CheckOut(list(records), ttl_ms, newest_token, list(held)))
 
     def check_in(self, records: Sequence[OpaqueId], *, breaks: bool = False) -> bytes:
         """Give these records back, or as an admin free them whoever has them; `CheckoutAnswer` answers it."""

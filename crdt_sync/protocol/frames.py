@@ -26,7 +26,7 @@ from msgspec import Meta
 from crdt_sync.errors import DamagedFrame, FrameTooLarge, MalformedFrame
 from crdt_sync.ids import RelayId, SpaceId
 from crdt_sync.protocol.deliveries import AwaitDelivery, ConfirmCursor, Delivered
-from crdt_sync.protocol.leases import Lease
+from crdt_sync.protocol.leases import Lease, Promised
 from crdt_sync.protocol.limits import (
     MAX_CHECKOUT_RECORDS,
     MAX_COMPACT_RECORDS,
@@ -285,11 +285,19 @@ class CheckOut(Frame, frozen=True, tag=21):
 
     Each is granted or refused by itself. `newest_token` is the greatest token this device knows of, 0 if
     none. Answered by `CheckoutAnswer`, as `CheckIn` is; of both together one is open at a time.
+
+    `held` is for a relay that has lost something: what this device was promised of each of the records, in
+    their order. Then it asks for what is left of that, whatever `ttl_ms` says.
     """
 
     records: Annotated[list[Opaque], Meta(min_length=1, max_length=MAX_CHECKOUT_RECORDS)]
     ttl_ms: Millis
     newest_token: Number
+    held: Annotated[list[Promised], Meta(max_length=MAX_CHECKOUT_RECORDS)] = []  # noqa: RUF012  # msgspec copies it
+
+    def __post_init__(self) -> None:
+        if self.held and len(self.held) != len(self.records):
+            raise ValueError("held is of other records than are asked for")
 
 
 class CheckIn(Frame, frozen=True, tag=22):

@@ -83,6 +83,13 @@ class Lease(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=
         return self.state is LeaseState.HELD and now_ms < self.expires_ms
 
 
+class Promised(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """What a device was promised of a record: the lease with that token, until then by the relay's clock."""
+
+    token: Number
+    expires_ms: Millis
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Lease]] = msgspec.msgpack.Decoder(Lease)
 
@@ -111,7 +118,15 @@ def next_token(last: int, seen: int, now_ms: int) -> int:
     older copy of it back, goes on beyond what it gave before, though it knows nothing of it. Should its clock
     have been set back as well, then `seen` still keeps it beyond what the asking device has met.
     """
-    clock_ms = max(now_ms - EPOCH_MS, 0)
-    if seen >> COUNTER_BITS > clock_ms + TOKEN_AHEAD_MS:
+    if not plausible(seen, now_ms):
         seen = 0
-    return max(last + 1, seen + 1, clock_ms << COUNTER_BITS)
+    return max(last + 1, seen + 1, _clock_ms(now_ms) << COUNTER_BITS)
+
+
+def plausible(token: int, now_ms: int) -> bool:
+    """Whether a relay can have given that token, as far as its clock `now_ms` tells."""
+    return token >> COUNTER_BITS <= _clock_ms(now_ms) + TOKEN_AHEAD_MS
+
+
+def _clock_ms(now_ms: int) -> int:
+    return max(now_ms - EPOCH_MS, 0)

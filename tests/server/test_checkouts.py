@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
+from crdt_sync.errors import MalformedFrame
+from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
@@ -17,8 +20,10 @@ from crdt_sync.protocol.frames import (
     Deliver,
     Push,
     RowKind,
+    decode_from_device,
+    encode,
 )
-from crdt_sync.protocol.leases import Lease, LeaseState, decode_lease
+from crdt_sync.protocol.leases import Lease, LeaseState, Promised, decode_lease, next_token
 from crdt_sync.protocol.limits import DEFAULT_LEASE_MS, MAX_LEASE_MS, MAX_LEASE_NOTES, MIN_LEASE_MS
 from crdt_sync.roles import Role
 from crdt_sync_server.checkouts import FORGET_ENDED_MS, FORGET_MS
@@ -338,3 +343,103 @@ async def test_over_a_socket_and_through_kill_and_restart(tmp_path: Path) -> Non
             await theirs.send(CheckOut([R1], 0, 0))
             answer = await theirs.expect(CheckoutAnswer)
             assert codes(answer.results) == ["checked_out"]
+
+
+# After the relay has lost something
+
+
+def again(site: Site, device: TestDevice, of: bytes, held: Promised) -> CheckoutResult:
+    """The device asks for what it was promised before this relay lost its memory."""
+    asked = CheckOut([of], 0, held.token, [held])  # type: ignore[list-item]
+    (result,) = site.relay.answer(site.peer(device), asked, CheckoutAnswer).results
+    return result
+
+
+def promised(site: Site, ms: int) -> Promised:
+    """A token of a while ago, and an end in so many milliseconds."""
+    return Promised(next_token(0, 0, site.relay.now_ms - HOUR_MS), site.relay.now_ms + ms)
+
+
+def test_who_asks_again_gets_what_is_left_of_it_with_a_new_token(site: Site) -> None:
+    held = promised(site, 2 * HOUR_MS)
+    result = again(site, site.tablet, R1, held)
+    assert result.code == "granted"
+    assert result.lease is not None
+    assert result.lease.token > held.token
+    assert (result.lease.since_ms, result.lease.expires_ms) == (site.relay.now_ms, held.expires_ms)
+    # A relay that has not forgotten it says so, and writes nothing.
+    before = site.relay.dump()
+    mine = Promised(result.lease.token, result.lease.expires_ms)
+    assert again(site, site.tablet, R1, mine) == CheckoutResult(R1, "renewed", result.sequence, result.lease)
+    assert site.relay.dump() == before
+    assert again(site, site.other, R2, promised(site, 365 * 24 * HOUR_MS)).lease == site.lease(R2)
+    assert site.lease(R2).expires_ms == site.relay.now_ms + MAX_LEASE_MS
+
+
+def test_who_asks_again_too_late_is_told_and_its_work_is_marked(site: Site) -> None:
+    site.out(site.other, R1, ttl_ms=HOUR_MS)
+    held = promised(site, 5 * HOUR_MS)
+    result = again(site, site.tablet, R1, held)
+    assert result.code == "checked_out"
+    assert result.lease is not None
+    assert result.lease.device == site.other.author.device
+    update = site.tablet.update(R1)
+    assert isinstance(site.push(site.tablet, update), CheckedOut)
+    site.relay.now_ms += HOUR_MS
+    assert isinstance(site.push(site.tablet, update), Ack)
+    (late,) = site.lease(R1).late
+    assert (late.device, late.token, late.ended_ms) == (
+        site.tablet.author.device, held.token, site.relay.now_ms - HOUR_MS,
+    )  # fmt: skip
+
+
+def test_what_had_run_out_before_the_loss_is_noted_and_not_granted(site: Site) -> None:
+    held = promised(site, -HOUR_MS // 2)
+    assert again(site, site.tablet, R1, held).code == "not_held"
+    (granted,) = site.out(site.other, R1)
+    assert granted.lease is not None
+    assert granted.lease.token > held.token
+    assert [(each.device, each.ended_ms) for each in granted.lease.former] == [
+        (site.tablet.author.device, held.expires_ms)
+    ]
+    before = site.relay.dump()
+    assert again(site, site.tablet, R1, held).code == "checked_out"
+    assert site.relay.dump() == before
+
+
+@pytest.mark.parametrize("how", ["broken", "given back", "taken by another since"])
+def test_what_this_relay_ended_does_not_come_back(site: Site, how: str) -> None:
+    (first,) = site.out(site.tablet, R1)
+    assert first.lease is not None
+    site.back(site.office if how == "broken" else site.tablet, R1, breaks=how == "broken")
+    if how == "taken by another since":
+        site.out(site.tablet, R1)
+        site.back(site.office, R1, breaks=True)
+        site.out(site.other, R1)
+        site.back(site.other, R1)
+    before = site.relay.dump()
+    held = Promised(first.lease.token, first.lease.expires_ms)
+    assert again(site, site.tablet, R1, held).code == "not_held"
+    assert site.relay.dump() == before
+
+
+def test_a_promise_that_no_relay_gave_leaves_no_trace_and_a_reader_gets_nothing(site: Site) -> None:
+    before = site.relay.dump()
+    far = Promised(2**63 - 1, site.relay.now_ms - 1)
+    assert again(site, site.tablet, R1, far).code == "not_held"
+    assert again(site, site.reader, R1, promised(site, HOUR_MS)).code == "permission"
+    assert site.relay.dump() == before
+    assert again(site, site.tablet, R1, Promised(2**63 - 1, site.relay.now_ms + HOUR_MS)).code == "granted"
+    (next_one,) = site.out(site.other, R2)
+    assert next_one.lease is not None
+    assert next_one.lease.token < 2**53
+
+
+def test_promises_stand_beside_their_records() -> None:
+    asked = CheckOut([OpaqueId(R1), OpaqueId(R2)], 0, 0, [Promised(1, 2), Promised(3, 4)])
+    assert decode_from_device(encode(asked)) == asked
+    with pytest.raises(ValueError, match="other records"):
+        CheckOut([OpaqueId(R1), OpaqueId(R2)], 0, 0, [Promised(1, 2)])
+    bad = encode(asked)[:-4].replace(b"\x92\x03\x04", b"").replace(b"\x92\x92\x01", b"\x91\x92\x01")
+    with pytest.raises(MalformedFrame):
+        decode_from_device(bad + crc32(bad).to_bytes(4, "big"))

@@ -34,6 +34,7 @@ from crdt_sync.protocol.frames import (
     encode,
     with_checksum,
 )
+from crdt_sync.protocol.leases import Promised
 from tests.server.relay_kit import RawClient, RelayProcess, TestDevice, TestSpace, create, raw_client, record
 
 ALLOWED = set(CloseCode)
@@ -68,6 +69,7 @@ def good_frames() -> list[bytes]:
         Revive(1, space.id, bytes(16), space.entries, "test", bytes(64)),
         FetchRecords([record(1), record(2)], 0),
         CheckOut([record(1), record(2)], 60_000, 0),
+        CheckOut([record(1)], 0, 7, [Promised(7, 60_000)]),
         CheckIn([record(1)], True),
         AwaitDelivery([1, 2]),
         AwaitDelivery([2, 1]),
