@@ -1,8 +1,8 @@
-"""What must always hold (DESIGN section 10), asked of a world at its end.
+"""What must always hold, asked of a world at its end.
 
-Each check returns violations, with a number that names the rule. 4, checkouts, has its place here and
-nothing to look at yet. Checks that change what they look at (replaying frames) come last. A rule that was not
-asked is neither kept nor broken, and the report says so.
+Each check returns violations, with the number of the rule in `INVARIANTS`. Checks that change
+what they look at (replaying frames) come last. A rule that was not asked is neither kept nor broken, and the
+report says so.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ INVARIANTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One rule broken. `rule` is the number in DESIGN section 10; 0 is the scenario's own expectation."""
+    """One rule broken. `rule` is the number in `INVARIANTS`; 0 is the scenario's own expectation."""
 
     rule: int
     message: str

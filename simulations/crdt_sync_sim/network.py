@@ -14,7 +14,7 @@ A connection stands for a WebSocket over TCP, so what can happen to its messages
 
 *Duplicated, reordered and replayed* messages inside one connection cannot come from TCP: they come from a
 hostile or broken relay, or from something between that speaks WebSocket. They are `Mischief`, drawn apart
-from the rest, and the product must survive them (DESIGN section 10, number 5).
+from the rest, and the product must survive them (rule 5 of `checks.INVARIANTS`).
 
 A link is directed: (sender, receiver). What this module does not know: what is in a message, and what a
 node does when its connection closes.

@@ -1,8 +1,7 @@
 """Power goes at every single write of a device's short run: nothing acknowledged is lost, the store opens.
 
 The engine runs on a simulated disk below SQLite that keeps a random part of what was not synced, as real
-disks do (DESIGN section 8). SQLCipher encrypts pages above that, so it changes nothing in what is written
-when.
+disks do. SQLCipher encrypts pages above that, so it changes nothing in what is written when.
 """
 
 from __future__ import annotations

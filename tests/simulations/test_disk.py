@@ -1,4 +1,4 @@
-"""What a simulated disk keeps and loses, proven with SQLite on it (DESIGN section 8)."""
+"""What a simulated disk keeps and loses, proven with SQLite on it."""
 
 from __future__ import annotations
 
