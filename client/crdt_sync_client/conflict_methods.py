@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable
 
 from crdt_sync.ids import DeviceId, RecordId
 
@@ -86,13 +85,18 @@ class ConflictMethods(WriteMethods):
 
         `since_ms` (Unix milliseconds) leaves out what was seen and closed before.
         """
-        engine = self._engine
         wanted = ConflictFilter(state=None, since_ms=since_ms)
         after: int | None = 0
         while after is not None:
-            page, after = await self._run(partial(engine.conflict_page, wanted, after=after))
+            page, after = await self._trail_page(wanted, after)
             for entry in page:
                 yield entry
+
+    def _trail_page(
+        self, wanted: ConflictFilter, after: int
+    ) -> Awaitable[tuple[list[ConflictEntry], int | None]]:
+        engine = self._engine
+        return self._run(lambda: engine.conflict_page(wanted, after=after))
 
     async def export_conflicts(
         self, out: Writable, *, format: ExportFormat = "jsonl", since_ms: int | None = None

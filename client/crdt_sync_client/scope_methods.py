@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,16 +124,20 @@ class ScopeMethods(DevicePart):
         How long is said by `x-closed` of their schema, or by the setting `keep_days.TYPE`. The space keeps
         them: `fetch` brings one back. What is picked, unsent or in conflict stays.
         """
-        engine, days, count = self._engine, self._settings.keep_days, 0
+        engine, count = self._engine, 0
         where = await self._run(lambda: engine.space(space).id)
         place: Place | None = ("", 0)
         while place is not None:
-            after = place
-            # mypy does not infer the type of a lambda with a default argument.
-            changes, place = await self._run(lambda after=after: engine.clean_up(where, days, after))  # type: ignore[misc]
+            changes, place = await self._clean_up_from(place, where)
             self._publish(changes)
             count += len(changes)
         return count
+
+    def _clean_up_from(
+        self, place: Place, space: SpaceId
+    ) -> Awaitable[tuple[list[RecordChange], Place | None]]:
+        engine, days = self._engine, self._settings.keep_days
+        return self._run(lambda: engine.clean_up(space, days, place))
 
     async def clear_cache(self, space: str | None = None) -> int:
         """Have fresh copies of all records fetched; how many left. What has unsent work stays as it is."""
