@@ -56,11 +56,9 @@ class ServerWins(Register):
     __slots__ = ()
     name = "server_wins"
 
-    _RANKS = {Role.OFFICE: 2, Role.SUPERVISOR: 2, Role.ADMIN: 1}  # noqa: RUF012  (never changed)
-
     def __init__(self) -> None:
         super().__init__()
-        self._rank_of_role = self._RANKS
+        self._rank_of_role = {Role.OFFICE: 2, Role.SUPERVISOR: 2, Role.ADMIN: 1}
 
 
 class Manual(Register):

@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from .output import Output
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 HELP_WIDTH: Final = 100
@@ -60,25 +59,23 @@ class Target:
     passphrase_file: Path | None
 
 
-def json_option(command: Callable[P, R]) -> Callable[..., R]:
+def json_option(command: Callable[..., R]) -> Callable[..., R]:
     """Add `--json`; the command receives `out`, an `Output` for the chosen form."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, as_json: bool, **kwargs: Any) -> R:
-        # The added keyword is not part of P, which a ParamSpec cannot say.
-        return command(*args, out=Output(as_json=as_json), **kwargs)  # type: ignore[arg-type]
+        return command(*args, out=Output(as_json=as_json), **kwargs)
 
     option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for programs.")
     return option(wrapper)
 
 
-def store_options(command: Callable[P, R]) -> Callable[..., R]:
+def store_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add `--store`, `--passphrase-file` and `--json`; the command receives `target` and `out`."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, store: Path, passphrase_file: Path | None, **kwargs: Any) -> R:
-        # The added keyword is not part of P, which a ParamSpec cannot say.
-        return command(*args, target=Target(store, passphrase_file), **kwargs)  # type: ignore[arg-type]
+        return command(*args, target=Target(store, passphrase_file), **kwargs)
 
     store = _store_option(
         envvar="CRDT_SYNC_STORE", show_envvar=True, required=True, help="The device's database."
@@ -86,7 +83,7 @@ def store_options(command: Callable[P, R]) -> Callable[..., R]:
     return store(_passphrase_option(json_option(wrapper)))
 
 
-def optional_store_options(command: Callable[P, R]) -> Callable[..., R]:
+def optional_store_options(command: Callable[..., R]) -> Callable[..., R]:
     """As `store_options` for a command that does without a store; `target` is None then.
 
     The environment does not choose: what such a command says would depend on where it is typed.
@@ -95,8 +92,7 @@ def optional_store_options(command: Callable[P, R]) -> Callable[..., R]:
     @functools.wraps(command)
     def wrapper(*args: Any, store: Path | None, passphrase_file: Path | None, **kwargs: Any) -> R:
         target = None if store is None else Target(store, passphrase_file)
-        # The added keyword is not part of P, which a ParamSpec cannot say.
-        return command(*args, target=target, **kwargs)  # type: ignore[arg-type]
+        return command(*args, target=target, **kwargs)
 
     store = _store_option(help="A device's database: its spaces' record types, not those that ship.")
     return store(_passphrase_option(json_option(wrapper)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -14,6 +14,7 @@ from .output import Output, show
 if TYPE_CHECKING:
     from crdt_sync_client import ConflictEntry, Device
     from crdt_sync_client.choices import Choice
+    from crdt_sync_client.engine.operations import Keep
 
 _SIDES: Final = ("mine", "theirs", "deleted", "record")
 _SAVED: Final = "Saved on this device; crdt-sync sync sends it."
@@ -69,7 +70,7 @@ def conflicts_resolve(
     conflict_id: str | None,
     record: tuple[str, str] | None,
     field: str | None,
-    keep: str | None,
+    keep: Keep | None,
     keep_version: int | None,
     values: tuple[str, ...],
     choices: tuple[str, ...],
@@ -135,7 +136,7 @@ def _refuse_alone(**options: Any) -> None:
 def _ofrecord(
     out: Output,
     record: tuple[str, str],
-    keep: str | None,
+    keep: Keep | None,
     values: tuple[str, ...],
     choices: tuple[str, ...],
     suggested: bool,
@@ -159,7 +160,7 @@ def _ofrecord(
             record_type,
             record_id,
             decisions,
-            keep=keep,  # type: ignore[arg-type]  # click has checked it
+            keep=keep,
             space=space,
         )
         settled = [await device.conflict(id) for id in written.resolved]
@@ -180,7 +181,7 @@ def _sides(choices: tuple[str, ...], standing: dict[str, ConflictEntry]) -> dict
         name, _, side = text.partition("=")
         _once(name, decisions)
         if side in _SIDES:
-            decisions[name] = side  # type: ignore[assignment]  # it is one of these words
+            decisions[name] = cast("Keep", side)
         elif side.isascii() and side.isdigit() and name in standing:
             decisions[name] = index_of(standing[name], int(side))
         elif side.isascii() and side.isdigit():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -14,14 +14,14 @@ from .output import Output, local_time
 
 if TYPE_CHECKING:
     from crdt_sync_client import Device
+    from crdt_sync_client.engine.trail import CountBy
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 _BY: Final = ("state", "type", "record", "device", "field")
 
 
-def filter_options(command: Callable[P, R]) -> Callable[..., R]:
+def filter_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options that choose conflicts; the command receives `wanted`, for `Device.conflicts`."""
 
     @functools.wraps(command)
@@ -43,8 +43,7 @@ def filter_options(command: Callable[P, R]) -> Callable[..., R]:
             "device": device_name,
             "space": space,
         }
-        # The added keyword is not part of P, which a ParamSpec cannot say.
-        return command(*args, wanted=wanted, **kwargs)  # type: ignore[arg-type]
+        return command(*args, wanted=wanted, **kwargs)
 
     for option in (
         space_option,
@@ -116,7 +115,7 @@ def _none(wanted: dict[str, Any]) -> str:
 @store_options
 @filter_options
 @click.option("--by", type=click.Choice(_BY), help="One number for each instead, the most first.")
-def conflicts_count(out: Output, target: Target, wanted: dict[str, Any], by: str | None) -> None:
+def conflicts_count(out: Output, target: Target, wanted: dict[str, Any], by: CountBy | None) -> None:
     """Count the conflicts that wait for a decision.
 
     By device a conflict counts for every device that has a version in it.
@@ -128,7 +127,7 @@ def conflicts_count(out: Output, target: Target, wanted: dict[str, Any], by: str
             count = await device.count_conflicts(**wanted)
             out.result({"count": count}) if out.as_json else out.say(str(count))
             return
-        counts = await device.conflict_counts(by, **wanted)  # type: ignore[arg-type]  # click checked it
+        counts = await device.conflict_counts(by, **wanted)
         if out.as_json:
             out.result({"by": by, "counts": counts})
         else:

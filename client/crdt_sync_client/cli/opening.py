@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_PASSPHRASE"  # noqa: S105 - a name, not a secret
-NEW_PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_NEW_PASSPHRASE"  # noqa: S105 - a name, not a secret
+PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_PASSPHRASE"  # noqa: S105  # a name, not a secret
+NEW_PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_NEW_PASSPHRASE"  # noqa: S105  # a name, not a secret
 _WRONG_HINT: Final = (
     "check the passphrase; when the keychain's key is meant and a change of it was broken off, give the"
     " passphrase from before or after with --passphrase-file"

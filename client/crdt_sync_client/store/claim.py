@@ -48,7 +48,7 @@ class FileClaim:
             os.close(self._descriptor)
 
 
-if sys.platform == "win32":  # pragma: no cover
+if sys.platform == "win32":
 
     def _lock(descriptor: int) -> None:
         pass

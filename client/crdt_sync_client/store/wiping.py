@@ -37,7 +37,7 @@ def wipe(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if sys.platform == "win32":  # pragma: no cover - an open file cannot be removed there
+    if sys.platform == "win32":  # an open file cannot be removed there
         _unlink(path)
 
 
