@@ -6,6 +6,7 @@ came. Then it is unknown what the relay did: asking again is harmless, and the l
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,15 @@ from dataclasses import dataclass
 from crdt_sync.ids import OpaqueId, SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync.protocol.frames import CheckoutAnswer
+from crdt_sync.protocol.leases import Promised
+from crdt_sync.protocol.limits import MAX_CHECKOUT_RECORDS
 
 from .engine import Engine
 from .engine.checkouts import CheckoutOutcome, Chosen
+from .engine.model import RecordChange
 from .session_steps import PushStep, Step
+
+logger = logging.getLogger("crdt_sync.client")
 
 Told = Callable[[list[CheckoutOutcome] | None], None]
 
@@ -26,6 +32,7 @@ class Question:
     """At most `MAX_CHECKOUT_RECORDS` records to check out for `ttl_ms`, or with `back` to check in.
 
     `breaks`: whoever has them. `newest_token`: the greatest this device knows of. `told` hears the outcomes.
+    `held`: what was promised of each, by a relay that may have forgotten it; then `ttl_ms` says nothing.
     """
 
     records: Sequence[Chosen]
@@ -34,6 +41,7 @@ class Question:
     newest_token: int = 0
     back: bool = False
     breaks: bool = False
+    held: Sequence[Promised] = ()
 
 
 class CheckoutStep(Step):
@@ -42,13 +50,16 @@ class CheckoutStep(Step):
     def __init__(self, engine: Engine, space: SpaceId, question: Question, answer: CheckoutAnswer) -> None:
         super().__init__(engine, space)
         self.outcomes: list[CheckoutOutcome] = []
+        self.changes: list[RecordChange] = []
+        """For watchers."""
         self._question = question
         self._answer = answer
 
     def work(self) -> None:
-        asked: dict[OpaqueId, Chosen] = {chosen.opaque: chosen for chosen in self._question.records}
-        self.outcomes = self.engine.checkout_answered(
-            self.space, asked, self._answer.results, self._question.ttl_ms
+        question = self._question
+        asked: dict[OpaqueId, Chosen] = {chosen.opaque: chosen for chosen in question.records}
+        self.outcomes, self.changes = self.engine.checkout_answered(
+            self.space, asked, self._answer.results, None if question.held else question.ttl_ms
         )
 
 
@@ -92,9 +103,19 @@ class CheckoutDesk:
         """The store was asked for what may go."""
         self._rest_ends_s = None if step.rest_s is None else self._clock() + step.rest_s
 
-    def begin(self) -> None:
-        """The relay has said welcome."""
+    def begin(self, forgotten: Sequence[tuple[Chosen, Promised]]) -> None:
+        """The relay has said welcome. It is asked first for what it may have forgotten to have promised."""
         self._begun = True
+        newest = max((promised.token for _, promised in forgotten), default=0)
+        for at in reversed(range(0, len(forgotten), MAX_CHECKOUT_RECORDS)):
+            some = forgotten[at : at + MAX_CHECKOUT_RECORDS]
+            question = Question(
+                [chosen for chosen, _ in some],
+                _asked_again,
+                newest_token=newest,
+                held=[promised for _, promised in some],
+            )
+            self._questions.appendleft(question)
         self._go_on()
 
     def ask(self, question: Question) -> None:
@@ -138,4 +159,15 @@ class CheckoutDesk:
         if question.back:
             self._send(self._protocol.check_in(records, breaks=question.breaks))
         else:
-            self._send(self._protocol.check_out(records, question.ttl_ms, question.newest_token))
+            asked = self._protocol.check_out(records, question.ttl_ms, question.newest_token, question.held)
+            self._send(asked)
+
+
+def _asked_again(outcomes: list[CheckoutOutcome] | None) -> None:
+    forgotten = [outcome.code for outcome in outcomes or () if outcome.code != "renewed"]
+    if forgotten:
+        logger.warning(
+            "the relay had forgotten %d checkouts of this device; other devices have %d of them now",
+            len(forgotten),
+            forgotten.count("checked_out"),
+        )

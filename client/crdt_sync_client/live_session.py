@@ -20,7 +20,7 @@ from crdt_sync.errors import ConnectionFailed, RelayUnreachable
 from crdt_sync.protocol.deliveries import Delivered
 from crdt_sync.protocol.frames import Appended, AppendRefused
 
-from .checkout_desk import Question, Told
+from .checkout_desk import CheckoutStep, Question, Told
 from .database_thread import DatabaseThread
 from .engine.checkouts import CheckoutOutcome
 from .engine.model import RecordChange
@@ -219,6 +219,8 @@ class LiveSession:
         if step.needs_store:
             await self._thread.run(step.run)
         self.driver.done(step)
+        if isinstance(step, CheckoutStep):
+            self._publish(step.changes)
         if isinstance(step, FetchedStep) and step.received is not None:
             self._publish(step.received.changes)
         if isinstance(step, BatchStep):

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from crdt_sync.crypto.envelope import Header
 from crdt_sync.ids import OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.frames import ConfirmRequest, FromRelay, Welcome
+from crdt_sync.protocol.leases import Promised
 
 from .engine import Engine
+from .engine.checkouts import Chosen
 from .engine.fetched import FetchedRecord
 from .engine.model import Received, Welcomed
 from .incoming_batch import IncomingBatch
@@ -57,6 +59,8 @@ class WelcomeStep(Step):
         """Membership entries that the relay lacks."""
         self.gives_back = False
         """Whether the relay may lack records."""
+        self.promised: list[tuple[Chosen, Promised]] = []
+        """Checkouts of which the relay may know nothing."""
         self._relay = relay
 
     def work(self) -> None:
@@ -71,6 +75,7 @@ class WelcomeStep(Step):
             self.space, self._relay, frame.own_sequence, frame.own_hash, frame.head, frame.cursor
         )
         self.lost_entries = self.engine.lost_entries(self.space, frame.members_head)
+        self.promised = self.engine.promised_checkouts(self.space)
         self.wants = bool(self.engine.wanted(self.space, 1))
         self.gives_back = self.engine.gives_back(self.space)
 

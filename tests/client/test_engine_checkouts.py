@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crdt_sync.crypto.envelope import parse
-from crdt_sync.ids import RecordId, RelayId
+from crdt_sync.ids import RecordId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult, RowKind
 from crdt_sync.protocol.leases import Lease, LeaseState, encode_lease
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
@@ -198,13 +198,14 @@ def test_what_was_checked_out_here_is_remembered_until_it_is_checked_in(site: Si
     chosen = engine.choose_records("job", where={"title": "One"})
     assert [each.id for each in chosen] == [site.one]
     row, lease = site.lease(site.mine, site.one)
-    outcomes = engine.checkout_answered(
+    outcomes, changes = engine.checkout_answered(
         site.space,
         {each.opaque: each for each in chosen},
         [CheckoutResult(lease.record, "granted", row, lease)],
         5,
     )
     assert [(outcome.id, outcome.code) for outcome in outcomes] == [(site.one, "granted")]
+    assert [change.id for change in changes] == [site.one]
     site.mine.set(site.one, status="busy")
     site.mine.set(site.one, count=3)
     site.mine.sync()
@@ -222,18 +223,6 @@ def test_what_was_checked_out_here_is_remembered_until_it_is_checked_in(site: Si
     assert [each.state for each in engine.checkouts()] == ["taken"]
     engine.forget_checkouts(site.space, [lease.record])
     assert [each.device_name for each in engine.checkouts()] == ["other"]
-
-
-def test_another_relay_forgets_leases_but_not_what_is_held_here(site: Site) -> None:
-    site.lease(site.other, site.two)
-    row, lease = site.lease(site.mine, site.one)
-    site.mine.sync()
-    chosen = site.mine.engine.chosen_record("job", site.one)
-    site.mine.engine.checkout_answered(
-        site.space, {chosen.opaque: chosen}, [CheckoutResult(lease.record, "granted", row, lease)], 5
-    )
-    site.mine.engine.begin_leases(site.space, RelayId(b"n" * 16), 0, site.now_ms)
-    assert [(each.id, each.state) for each in site.mine.engine.checkouts()] == [(site.one, "held")]
 
 
 def test_a_record_changes_for_whoever_watches_it_when_it_is_checked_out(site: Site) -> None:

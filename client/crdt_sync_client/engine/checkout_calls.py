@@ -7,6 +7,7 @@ from typing import Final
 
 from crdt_sync.ids import OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult
+from crdt_sync.protocol.leases import Promised
 from crdt_sync_client.engine import checkouts, holding_back, sending
 from crdt_sync_client.engine.checkouts import Checkout, CheckoutOutcome, Chosen
 from crdt_sync_client.engine.model import RecordChange
@@ -55,14 +56,25 @@ class CheckoutCalls:
         """The greatest token that this device knows of."""
         return self._replica.space(space).leases.newest_token
 
+    def promised_checkouts(self, space: SpaceId) -> list[tuple[Chosen, Promised]]:
+        """What was checked out here and the relay may have forgotten: it is asked again, before any push."""
+        leases = self._replica.space(space).leases
+        return [
+            (Chosen(leases.own[record].type, leases.own[record].id, record), promised)
+            for record, promised in leases.promised(self._replica.device_id).items()
+        ]
+
     def checkout_answered(
         self,
         space: SpaceId,
         asked: Mapping[OpaqueId, Chosen],
         results: Sequence[CheckoutResult],
-        ttl_ms: int,
-    ) -> list[CheckoutOutcome]:
-        """Keep what the relay answered to `CheckOut` or `CheckIn`."""
+        ttl_ms: int | None,
+    ) -> tuple[list[CheckoutOutcome], list[RecordChange]]:
+        """Keep what the relay answered to `CheckOut` or `CheckIn`: what came of each, and what that changed.
+
+        Without `ttl_ms` it was asked again for what a relay had promised before, see `promised_checkouts`.
+        """
         with self._replica.transaction(durable=True):
             return checkouts.answered(self._replica, self._replica.space(space), asked, results, ttl_ms)
 
@@ -83,7 +95,7 @@ class CheckoutCalls:
         with self._replica.transaction(durable=False):
             found.leases.hear_clock(self._replica.db, relay_ms, self._replica.now_ms())
             if relay != found.relay_seen or cursor < found.cursor:
-                found.leases.forget_behind(self._replica.db, self._replica.device_id, cursor)
+                found.leases.forget_behind(self._replica.db, cursor)
 
     def checkouts(self, space: SpaceId | None = None) -> list[Checkout]:
         """Everything that somebody has, this device's first; what ended here stays until it is checked in."""

@@ -155,23 +155,28 @@ def answered(
     space: Space,
     asked: Mapping[OpaqueId, Chosen],
     results: Sequence[CheckoutResult],
-    ttl_ms: int,
-) -> list[CheckoutOutcome]:
-    """The relay's answer about these records, kept before anybody hears of it. Inside a transaction."""
+    ttl_ms: int | None,
+) -> tuple[list[CheckoutOutcome], list[RecordChange]]:
+    """The relay's answer about these records, kept before anybody hears of it. Inside a transaction.
+
+    Without `ttl_ms` the relay was asked for what it had promised before. Gives what came of each, and the
+    changes of what that says of records that are here.
+    """
     db, leases = replica.db, space.leases
     outcomes: list[CheckoutOutcome] = []
+    news: list[OpaqueId] = []
     for result in results:
-        if result.lease is not None:
-            leases.take(db, result.sequence, result.lease)
+        if result.lease is not None and leases.take(db, result.sequence, result.lease):
+            news.append(result.record)
         chosen = asked[result.record]
         before = leases.own.get(result.record)
         if result.code in ("granted", "renewed") and result.lease is not None:
-            own = OwnCheckout(chosen.type, chosen.id, result.lease.token, ttl_ms, replica.now_ms())
-            leases.keep_own(db, result.record, own)
+            own = OwnCheckout(chosen.type, chosen.id, result.lease.token, ttl_ms or 0, replica.now_ms())
+            leases.keep_own(db, result.record, own, goes_on=ttl_ms is None)
         outcomes.append(
             CheckoutOutcome(chosen.type, chosen.id, result.code, shown(replica, space, result.record, before))
         )
-    return outcomes
+    return outcomes, _changes(replica, space, news)
 
 
 def given_back(replica: Replica, space: Space, records: Iterable[OpaqueId]) -> None:
@@ -255,9 +260,9 @@ def holder(replica: Replica, space: Space, record_type: str, id: str) -> Checkou
     """Who else has the record now; None: nobody that we know of."""
     if not space.leases.rows:
         return None
-    lease = space.leases.of(OpaqueId(space.keys.opaque_id(record_type, id)))
+    row, lease = space.leases.rows.get(OpaqueId(space.keys.opaque_id(record_type, id)), (0, None))
     relay_ms = replica.now_ms() + space.leases.relay_ahead_ms
-    if lease is None or lease.device == replica.device_id or not lease.held(relay_ms):
+    if not row or lease is None or lease.device == replica.device_id or not lease.held(relay_ms):
         return None
     return shown(replica, space, lease.record)
 

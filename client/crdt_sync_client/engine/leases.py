@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.ids import DeviceId, OpaqueId, RecordId, SpaceId
-from crdt_sync.protocol.leases import Lease, LeaseState, decode_lease, encode_lease
+from crdt_sync.protocol.leases import Lease, LeaseState, Promised, decode_lease, encode_lease
 
 if TYPE_CHECKING:
     from crdt_sync_client.store.connection import Database
@@ -44,7 +44,7 @@ class Leases:
         self._no = space_no
         self._clock_name = f"relay_ahead:{space.hex()}"
         self.rows: dict[OpaqueId, tuple[int, Lease]] = {}
-        """By record: the row of the log that told it, and the lease."""
+        """By record: the row of the log that told it, 0 if that is lost (see `promised`), and the lease."""
         self.own: dict[OpaqueId, OwnCheckout] = {}
         self.relay_ahead_ms = 0
 
@@ -71,8 +71,8 @@ class Leases:
     def foreign(self, device: DeviceId, now_ms: int) -> Iterator[Lease]:
         """Those in force that others than this device hold. `now_ms` is this device's clock."""
         relay_ms = now_ms + self.relay_ahead_ms
-        for _, lease in self.rows.values():
-            if lease.device != device and lease.held(relay_ms):
+        for row, lease in self.rows.values():
+            if row and lease.device != device and lease.held(relay_ms):
                 yield lease
 
     def holds(self, device: DeviceId, record: OpaqueId, now_ms: int) -> bool:
@@ -86,11 +86,24 @@ class Leases:
             and lease.held(now_ms + self.relay_ahead_ms)
         )
 
+    def promised(self, device: DeviceId) -> dict[OpaqueId, Promised]:
+        """What was checked out here and not checked in, and the relay may know nothing of any more."""
+        asked: dict[OpaqueId, Promised] = {}
+        for record, own in self.own.items():
+            row, lease = self.rows.get(record, (0, None))
+            if row or lease is None:
+                continue
+            if lease.device != device:
+                asked[record] = Promised(own.token, lease.since_ms)
+            elif lease.state is not LeaseState.RETURNED:
+                asked[record] = Promised(lease.token, lease.expires_ms)
+        return asked
+
     @property
     def newest_token(self) -> int:
         """The greatest this device knows of."""
-        own = max((each.token for each in self.own.values()), default=0)
-        return max((lease.token for _, lease in self.rows.values()), default=own)
+        tokens = [each.token for each in self.own.values()]
+        return max([*tokens, *(lease.token for _, lease in self.rows.values())], default=0)
 
     # What changes it, inside a transaction
 
@@ -106,15 +119,16 @@ class Leases:
         self.rows[lease.record] = (row, lease)
         return known is None or known[1] != lease
 
-    def forget_behind(self, db: Database, device: DeviceId, cursor: int) -> None:
+    def forget_behind(self, db: Database, cursor: int) -> None:
         """The log goes on differently behind that row: what we know from there is not so, or will come again.
 
-        Of records that are held here the lease is kept as it was promised, until the relay says otherwise.
+        Of records that were checked out here the lease is kept, as of row 0, until the relay has said how it
+        stands there: see `promised`.
         """
         for record, (row, lease) in list(self.rows.items()):
             if row <= cursor:
                 continue
-            if record in self.own and lease.device == device and lease.state is LeaseState.HELD:
+            if record in self.own:
                 self.rows[record] = (0, lease)
                 db.execute("UPDATE leases SET row = 0 WHERE space = ? AND opaque = ?", (self._no, record))
             else:
@@ -130,10 +144,12 @@ class Leases:
                 "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (self._clock_name, ahead_ms)
             )
 
-    def keep_own(self, db: Database, record: OpaqueId, own: OwnCheckout) -> None:
-        """This device has the record now, or for longer."""
+    def keep_own(self, db: Database, record: OpaqueId, own: OwnCheckout, *, goes_on: bool = False) -> None:
+        """This device has the record now, or for longer. `goes_on`: again, for a relay had forgotten it."""
         known = self.own.get(record)
-        if known is not None and known.token == own.token:
+        if known is not None and goes_on:
+            own = replace(known, token=own.token)
+        elif known is not None and known.token == own.token:
             own = replace(known, ttl_ms=own.ttl_ms)
         self.own[record] = own
         values: tuple[Any, ...] = (own.type, own.id, own.token, own.ttl_ms, own.at_ms, own.sent)
