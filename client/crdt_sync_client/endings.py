@@ -135,6 +135,11 @@ def refusal(close_code: int, error: str, reason: str, url: str) -> CrdtSyncError
     )
 
 
+def late_handshake() -> RelayUnreachable:
+    """The error for a relay that took too long to say welcome."""
+    return RelayUnreachable("the relay did not finish the handshake in time", hint="the device tries again")
+
+
 def append_refusal(answer: AppendRefused, url: str) -> CrdtSyncError:
     """The error for a membership entry that the relay will not take."""
     return refusal(CloseCode.FORBIDDEN, answer.code, answer.reason, url)

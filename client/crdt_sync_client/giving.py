@@ -13,6 +13,7 @@ from crdt_sync.crypto.envelope import Header
 from crdt_sync.errors import RelayRefused
 from crdt_sync.ids import OpaqueId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
+from crdt_sync.protocol.frames import Forked
 
 from .endings import Reconnect
 from .engine import Engine
@@ -45,6 +46,17 @@ class GiveBackStep(Step):
         for record, code in self._answers:
             self.engine.gave_back(self.space, record, code)
         self.snapshots = self.engine.give_back(self.space, max_bytes=self._max_bytes, again=self._again)
+
+
+class ForkStep(Step):
+    """The membership log went on differently at the relay: make one log of both."""
+
+    def __init__(self, engine: Engine, space: SpaceId, frame: Forked) -> None:
+        super().__init__(engine, space)
+        self._frame = frame
+
+    def work(self) -> None:
+        self.engine.take_branch(self.space, self._frame.common, self._frame.entries)
 
 
 class GivingBack:

@@ -103,6 +103,11 @@ class IncomingBatch:
         self._deliver()
         self._settle_acks()
 
+    @property
+    def brings_more(self) -> bool:
+        """Whether something new came: contents, or members."""
+        return any(each.envelopes or each.members_changed for each in self.received)
+
     def store(self) -> None:
         """Run on the engine's thread. Never raises: `error` holds what stopped it."""
         try:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from crdt_sync.errors import ProtocolViolation, RelayUnreachable, RemoteError, WorkRefused
+from crdt_sync.errors import ProtocolViolation, RemoteError, WorkRefused
 from crdt_sync.ids import OpaqueId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.deliveries import ConfirmCursor, Delivered
@@ -31,6 +31,7 @@ from crdt_sync.protocol.frames import (
     ConfirmRequest,
     Deliver,
     Fetched,
+    Forked,
     FromRelay,
     RowKind,
     SnapshotResult,
@@ -42,11 +43,11 @@ from crdt_sync.rare import rare
 from .checkout_desk import CheckoutDesk, CheckoutStep
 from .connection_driver import ConnectionDriver
 from .delivery_desk import DeliveryDesk
-from .endings import Reconnect, refusal
+from .endings import Reconnect, late_handshake, refusal
 from .engine import Engine
 from .engine.model import SessionStart
 from .fetching import Fetching
-from .giving import GiveBackStep, GivingBack
+from .giving import ForkStep, GiveBackStep, GivingBack
 from .greeting import greeting
 from .network import Policy
 from .push_window import PushWindow
@@ -114,7 +115,8 @@ class SessionDriver(ConnectionDriver):
         self._clock = clock
         self._agent = agent
         self._challenged_s = 0.0
-        self._welcome: Welcome | None = None
+        self._first: WelcomeStep | ForkStep | None = None
+        """What the relay's answer to our first word asks of the store."""
         self._lazy_cursors = 0
         self._inbox: deque[tuple[FromRelay, int]] = deque()
         self._inbox_bytes = 0
@@ -173,7 +175,7 @@ class SessionDriver(ConnectionDriver):
 
     @property
     def has_work(self) -> bool:
-        if self._inbox or self._compactions or self._welcome or self._may_fetch:
+        if self._inbox or self._compactions or self._first or self._may_fetch:
             return True
         return self.welcomed and (self.giving.ready or self.checkouts.ready)
 
@@ -189,7 +191,9 @@ class SessionDriver(ConnectionDriver):
                 self._challenged_s = self._clock()
                 self.outgoing.append(greeting(self.protocol, self._start, self._agent))
             case Welcome():
-                self._welcome = frame
+                self._first = WelcomeStep(self._engine, self._start.space, self.protocol.relay_id, frame)
+            case Forked():
+                self._first = ForkStep(self._engine, self._start.space, frame)
             case Fetched():
                 self.fetching.arrived(frame)
             case CheckoutAnswer():
@@ -282,9 +286,8 @@ class SessionDriver(ConnectionDriver):
             return None
         engine, space = self._engine, self._start.space
         step: Step
-        if self._welcome is not None:
-            step = WelcomeStep(engine, space, self.protocol.relay_id, self._welcome)
-            self._welcome = None
+        if self._first is not None:
+            step, self._first = self._first, None
         elif self._compactions:
             asked = self._compactions.popleft()
             if isinstance(asked, ConfirmRequest):
@@ -329,6 +332,9 @@ class SessionDriver(ConnectionDriver):
             case WelcomeStep():
                 self._at_work = False
                 self._begun(step)
+            case ForkStep():
+                self._at_work = False
+                self.end(step.error or Reconnect("the relay is given one membership log made of two"))
             case SnapshotStep():
                 self._at_work = False
                 self._compacted(step)
@@ -376,7 +382,7 @@ class SessionDriver(ConnectionDriver):
         # While work is held back until everything has come, every moved cursor counts.
         self._lazy_cursors = 0 if step.welcomed.holding else LAZY_CURSORS
         self._at_end = step.welcomed.at_end
-        self.checkouts.begin(step.promised)
+        self.checkouts.begin()
 
     def _batch_step(self) -> BatchStep:
         frames = self._take_batch()
@@ -436,7 +442,7 @@ class SessionDriver(ConnectionDriver):
         if step.wants:
             self.fetching.look()
         if step.gives_back:
-            self.giving.look(again=batch.settles_work or any(each.envelopes for each in batch.received))
+            self.giving.look(again=batch.settles_work or batch.brings_more)
         if batch.refusal is not None and self.refusal is None:
             self._refused(batch.refusal, batch.pause_s)
         held = self.window.held and not batch.reconnect
@@ -488,8 +494,3 @@ class SessionDriver(ConnectionDriver):
         left_out = step.left_out
         if left_out:
             self.outgoing.append(self.protocol.decline(left_out))
-
-
-def late_handshake() -> RelayUnreachable:
-    """The error for a relay that took too long to say welcome."""
-    return RelayUnreachable("the relay did not finish the handshake in time", hint="the device tries again")

@@ -30,12 +30,12 @@ from .appending import Make, append
 from .conversing import converse
 from .database_thread import DatabaseThread
 from .delivery_desk import DeliveryDesk, DeliveryWait
-from .endings import APPEND_TRIES, Reconnect, Reconnecting
+from .endings import APPEND_TRIES, Reconnect, Reconnecting, late_handshake
 from .giving import after_refusal
 from .live_session import LiveSession, Publish
 from .network import EVERYTHING, Policy
 from .relay_connection import RelayConnection
-from .session_driver import WELCOME_TIMEOUT_S, SessionDriver, late_handshake
+from .session_driver import WELCOME_TIMEOUT_S, SessionDriver
 from .signal import Signal
 from .status import SyncState
 from .unsettled import forget_what_never_was

@@ -26,6 +26,7 @@
     │   ├── ChainBroken, Equivocation, BadUpdate (the CRDT update inside an envelope)
     │   ├── NotAllowed, TypeNotKnown  it is no update for this role, or not yet for this device
     │   └── BadMembership           an entry of the membership log
+    │       └── ForkedLog           a relay lost what let this device in
     └── ConnectionFailed          the relay cannot be reached or said no
         ├── RelayUnreachable, SyncTimeout, PortTaken
         ├── RelayRefused            carries the relay's code and reason
@@ -98,6 +99,7 @@ from crdt_sync.errors.remote import (
     DamagedFrame,
     DecryptionFailed,
     Equivocation,
+    ForkedLog,
     FrameTooLarge,
     MalformedEnvelope,
     MalformedFrame,
@@ -139,6 +141,7 @@ __all__ = [
     "DamagedFrame",
     "DecryptionFailed",
     "Equivocation",
+    "ForkedLog",
     "FrameTooLarge",
     "ImportFileError",
     "InvalidWork",

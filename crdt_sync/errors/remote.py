@@ -87,3 +87,9 @@ class TypeNotKnown(RemoteError):
 
 class BadMembership(RemoteError):
     code = "bad_membership"
+
+
+class ForkedLog(BadMembership):
+    """A relay lost the entry that let this device in, and the device cannot bring it back."""
+
+    code = "forked_log"

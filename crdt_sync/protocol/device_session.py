@@ -61,6 +61,7 @@ from crdt_sync.protocol.frames import (
     DenySnapshot,
     Fetched,
     FetchRecords,
+    Forked,
     Frame,
     FromRelay,
     GiveBack,
@@ -112,7 +113,12 @@ _TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
     State.HEARING: {Challenge: State.CHALLENGED, Bye: State.DONE},
     State.CHALLENGED: {Bye: State.DONE},
     State.PROVING: {Welcome: State.LIVE, Bye: State.DONE},
-    State.CREATING: {Appended: State.DONE, AppendRefused: State.DONE, Bye: State.DONE},
+    State.CREATING: {
+        Appended: State.DONE,
+        AppendRefused: State.DONE,
+        Forked: State.DONE,
+        Bye: State.DONE,
+    },
     State.LIVE: {
         Deliver: State.LIVE,
         Ack: State.LIVE,

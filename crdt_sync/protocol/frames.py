@@ -343,7 +343,7 @@ class Revive(Frame, frozen=True, tag=25):
     """In place of `Hello`: the membership log, for a relay that lost it or the end of it.
 
     `party` is the device that says so, a member by these entries. Answered by `Appended` with the number of
-    entries that the relay has now.
+    entries that the relay has now, or by `Forked`.
     """
 
     version: Number
@@ -352,6 +352,13 @@ class Revive(Frame, frozen=True, tag=25):
     entries: Annotated[list[EntryBytes], Meta(min_length=1, max_length=65_536)]
     agent: Agent
     signature: Signature
+
+
+class Forked(Frame, frozen=True, tag=32):
+    """The answer to `Revive` when the relay's log went on differently: after `common` entries come these."""
+
+    common: Number
+    entries: Annotated[list[EntryBytes], Meta(min_length=1, max_length=65_536)]
 
 
 class GiveBack(Frame, frozen=True, tag=26):
@@ -404,6 +411,7 @@ FromRelay: TypeAlias = (
     | Refuse
     | Appended
     | AppendRefused
+    | Forked
     | CompactRequest
     | ConfirmRequest
     | SnapshotResult

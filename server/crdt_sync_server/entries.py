@@ -35,7 +35,7 @@ def append(batch: Batch, space: Space, peer: Peer, frame: Append) -> None:
             entry = parse_entry(frame.entry)
             joins = isinstance(entry.payload, Join) and entry.payload.invite_id == peer.invite
             # Who joined with another invite, and was not told, may ask for it with this one.
-            if not joins and space.members.position_of(entry.hash) is None:
+            if not joins and not space.members.holds(entry.hash):
                 raise PermissionDenied("an invite lets its holder join, and nothing else")
         # A member gives back what the relay lost: then the invite was used before it expired.
         sequence = space.append_entry(frame.entry, None if peer.invite is None else batch.now_ms)
@@ -105,6 +105,12 @@ class Founding:
             log.warning("a space that was lost here was given back by one of its members")
             batch.note(space.key, device, "space_revived", entries=len(frame.entries), agent=frame.agent)
         else:
+            forked = returning.fork_of(space, frame)
+            if forked is not None:
+                log.warning("the membership log went on differently after a loss; a member makes one of both")
+                batch.note(space.key, device, "members_forked", common=forked.common)
+                batch.effects.append(Created(peer, forked))
+                return
             taken = returning.give_entries_back(space, frame, batch.now_ms, allowed=allowed)
             if taken:
                 log.warning("%d membership entries that were lost here were given back", taken)

@@ -13,7 +13,8 @@ What is given back:
   a hello (`revive`). It is chained and signed, so nobody can give back anything but what was there. What a
   stranger could do is to found a space without the setup token by calling it a lost one; so a relay takes
   back a whole space only while its operator allows it. An invite that has expired by now was used before it
-  had: whoever is a member without the entry in question may vouch for that.
+  had: whoever is a member without the entry in question may vouch for that. Where the log here has gone on
+  meanwhile, the device is told how (`fork_of`) and brings one log made of both.
 - **the end of the device's own chain** (`resume`), by its own word: updates that were acknowledged do not
   come again, and those that are sent go on from there.
 - **records**, as snapshots (`GiveBack`, judged in `snapshots`): devices do not keep each other's updates.
@@ -25,13 +26,13 @@ from collections.abc import Sequence
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.device_keys import verify_signature
-from crdt_sync.errors import BadMembership, BadSignature, UnknownMember, UnknownSpace
+from crdt_sync.errors import BadSignature, UnknownMember, UnknownSpace
 from crdt_sync.ids import Author, DeviceId, RelayId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.membership.log import MembershipLog
-from crdt_sync.protocol.frames import Hello, Revive, revive_message
+from crdt_sync.protocol.frames import Forked, Hello, Revive, revive_message
 from crdt_sync_server.limits import RelayLimits
-from crdt_sync_server.spaces import Chain, Space, StaleHead
+from crdt_sync_server.spaces import Chain, Space
 from crdt_sync_server.storage.port import Storage
 
 
@@ -39,12 +40,6 @@ class NotTakenBack(UnknownSpace):
     """A whole space comes back only while the operator allows it."""
 
     code = "not_taken_back"
-
-
-class ForkedLog(BadMembership):
-    """After a loss the membership log went on without entries that others have."""
-
-    code = "forked_log"
 
 
 def place_of(storage: Storage, space: Space, hello: Hello) -> tuple[int, int]:
@@ -98,17 +93,26 @@ def found_again(
 def give_entries_back(space: Space, frame: Revive, now_ms: int, *, allowed: bool) -> int:
     """Take the entries that the relay lost from the end of its log; how many there were.
 
-    Raises ForkedLog, InviteError, BadMembership.
+    Raises InviteError, BadMembership.
     """
     device, taken = DeviceId(frame.party), 0
     for raw in frame.entries:
         vouched = allowed or device in space.members.members
-        try:
-            taken += space.append_entry(raw, None if vouched else now_ms) > 0
-        except StaleHead:
-            number = parse_entry(raw).index
-            raise ForkedLog(
-                f"entry {number} of the membership log was lost here, and another has its place by now",
-                hint="ask an admin of the space for a new invite; nothing on the device is lost",
-            ) from None
+        taken += space.append_entry(raw, None if vouched else now_ms) > 0
     return taken
+
+
+def fork_of(space: Space, frame: Revive) -> Forked | None:
+    """How the log here went on where the device's goes on differently; None where it does not.
+
+    The device makes one log of both (see `crdt_sync.membership.carrying`) and brings that.
+    """
+    common = 0
+    for raw in frame.entries:
+        if space.members.position_of(parse_entry(raw).hash) != common:
+            break
+        common += 1
+    here = space.members.entries[common:]
+    if common == len(frame.entries) or not here:
+        return None
+    return Forked(common, [parse_entry(raw).without_hpke() for raw in here])

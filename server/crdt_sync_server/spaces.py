@@ -140,7 +140,7 @@ class Space:
         InviteError.
         """
         entry = parse_entry(raw)
-        if self.members.position_of(entry.hash) is not None:
+        if self.members.holds(entry.hash):
             return 0
         if entry.space == self.id and not self.members.follows(entry):
             raise StaleHead(

@@ -11,6 +11,8 @@ from msgspec import structs
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.ids import RelayId
+from crdt_sync.membership.carrying import carry_over
+from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import (
     Ack,
@@ -18,6 +20,7 @@ from crdt_sync.protocol.frames import (
     Appended,
     AppendRefused,
     Bye,
+    Forked,
     Frame,
     GiveBack,
     Revive,
@@ -287,8 +290,41 @@ def test_a_log_that_went_on_differently_is_said_to_have(team: Team) -> None:
     invite, _ = other.invite(Role.READER)
     team.relay.answer(team.relay.connect(team.office), Append(invite), Appended)
     answer = team.revive(late, entries)
+    assert answer == Forked(3, [parse_entry(invite).without_hpke()])
+    # The device makes one log of both, and is let in with it.
+    log = other.log.copy()
+    made = carry_over(log, entries[3:], late.keys, at_ms=4)
+    assert team.revive(late, list(log.entries)) == Appended(5, log.head)
+    assert team.revive(late, list(log.entries)) == Appended(5, log.head)
+    peer = team.relay.connect(late)
+    assert isinstance(team.relay.push(peer, late.update(R1))[0], Ack)
+    # Somebody else's carry of the same comes second, and what it brings is there already.
+    office = team.relay.connect(team.office)
+    assert team.relay.answer(office, Append(made.entries[0]), Appended).members_head == log.head
+    assert team.relay.answer(office, Append(entries[3]), Appended)
+    again = carry_over(other.log, entries[3:4], team.office.keys, at_ms=5).entries[0]
+    assert team.relay.answer(office, Append(again), AppendRefused).code == "stale_head"
+
+
+def test_who_carries_himself_is_held_to_the_expiry_of_his_invite(team: Team) -> None:
+    invite, secret = team.space.invite(Role.FIELD, expires_at_ms=2_000)
+    join, late = team.space.join(secret)
+    team.put_back()
+    other = TestSpace(3)
+    other.member()
+    other.entropy = lambda size: b"\7" * size
+    taken, _ = other.invite(Role.READER)
+    team.relay.answer(team.relay.connect(team.office), Append(taken), Appended)
+    team.relay.now_ms = 3_000
+    log = other.log.copy()
+    carry_over(log, [invite, join], late.keys, at_ms=4)
+    answer = team.revive(late, list(log.entries))
     assert isinstance(answer, Bye)
-    assert answer.error == "forked_log"
+    assert answer.error == "invite_expired"
+    # A member vouches for what was there before.
+    carry = carry_over(other.log, [invite, join], team.tablet.keys, at_ms=4).entries[0]
+    team.relay.answer(team.relay.connect(team.tablet), Append(carry), Appended)
+    team.relay.connect(late)
 
 
 def test_an_earlier_program_says_nothing_of_promises(team: Team) -> None:

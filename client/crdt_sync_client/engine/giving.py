@@ -20,7 +20,17 @@ GIVING: Final = 2
 class Giving:
     """A copy of columns in the store, and the progress of this session."""
 
-    __slots__ = ("_seen", "after", "on_its_way", "promised", "revives", "stage", "unfinished")
+    __slots__ = (
+        "_seen",
+        "after",
+        "carries",
+        "lost",
+        "on_its_way",
+        "promised",
+        "revives",
+        "stage",
+        "unfinished",
+    )
 
     def __init__(self, promised: int = 0, stage: int = NOT_NOW) -> None:
         self.promised = promised
@@ -28,6 +38,10 @@ class Giving:
         self.stage = stage
         self.revives = False
         """Whether the next connection gives the membership log back. Not stored."""
+        self.carries = False
+        """Whether the members' log has a new end since a fork, which the relay is to get. Not stored."""
+        self.lost: list[bytes] = []
+        """Membership entries to be carried once the relay's branch has let this device in. Not stored."""
         self.after = 0
         """Records up to this number were looked at in this session."""
         self.unfinished = False

@@ -125,16 +125,19 @@ def begin_join(link_text: str) -> JoinStart:
 def join_from_log(replica: Replica, link_text: str, entries: Sequence[bytes], now_ms: int) -> bytes:
     """Check the log, take the keys and store the space as `joining`; returns the join entry.
 
-    A device that the log has already gets the entry that let it in, also when its store has forgotten.
+    A device that the log has already gets the entry that let it in, also when its store has forgotten. One
+    that is in the space, and that the relay has lost for good (see `forks`), gets a new entry; its store
+    stays as it is: it is in when the relay knows it.
     """
     link = InviteLink.parse(link_text)
     known = replica.spaces.get(link.space)
-    if known is not None and known.stage != "joining":
-        raise PermissionDenied(f"this device is in space {known.name} already", hint="sync instead")
     log = MembershipLog(link.space)
     for entry in entries:
         log.apply(entry)
-    if known is not None:
+    lost = known is not None and known.stage == "active" and log.role_of(replica.device_id) is None
+    if known is not None and known.stage != "joining" and not lost:
+        raise PermissionDenied(f"this device is in space {known.name} already", hint="sync instead")
+    if known is not None and not lost:
         own = _handed_over_before(replica, known, log, link)
         if own is not None:
             return own
@@ -152,6 +155,8 @@ def join_from_log(replica: Replica, link_text: str, entries: Sequence[bytes], no
             at_ms=replica.now_ms(),
             entropy=replica.entropy,
         )
+    if lost:
+        return join
     _store(
         replica, link.space, contents.space_name, link.relay_url, "joining", contents.keys, join, log.entries
     )

@@ -48,6 +48,7 @@ from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.arrivals import Incoming as _Incoming
 from crdt_sync_client.engine.checkouts import RowKind, take_row
 from crdt_sync_client.engine.fetched import Coming, FetchedRecord, put_back
+from crdt_sync_client.engine.forks import carries_now
 from crdt_sync_client.engine.gathering import Gathering
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.model import QuarantinedEnvelope, Received, RecordChange
@@ -131,7 +132,7 @@ class ReceivedBatch:
             envelopes=self._envelopes,
             duplicates=self._duplicates + self._gathering.duplicates,
             clocks_ahead=self._clocks_ahead,
-            reconnect=settled or bool(self._rescues),
+            reconnect=settled or bool(self._rescues) or carries_now(space, caught_up=self._caught_up),
         )
 
     def run_fetched(self, answers: Sequence[FetchedRecord]) -> Received:

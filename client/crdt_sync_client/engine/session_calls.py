@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crdt_sync.ids import Incarnation, OpaqueId, RecordId, RelayId, SpaceId
-from crdt_sync_client.engine import confirming, giving_back, retrying, sending
+from crdt_sync_client.engine import confirming, forks, giving_back, retrying, sending
 from crdt_sync_client.engine.giving import GIVING
 from crdt_sync_client.engine.model import SessionStart, Welcomed
 from crdt_sync_client.engine.replica import Replica
@@ -83,6 +83,16 @@ class SessionCalls:
         found = self._replica.space(space)
         found.giving.revives = wanted and found.stage == "active"
         return found.giving.revives
+
+    def take_branch(self, space: SpaceId, common: int, entries: Sequence[bytes]) -> None:
+        """The relay's membership log goes on with these behind the first `common`: make one of both.
+
+        The next session gives it to the relay. Raises BadMembership, ForkedLog.
+        """
+        found = self._replica.space(space)
+        with self._replica.transaction(durable=True):
+            forks.take_branch(self._replica, found, common, entries)
+        found.giving.revives, found.giving.carries = True, False
 
     def gives_back(self, space: SpaceId) -> bool:
         """Whether there may be something that the relay has lost, and all of its log was seen."""
