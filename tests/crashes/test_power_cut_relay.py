@@ -17,7 +17,7 @@ from crdt_sync.protocol.frames import (
     Append,
     Appended,
     Create,
-    Frame,
+    FromDevice,
     Push,
     PushSnapshot,
     SnapshotResult,
@@ -61,7 +61,7 @@ class DiskRelay(Relay):
         self.storage = SqliteStorage(self.db)
         self.engine = RelayEngine(self.storage, token_is_right=lambda token: token == TOKEN)
 
-    def do(self, *arrivals: tuple[Peer, Frame | None]) -> list[Effect]:
+    def do(self, *arrivals: tuple[Peer, FromDevice | None]) -> list[Effect]:
         """As ever, but a relay without power does not say that something went wrong."""
         effects = super().do(*arrivals)
         if any(isinstance(effect, Close) for effect in effects):

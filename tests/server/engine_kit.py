@@ -13,6 +13,7 @@ from crdt_sync.protocol.frames import (
     Appended,
     Create,
     Frame,
+    FromDevice,
     Push,
     PushSnapshot,
     Row,
@@ -62,14 +63,14 @@ class Relay:
     def close(self) -> None:
         self.storage.close()
 
-    def do(self, *arrivals: tuple[Peer, Frame | None]) -> list[Effect]:
-        return self.engine.process([Arrival(*arrival) for arrival in arrivals], self.now_ms)  # type: ignore[arg-type]
+    def do(self, *arrivals: tuple[Peer, FromDevice | None]) -> list[Effect]:
+        return self.engine.process([Arrival(*arrival) for arrival in arrivals], self.now_ms)
 
-    def answers(self, peer: Peer, frame: Frame) -> list[Frame]:
+    def answers(self, peer: Peer, frame: FromDevice) -> list[Frame]:
         """What the peer is told when it sends the frame."""
         return _told(self.do((peer, frame)), peer)
 
-    def answer(self, peer: Peer, frame: Frame, kind: type[F]) -> F:
+    def answer(self, peer: Peer, frame: FromDevice, kind: type[F]) -> F:
         """The one thing it is told."""
         (answer,) = self.answers(peer, frame)
         assert isinstance(answer, kind), answer

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.cover import CoverVector
@@ -214,7 +215,7 @@ async def raw_client(url: str) -> AsyncIterator[RawClient]:
     """Connected, and the challenge has been received."""
     socket = await connect(
         url + PATH,
-        subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
         max_size=None,
         proxy=None,

@@ -54,13 +54,13 @@ class Site:
         return self.peers[id(device)]
 
     def out(
-        self, device: TestDevice, *records: bytes, ttl_ms: int = 0, seen: int = 0
+        self, device: TestDevice, *records: OpaqueId, ttl_ms: int = 0, seen: int = 0
     ) -> list[CheckoutResult]:
-        asked = CheckOut(list(records), ttl_ms, seen)  # type: ignore[arg-type]
+        asked = CheckOut(list(records), ttl_ms, seen)
         return self.relay.answer(self.peer(device), asked, CheckoutAnswer).results
 
-    def back(self, device: TestDevice, *records: bytes, breaks: bool = False) -> list[CheckoutResult]:
-        asked = CheckIn(list(records), breaks)  # type: ignore[arg-type]
+    def back(self, device: TestDevice, *records: OpaqueId, breaks: bool = False) -> list[CheckoutResult]:
+        asked = CheckIn(list(records), breaks)
         return self.relay.answer(self.peer(device), asked, CheckoutAnswer).results
 
     def lease(self, of: bytes) -> Lease:
@@ -173,7 +173,8 @@ def test_a_push_to_what_another_device_has_is_refused_whole_and_taken_when_the_l
     free, taken = site.other.update(R1), site.other.update(R2)
     before = site.relay.dump()
     refused = site.push(site.other, free, taken)
-    assert refused == CheckedOut(site.other.author.incarnation, 2, 0, granted.sequence, granted.lease)  # type: ignore[arg-type]
+    assert granted.lease is not None
+    assert refused == CheckedOut(site.other.author.incarnation, 2, 0, granted.sequence, granted.lease)
     assert site.relay.dump() == before
     assert isinstance(site.push(site.other, free), Ack)
     assert isinstance(site.push(site.tablet, site.tablet.update(R2)), Ack)

@@ -10,7 +10,7 @@ from crdt_sync.protocol.frames import (
     ConfirmRequest,
     ConfirmSnapshot,
     DenySnapshot,
-    Frame,
+    FromDevice,
     PushSnapshot,
     RowKind,
     SnapshotResult,
@@ -77,7 +77,7 @@ class Team:
             if isinstance(effect, Send) and isinstance(effect.frame, ConfirmRequest)
         ]
 
-    def say(self, device: TestDevice, frame: Frame) -> bool:
+    def say(self, device: TestDevice, frame: FromDevice) -> bool:
         """Whether the snapshot took its place."""
         return any(isinstance(effect, Replaced) for effect in self.relay.do((self.peers[device], frame)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from crdt_sync.crypto.device_keys import DeviceKeys
@@ -16,6 +18,7 @@ from crdt_sync.protocol.frames import (
     Bye,
     Create,
     Frame,
+    FromDevice,
     Push,
     Refuse,
     RowKind,
@@ -23,6 +26,7 @@ from crdt_sync.protocol.frames import (
 )
 from crdt_sync.roles import Role
 from crdt_sync_server.effects import Close, Grown, Peer
+from crdt_sync_server.storage.port import NewUpdate, SpaceKey
 from tests.server.engine_kit import NONCE, TOKEN, Relay, acknowledged, kinds
 from tests.server.relay_kit import TestDevice, TestSpace, invite_hello, record
 
@@ -122,7 +126,10 @@ def test_two_updates_for_one_place_in_a_chain_are_equivocation(
     before = engine.dump()
     frames = engine.push(peer, twin.update(R2, b"something else"))
     assert kinds(frames) == ["Refuse", "Bye"]
-    assert [frame.code for frame in frames] == ["equivocation", CloseCode.CONFLICT]  # type: ignore[attr-defined]
+    refuse, bye = frames
+    assert isinstance(refuse, Refuse)
+    assert isinstance(bye, Bye)
+    assert (refuse.code, bye.code) == ("equivocation", CloseCode.CONFLICT)
     assert engine.dump() == before
 
 
@@ -193,7 +200,7 @@ def test_a_commit_that_fails_takes_down_only_its_cause(
     poison = device.update(R2)
     append = engine.storage.append_updates
 
-    def failing(key, sequence, updates):  # type: ignore[no-untyped-def]
+    def failing(key: SpaceKey, sequence: int, updates: Sequence[NewUpdate]) -> None:
         append(key, sequence, updates)
         if any(update.envelope == poison for update in updates):
             raise OSError("the disk is full of secrets")
@@ -216,7 +223,7 @@ def test_what_follows_a_frame_that_was_not_kept_is_not_refused(
     poison, next_one = space.founder.update(R1), space.founder.update(R1)
     append = engine.storage.append_updates
 
-    def failing(key, sequence, updates):  # type: ignore[no-untyped-def]
+    def failing(key: SpaceKey, sequence: int, updates: Sequence[NewUpdate]) -> None:
         append(key, sequence, updates)
         if any(update.envelope == poison for update in updates):
             raise OSError("the disk is full")
@@ -235,7 +242,7 @@ def test_what_follows_a_frame_that_was_not_kept_is_not_refused(
 # Who is who
 
 
-def hello_answer(engine: Relay, frame: Frame) -> Frame:
+def hello_answer(engine: Relay, frame: FromDevice) -> Frame:
     (answer,) = engine.answers(Peer(NONCE), frame)
     return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crdt_sync.crypto.envelope import parse
+from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.frames import Bye, Fetched, FetchRecords, Push, RowKind
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_server import fetching
@@ -22,8 +23,8 @@ def space() -> TestSpace:
     return space
 
 
-def ask(relay: Relay, peer: Peer, *records: bytes, after: int = 0) -> Fetched:
-    return relay.answer(peer, FetchRecords(list(records), after), Fetched)  # type: ignore[arg-type]
+def ask(relay: Relay, peer: Peer, *records: OpaqueId, after: int = 0) -> Fetched:
+    return relay.answer(peer, FetchRecords(list(records), after), Fetched)
 
 
 def test_all_rows_of_the_records_come_in_the_order_of_the_question_own_ones_too(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -268,15 +269,15 @@ async def test_the_audit_log_is_for_admins_and_comes_in_pages(relay: RelayProces
     ],
 )
 async def test_what_cannot_be_is_a_problem_with_a_code(
-    relay: RelayProcess, method: str, path: str, more: dict[str, object], status: int, code: str
+    relay: RelayProcess, method: str, path: str, more: dict[str, Any], status: int, code: str
 ) -> None:
     space = TestSpace(112)
     await create(relay.url, relay.setup_token or "", space)
     async with ApiClient(relay.url, space.founder) as api:
         await api.get_token()
         path = path if path.startswith("/") else f"{api.space}/{path}"
-        headers = {"Authorization": f"Bearer {api.token}", **more.pop("headers", {})}  # type: ignore[dict-item]
-        answer = await api.client.request(method, path, headers=headers, **more)  # type: ignore[arg-type]
+        headers = {"Authorization": f"Bearer {api.token}", **more.pop("headers", {})}
+        answer = await api.client.request(method, path, headers=headers, **more)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
 

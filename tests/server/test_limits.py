@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crdt_sync.ids import DeviceId
+from crdt_sync.ids import DeviceId, Incarnation
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Ack, Append, Appended, Frame, Push, Refuse
 from crdt_sync.protocol.limits import Limits
@@ -174,12 +174,12 @@ def test_a_device_has_so_many_connections_and_another_is_not_touched(open_relay:
     spaces = [TestSpace(seed) for seed in (1, 2, 3)]
     for number, space in enumerate(spaces):
         relay.create(space)
-        space.founder.author = space.founder.author._replace(incarnation=number + 1)  # type: ignore[arg-type]
+        space.founder.author = space.founder.author._replace(incarnation=Incarnation(number + 1))
     one = spaces[0].founder
     first, second = relay.connect(one), Peer(NONCE)
-    one.author = one.author._replace(incarnation=8)  # type: ignore[arg-type]
+    one.author = one.author._replace(incarnation=Incarnation(8))
     relay.do((second, one.hello(NONCE, relay.engine.relay_id)))
-    one.author = one.author._replace(incarnation=9)  # type: ignore[arg-type]
+    one.author = one.author._replace(incarnation=Incarnation(9))
     third = Peer(NONCE)
     (closed,) = relay.do((third, one.hello(NONCE, relay.engine.relay_id)))
     assert isinstance(closed, Close)

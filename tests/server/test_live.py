@@ -37,7 +37,8 @@ def read_on(live: LiveLog[object], cursor: int, author: Author) -> tuple[list[in
 @given(st.lists(st.lists(st.sampled_from([A, B, None]), min_size=1, max_size=5), max_size=20), st.data())
 def test_every_reader_gets_what_others_wrote(batches: list[list[Author | None]], data: st.DataObject) -> None:
     live: LiveLog[object] = LiveLog(7)
-    cursors, seen = {A: 7, B: 7, C: 7}, {A: [], B: [], C: []}  # type: ignore[var-annotated]
+    cursors = {A: 7, B: 7, C: 7}
+    seen: dict[Author, list[int]] = {A: [], B: [], C: []}
     written: list[Author | None] = []
     for batch in batches:
         live.grow(rows(live.head + 1, batch))

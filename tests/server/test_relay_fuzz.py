@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
+from crdt_sync.ids import RelayId
 from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.deliveries import AwaitDelivery
 from crdt_sync.protocol.frames import (
@@ -74,7 +75,7 @@ def good_frames() -> list[bytes]:
         AwaitDelivery([1, 2]),
         AwaitDelivery([2, 1]),
         Bye(1000, "", ""),
-        space.founder.hello(bytes(32), space.id),  # type: ignore[arg-type]
+        space.founder.hello(bytes(32), RelayId(space.id)),
         Deliver(1, [], 1, True),
     ]
     return [encode(frame) for frame in frames]

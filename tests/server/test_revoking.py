@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,7 +180,7 @@ async def test_a_running_relay_shuts_a_device_out_at_once_and_lets_it_in_again(t
     tablet = space.member()
     name = tablet.author.device.hex()
 
-    async def ask(*args: str, code: int = 0) -> object:
+    async def ask(*args: str, code: int = 0) -> Any:
         return await asyncio.to_thread(relay_command, *args, "--data", data, code=code)
 
     with RelayProcess(data) as relay:
@@ -212,7 +213,7 @@ async def test_a_running_relay_shuts_a_device_out_at_once_and_lets_it_in_again(t
             await office.expect(Ack)
             told = (await admin.call("GET", "devices"))["devices"]
             assert {one["device"]: one["revoked_ms"] is not None for one in told}[name]
-            shown = {one["device"]: one["revoked"] for one in await ask("devices")}  # type: ignore[attr-defined]
+            shown = {one["device"]: one["revoked"] for one in await ask("devices")}
             assert shown[name]["reason"] == "lost at Pit 4"
             assert shown[space.founder.author.device.hex()] is None
             assert "revoked" in await asyncio.to_thread(plain, "devices", "--data", data)
@@ -223,7 +224,7 @@ async def test_a_running_relay_shuts_a_device_out_at_once_and_lets_it_in_again(t
             events = [one["event"] for one in (await admin.call("GET", "audit"))["events"]]
             assert [one for one in events if one in ("revoked", "admitted")] == ["revoked", "admitted"]
             error = await ask("revoke", name, "--undo", code=4)
-            assert error["code"] == "not_revoked"  # type: ignore[index]
+            assert error["code"] == "not_revoked"
         assert relay.stop() == 0
 
 
