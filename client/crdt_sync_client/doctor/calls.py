@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from crdt_sync.errors import StoreMissing, WrongPassphrase
+from crdt_sync.errors import CrdtSyncError, NotAStore, StoreDamaged, StoreMissing, WrongPassphrase
 from crdt_sync_client.store.claim import FileClaim
 from crdt_sync_client.store.connection import (
     PAGE_BYTES,
+    SALT_BYTES,
     Database,
     derive_key,
     recognise,
@@ -23,9 +25,12 @@ from crdt_sync_client.store.tables import check_tables
 from crdt_sync_client.store.wiping import SUFFIXES
 from crdt_sync_client.store_opening import Secret, StorePath, secret_of
 
-from .examining import content_findings, page_findings
+from .examining import EXAMINED, content_findings, page_findings, senseless_findings, unusable
 from .findings import Examination, Finding, Repair
 from .rebuilding import Rebuilt, rebuild
+from .sifting import sift
+
+logger = logging.getLogger("crdt_sync.client")
 
 _NEW: Final = ".repaired"
 """What a finished new store is called until it is in the place of the old one."""
@@ -80,7 +85,11 @@ def _look(path: StorePath, secret: Secret) -> tuple[list[Finding], Salvage]:
         if claimed.cut_short:
             found.append(Finding("cut_short", "the file ends in the middle of a page"))
         return found, salvage
-    db = Database.open(path, claimed.key)
+    found += senseless_findings(sift(salvage, without=EXAMINED))
+    try:
+        db = Database.open(path, claimed.key)
+    except StoreDamaged:  # every page is what was written, and SQLite can do nothing with it
+        return [*found, unusable()], salvage
     try:
         check_tables(db)
         return found + content_findings(db), salvage
@@ -103,9 +112,15 @@ def _repair(path: StorePath, secret: Secret) -> Repair:
                 rebuilt = rebuild(salvage, db, clock=lambda: time.time_ns() // 1_000_000, entropy=os.urandom)
             finally:
                 db.close()
-        except BaseException:
+        except BaseException as exc:
             _remove(unfinished)
-            raise
+            if isinstance(exc, CrdtSyncError) or not isinstance(exc, Exception):
+                raise
+            logger.exception("what could be read of a store does not make another")
+            raise StoreDamaged(
+                f"what can be read of {path} does not make a store any more; it was left as it is",
+                hint="restore the store from a backup, or join again with a new store and a new invite",
+            ) from exc
         old = _take_its_place(path, unfinished)
     return _report(found, old, rebuilt)
 
@@ -146,6 +161,15 @@ def _remove(path: Path) -> None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
+def _salt_at(path: StorePath) -> bytes:
+    """What would be the salt of a file of which the first page may be gone. Raises NotAStore for others."""
+    size = 0 if os.path.isdir(path) else os.path.getsize(path)
+    if size <= PAGE_BYTES:
+        raise NotAStore(f"{path} is not a store", hint="name the file that `crdt-sync init` made")
+    with Path(path).open("rb") as file:
+        return file.read(SALT_BYTES)
+
+
 class _Claimed:
     """A store's file that nobody else has open, and its key."""
 
@@ -157,9 +181,15 @@ class _Claimed:
             raise StoreMissing(f"there is no store at {path}", hint="name the store's file") from None
         try:
             self.cut_short = self._claim.read_start(0)[1] % PAGE_BYTES != 0
-            self.salt = recognise(path, self._claim)
+            not_a_store: NotAStore | None = None
+            try:
+                self.salt = recognise(path, self._claim)
+            except NotAStore as exc:  # or its first page is gone, and only the salt before it still stands
+                self.salt, not_a_store = _salt_at(path), exc
             self.key = derive_key(secret, self.salt) if isinstance(secret, str) else secret
             if not key_fits(path, self.key, self.salt):
+                if not_a_store is not None:
+                    raise not_a_store
                 raise WrongPassphrase(
                     f"no page of {path} can be read with this passphrase or key",
                     hint="check the passphrase; a file that is no store, or one with damaged first bytes,"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,9 +12,9 @@ import msgspec
 from crdt_sync.crypto.device_keys import DeviceKeys
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.crypto.payload import Payload
+from crdt_sync.ids import Author, DeviceId, Incarnation
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
-from crdt_sync.records.document import RecordDocument
 from crdt_sync.records.update_format import parse_update
 from crdt_sync.records.view import view
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
@@ -26,8 +26,14 @@ from crdt_sync_client.store.salvage import UNKNOWN, Salvage
 from crdt_sync_client.store.tables import upgrade_tables
 
 from .findings import Finding
+from .sifting import whole_document, writes_of
 
 _to_json = msgspec.json.Encoder().encode
+
+EXAMINED: Final = frozenset({"documents", "outbox", "sealed", "membership"})
+"""Tables of which `content_findings` looks at every row."""
+
+_IN_META: Final = frozenset({"name", "keys", "incarnation", "hlc", "clean"})
 
 _MESSAGES: Final = {
     "sqlite": "SQLite finds the file inconsistent",
@@ -62,6 +68,19 @@ def page_findings(salvage: Salvage) -> list[Finding]:
     return found
 
 
+def senseless_findings(gone: Mapping[str, int]) -> list[Finding]:
+    """Rows on good pages that no store can hold, by table."""
+    return [
+        Finding("senseless_row", f"rows of {table} that make no sense", table, count)
+        for table, count in sorted(gone.items())
+    ]
+
+
+def unusable() -> Finding:
+    """SQLite refuses the file, though every page of it is what was written."""
+    return Finding("sqlite", _MESSAGES["sqlite"])
+
+
 def content_findings(db: Database) -> list[Finding]:
     """What does not fit together. For a store all pages of which can be read; nothing in it changes."""
     counted: Counter[tuple[str, str]] = Counter()
@@ -89,7 +108,10 @@ def _problems(db: Database) -> Iterator[tuple[str, str]]:
     for (_,) in db.rows("SELECT record FROM documents WHERE record NOT IN (SELECT no FROM records)"):
         yield "records_missing", "documents"
     try:
-        keys = DeviceKeys.from_bytes(db.value("SELECT value FROM meta WHERE name = 'keys'"))
+        meta = dict(db.rows("SELECT name, value FROM meta"))
+        keys = DeviceKeys.from_bytes(meta["keys"])
+        if not meta.keys() >= _IN_META:
+            yield "identity", "meta"
         rows = db.rows(f"SELECT {_SPACE_COLUMNS} FROM spaces ORDER BY no")
     except Exception:  # whatever it is: without this there is no device
         yield "identity", "meta"
@@ -112,7 +134,7 @@ def _problems_of_space(db: Database, row: Any, keys: DeviceKeys) -> Iterator[tup
         yield "space", name
         return
     yield from _problems_of_documents(db, space)
-    yield from _problems_of_outbox(db, space)
+    yield from _problems_of_outbox(db, space, keys.device_id)
     yield from _problems_of_sealed(db, space, keys)
 
 
@@ -123,13 +145,22 @@ def _problems_of_documents(db: Database, space: Space) -> Iterator[tuple[str, st
         " WHERE space = ?",
         (space.no,),
     ):
-        if not (_readable(parse_update, state) and _readable(decode_heads, heads)):
+        try:
+            document = whole_document(state)
+            decode_heads(heads)
+        except Exception:  # whatever is wrong with it
             yield "document_unreadable", record_type
             continue
         schema = space.schemas.get(record_type)
-        if schema is None or record_type in remaking or record_type == SCHEMA_TYPE:
-            continue  # an earlier program may have shown record types otherwise, and nobody reads that
-        seen = view(schema, record_type, id, RecordDocument(state).writes())
+        if schema is None or record_type in remaking:
+            continue
+        seen = view(schema, record_type, id, document.writes())
+        if (
+            record_type == SCHEMA_TYPE
+        ):  # an earlier program may have shown the rest otherwise: nobody reads it
+            if seen.exists and json is not None and _source(json) != seen.values.get("source"):
+                yield "shown_otherwise", record_type
+            continue
         shown = _to_json(seen.values).decode() if seen.exists or seen.deleted else None
         if shown != json or seen.deleted != bool(deleted):
             yield "shown_otherwise", record_type
@@ -138,12 +169,18 @@ def _problems_of_documents(db: Database, space: Space) -> Iterator[tuple[str, st
             yield "conflicts_otherwise", record_type
 
 
-def _problems_of_outbox(db: Database, space: Space) -> Iterator[tuple[str, str]]:
-    for change, record in db.rows(
-        "SELECT change, r.no FROM outbox o LEFT JOIN records r ON r.no = record WHERE o.space = ?",
+def _source(json: str) -> object:
+    values = msgspec.json.decode(json)
+    return values.get("source") if isinstance(values, dict) else None
+
+
+def _problems_of_outbox(db: Database, space: Space, device: DeviceId) -> Iterator[tuple[str, str]]:
+    for change, incarnation, record in db.rows(
+        "SELECT change, incarnation, r.no FROM outbox o LEFT JOIN records r ON r.no = record"
+        " WHERE o.space = ?",
         (space.no,),
     ):
-        if not _readable(parse_update, change):
+        if not _readable(writes_of, change, Author(device, Incarnation(incarnation))):
             yield "outbox_unreadable", "outbox"
         elif record is None:
             yield "outbox_homeless", "outbox"
@@ -174,9 +211,9 @@ def _problems_of_sealed(db: Database, space: Space, keys: DeviceKeys) -> Iterato
             yield "chain_broken", "chains"
 
 
-def _readable(read: Callable[[bytes], object], raw: bytes) -> bool:
+def _readable(read: Callable[..., object], *given: object) -> bool:
     try:
-        read(raw)
+        read(*given)
     except Exception:  # whatever is wrong with it
         return False
     return True

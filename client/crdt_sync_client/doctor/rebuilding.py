@@ -17,24 +17,36 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
+
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.crypto.space_keys import SpaceKeys
 from crdt_sync.errors import CrdtSyncError, StoreDamaged
-from crdt_sync.ids import Author, DeviceId, Entropy, Incarnation, new_incarnation
+from crdt_sync.ids import (
+    Author,
+    DeviceId,
+    Entropy,
+    Incarnation,
+    RecordId,
+    SpaceId,
+    keyed_record_id,
+    new_incarnation,
+)
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import EMPTY_UPDATE, RecordDocument
 from crdt_sync.records.update_format import parse_update
-from crdt_sync.records.writes import read_write
-from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync.records.view import view
+from crdt_sync.schemas.builtin import SCHEMA_TYPE, schema_type
 from crdt_sync_client.engine.engine import Engine
-from crdt_sync_client.engine.open_records import decode_heads, encode_heads
+from crdt_sync_client.engine.open_records import encode_heads
 from crdt_sync_client.store import tables
 from crdt_sync_client.store.connection import Database
 from crdt_sync_client.store.salvage import Salvage, Values
 
 from .findings import LostChange
 from .resuming import Resuming
+from .sifting import sift, writes_of
 
 _SPARE: Final = frozenset({"spare_meta", "spare_spaces"})
 """Filled by triggers from what they are a second copy of."""
@@ -43,6 +55,7 @@ _WORK_WITHOUT_DOCUMENT: Final = (
     "SELECT no FROM records WHERE no NOT IN (SELECT record FROM documents)"
     " AND (no IN (SELECT record FROM outbox) OR no IN (SELECT record FROM sealed))"
 )
+_SHOW: Final = "UPDATE records SET json = CAST(? AS TEXT) WHERE no = ?"
 _FIRST_PRIORITY: Final = 1 << 48
 """Numbers of the outbox below this are of a format before priorities."""
 
@@ -62,6 +75,7 @@ class Rebuilt:
 def rebuild(salvage: Salvage, db: Database, *, clock: Callable[[], int], entropy: Entropy) -> Rebuilt:
     """Fill an empty database and close it. Raises StoreDamaged when who the device is cannot be read."""
     rebuilt = Rebuilt()
+    sift(salvage)
     resuming = Resuming.after(salvage)
     with db.transaction(durable=True):
         tables.create_tables(db)
@@ -70,9 +84,8 @@ def rebuild(salvage: Salvage, db: Database, *, clock: Callable[[], int], entropy
         for table in _tables(db):
             _copy(salvage, db, table)
         db.execute("UPDATE outbox SET no = no + (5 << 48) WHERE no < ?", (_FIRST_PRIORITY,))
-        _cut_membership(db)
+        db.execute("DELETE FROM membership WHERE space NOT IN (SELECT no FROM spaces)")
         _name_by_envelope(db)
-        _drop_bad_documents(db)
         _give_up_spaces(db, device, rebuilt)
         _give_up_nameless(db, device, rebuilt)
         if db.value(_WORK_WITHOUT_DOCUMENT) is not None:
@@ -136,17 +149,6 @@ def _copy_spaces(salvage: Salvage, db: Database) -> None:
         _insert(db, "spaces", row)
 
 
-def _cut_membership(db: Database) -> None:
-    """An entry builds on the one before it: those behind a gap come again."""
-    for (space,) in db.rows("SELECT no FROM spaces"):
-        positions = [
-            p for (p,) in db.rows("SELECT position FROM membership WHERE space = ? ORDER BY 1", (space,))
-        ]
-        whole = next((at for at, position in enumerate(positions) if at != position), len(positions))
-        db.execute("DELETE FROM membership WHERE space = ? AND position >= ?", (space, whole))
-    db.execute("DELETE FROM membership WHERE space NOT IN (SELECT no FROM spaces)")
-
-
 def _name_by_envelope(db: Database) -> None:
     """A record whose row is gone still has its name in an envelope that waits to be sent."""
     keys = {no: SpaceKeys.from_bytes(raw) for no, raw in db.rows("SELECT no, keys FROM spaces")}
@@ -162,15 +164,6 @@ def _name_by_envelope(db: Database) -> None:
         db.execute(
             "INSERT OR IGNORE INTO records (no, space, opaque, type, id) VALUES (?, ?, ?, ?, ?)", values
         )
-
-
-def _drop_bad_documents(db: Database) -> None:
-    for no, state, heads in db.rows("SELECT record, state, heads FROM documents"):
-        try:
-            parse_update(state)
-            decode_heads(heads)
-        except Exception:  # whatever is wrong with it, it is no document
-            db.execute("DELETE FROM documents WHERE record = ?", (no,))
 
 
 def _give_up_spaces(db: Database, device: DeviceId, rebuilt: Rebuilt) -> None:
@@ -209,11 +202,9 @@ def _lost_changes(rows: Iterable[tuple[int, bytes]], device: DeviceId) -> list[L
 
 def _values_of(change: bytes, author: Author) -> dict[str, Any]:
     try:
-        parsed = parse_update(change)
-        writes = [read_write(raw, author) for blocks in parsed.blocks for _, raw in parsed.visible(blocks)]
+        return writes_of(change, author)
     except CrdtSyncError:
         return {}
-    return {".".join(write.path): write.value for write in writes}
 
 
 def _make_documents(db: Database, device: DeviceId) -> None:
@@ -235,10 +226,21 @@ def _make_documents(db: Database, device: DeviceId) -> None:
 
 
 def _keep_types(db: Database) -> bool:
-    """Record types whose documents are lost stay known as they are shown; whether there are any.
+    """Record types whose documents are lost stay known as they were in use; whether there are any.
 
-    Without them nothing could be merged that comes from the relay before they do.
+    Without them nothing could be read, nor be merged that comes from the relay before they do.
     """
+    for no, id, state in db.rows(
+        "SELECT no, id, state FROM records JOIN documents ON record = no WHERE type = ?", (SCHEMA_TYPE,)
+    ):
+        seen = view(schema_type(), SCHEMA_TYPE, id, RecordDocument(state).writes())
+        if seen.exists:
+            db.execute(_SHOW, (msgspec.json.encode(seen.values), no))
+    for no, id, raw in db.rows("SELECT no, id, keys FROM spaces"):
+        keys = SpaceKeys.from_bytes(raw)
+        for name, source in db.rows("SELECT type, source FROM types WHERE space = ?", (no,)):
+            if source is not None:
+                _show_type(db, no, keys, keyed_record_id(SpaceId(id), SCHEMA_TYPE, name), source)
     lost = db.rows(
         "SELECT no FROM records WHERE type = ? AND json IS NOT NULL AND no NOT IN"
         " (SELECT record FROM documents)",
@@ -247,6 +249,23 @@ def _keep_types(db: Database) -> bool:
     rows = [(no, EMPTY_UPDATE, encode_heads({})) for (no,) in lost]
     db.many("INSERT INTO documents (record, state, heads) VALUES (?, ?, ?)", rows)
     return bool(rows)
+
+
+def _show_type(db: Database, space: int, keys: SpaceKeys, id: RecordId, source: str) -> None:
+    """What a type's record shows, unless that is known."""
+    values = (
+        space,
+        keys.opaque_id(SCHEMA_TYPE, id),
+        SCHEMA_TYPE,
+        id,
+        msgspec.json.encode({"source": source}),
+    )
+    db.execute(
+        "INSERT INTO records (space, opaque, type, id, json) VALUES (?1, ?2, ?3, ?4, CAST(?5 AS TEXT))"
+        " ON CONFLICT (space, opaque) DO UPDATE SET json = excluded.json WHERE json IS NULL"
+        " AND no NOT IN (SELECT record FROM documents)",
+        values,
+    )
 
 
 def _count(db: Database, rebuilt: Rebuilt) -> None:

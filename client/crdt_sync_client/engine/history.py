@@ -57,7 +57,7 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Entry).decode
+read_entry = msgspec.msgpack.Decoder(_Entry).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def read(replica: Replica, space: Space, record_type: str, id: str, limit: int) 
             hint="an admin can add it to the schema, as in x-history: 50; explain says what stands and why",
         )
     sql = "SELECT at_ms, entry FROM history WHERE record = ? ORDER BY no DESC LIMIT ?"
-    return [_entry(space, at_ms, _decode(raw)) for at_ms, raw in replica.db.rows(sql, (no, limit))]
+    return [_entry(space, at_ms, read_entry(raw)) for at_ms, raw in replica.db.rows(sql, (no, limit))]
 
 
 def _entry(space: Space, at_ms: int, entry: _Entry) -> HistoryEntry:

@@ -200,9 +200,9 @@ def looks_like(values: list[Any], columns: Sequence[Mapping[str, Any]]) -> bool:
         if value is None:
             if column["notnull"]:
                 return False
-        elif column["type"] and not isinstance(value, _CLASSES[column["type"]]):
+        elif column["type"] and not isinstance(value, CLASSES[column["type"]]):
             return False
     return all(not column["notnull"] or column["default"] is not None for column in columns[len(values) :])
 
 
-_CLASSES: Final[Mapping[str, type]] = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
+CLASSES: Final[Mapping[str, type]] = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
