@@ -281,9 +281,10 @@ class MembershipLog:
             if check_signatures and not entry.signed_by(signer.sign):
                 raise BadMembership("membership entry: signature does not fit; it was changed or forged")
         except CrdtSyncError:
-            for mine, before in ((self._members, members), (self._invites, invites)):
-                mine.clear()
-                mine.update(before)  # type: ignore[arg-type]
+            self._members.clear()
+            self._members.update(members)
+            self._invites.clear()
+            self._invites.update(invites)
             raise
         return carried
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -139,11 +139,11 @@ async def _binary(socket: ServerConnection) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def run() -> Iterator[Callable[[Awaitable[T]], T]]:
+def run() -> Iterator[Callable[[Coroutine[Any, Any, T]], T]]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(30)  # type: ignore[arg-type]
+    yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(30)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

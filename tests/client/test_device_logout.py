@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from crdt_sync.errors import LocalError, StoreClosed, StoreMissing, UnsyncedWork
+from crdt_sync.ids import RelayId
 from crdt_sync_client import Device, find_schema, keychain
 from crdt_sync_client.store import wiping
 
@@ -43,7 +44,7 @@ def seal_all(device: Device) -> None:
     engine = device._engine
     space = engine.space(None).id
     start = engine.session_start(space)
-    engine.welcome(space, b"r" * 16, 0, bytes(32), start.cursor)  # type: ignore[arg-type]
+    engine.welcome(space, RelayId(b"r" * 16), 0, bytes(32), start.cursor)
     assert engine.next_push(space, max_count=100, max_bytes=10**6)
 
 

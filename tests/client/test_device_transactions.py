@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +34,14 @@ async def device(tmp_path: Path) -> AsyncIterator[Device]:
         yield device
 
 
-async def test_what_follows_can_name_what_was_made_before_and_all_is_told_at_once(device: Device) -> None:
+async def test_what_follows_can_name_what_was_made_before_and_all_is_told_at_once(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = await device.create(TYPE, {"title": "Old"})
     told: list[list[str]] = []
-    device._hub.publish = lambda changes: told.append([change.id for change in changes])  # type: ignore[method-assign]
+    monkeypatch.setattr(
+        device._hub, "publish", lambda changes: told.append([change.id for change in changes])
+    )
     watch = device.watch()
     async with device.transaction() as t:
         made = await t.create(TYPE, {"title": "New"})
@@ -127,9 +132,9 @@ async def test_several_at_a_time_share_commits_and_one_that_fails_is_alone(
     calls: list[int] = []
     write = Engine.write
 
-    def counted(self: Engine, ops: object) -> object:
+    def counted(self: Engine, ops: Any) -> Any:
         calls.append(1)
-        return write(self, ops)  # type: ignore[call-overload]
+        return write(self, ops)
 
     monkeypatch.setattr(Engine, "write", counted)
     victim = await device.create(TYPE, {"title": "Victim"})

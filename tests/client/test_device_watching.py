@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crdt_sync.ids import RecordId
 from crdt_sync_client.records import Record
-from crdt_sync_client.watching import Change, Origin, WatchHub
+from crdt_sync_client.watching import Change, Origin, Watch, WatchHub
 
 CAPACITY = 4
 
@@ -120,5 +120,5 @@ def test_whatever_the_pace_the_watcher_ends_at_the_latest_state_within_its_bound
     asyncio.run(run())
 
 
-async def _all(watch: object) -> list[Change]:
-    return [change async for change in watch]  # type: ignore[attr-defined]
+async def _all(watch: Watch) -> list[Change]:
+    return [change async for change in watch]

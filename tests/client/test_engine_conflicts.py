@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,9 +92,9 @@ def test_a_resolution_closes_it_everywhere_and_names_who_and_what(world: World) 
         ({"keep": "mine", "field": "notes"}, "leak"),
     ],
 )
-def test_ways_to_decide(world: World, choice: dict[str, str], kept: str | None) -> None:
+def test_ways_to_decide(world: World, choice: dict[str, Any], kept: str | None) -> None:
     anna, _ben, id, conflict = disagree(world)
-    anna.write(ResolveOp(conflict.id, **choice))  # type: ignore[arg-type]
+    anna.write(ResolveOp(conflict.id, **choice))
     assert anna.values(id)["notes"] == kept
 
 

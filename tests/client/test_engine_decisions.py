@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from crdt_sync_client.engine.model import (
     ConflictFilter,
     CreateOp,
     DeleteOp,
+    Keep,
     ResolveOp,
     ResolveRecordOp,
     RestoreVersionOp,
@@ -88,13 +90,13 @@ def deletion_met_edits(world: World) -> tuple[Peer, Peer, RecordId, str]:
 
 
 @pytest.mark.parametrize("keep", ["deleted", "record"])
-def test_a_person_says_whether_a_disputed_record_is_deleted(world: World, keep: str) -> None:
+def test_a_person_says_whether_a_disputed_record_is_deleted(world: World, keep: Keep) -> None:
     anna, ben, id, conflict = deletion_met_edits(world)
     entry = anna.engine.conflict(conflict)
     assert (entry.field, entry.state, entry.about_deletion) == ("$deleted", "open", True)
     assert len(entry.alternatives) == 3, "the deletion and two edits"
     assert anna.get(id, "visit").provisional == ("$deleted",)
-    (result,) = ben.write(ResolveOp(conflict, keep=keep))  # type: ignore[arg-type]
+    (result,) = ben.write(ResolveOp(conflict, keep=keep))
     assert result.resolved == (conflict,)
     world.settle()
     world.assert_converged()
@@ -365,9 +367,9 @@ def test_the_trail_is_found_by_device_type_record_state_and_time(world: World) -
     ben.write(ResolveOp(ids["cause"], keep="mine"))
     world.settle()
 
-    def fields(**wanted: object) -> set[str]:
-        found = anna.engine.find_conflicts(ConflictFilter(**{"state": None, **wanted}))  # type: ignore[arg-type]
-        assert anna.engine.count_conflicts(ConflictFilter(**{"state": None, **wanted})) == len(found)  # type: ignore[arg-type]
+    def fields(**wanted: Any) -> set[str]:
+        found = anna.engine.find_conflicts(ConflictFilter(**{"state": None, **wanted}))
+        assert anna.engine.count_conflicts(ConflictFilter(**{"state": None, **wanted})) == len(found)
         return {entry.field for entry in found}
 
     assert fields() == {"cause", "remedy", "state", "notes"}

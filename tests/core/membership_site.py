@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from crdt_sync.crypto.space_keys import SpaceKeys
 from crdt_sync.errors import BadMembership, CrdtSyncError
 from crdt_sync.ids import Entropy
 from crdt_sync.membership.authoring import make_genesis, make_invite, make_join
-from crdt_sync.membership.entries import Genesis, Invite, Join, make_entry
+from crdt_sync.membership.entries import EntryPayload, make_entry
 from crdt_sync.membership.invites import InviteContents, InviteSecret
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
@@ -61,16 +62,16 @@ class Site:
         secret = self.invited(role)
         self.log.apply(self.join(device, secret))
 
-    def entry(self, payload: Genesis | Invite | Join, by: DeviceKeys, **changed: object) -> bytes:
+    def entry(self, payload: EntryPayload, by: DeviceKeys, **changed: Any) -> bytes:
         """An entry of any content, with the right place in the log unless `changed`."""
-        place: dict[str, object] = {
+        place: dict[str, Any] = {
             "space": self.log.space_id,
             "index": self.log.index + 1,
             "prev": self.log.head,
             "at_ms": NOW_MS,
             "keys": by,
         }
-        return make_entry(payload, **(place | changed))  # type: ignore[arg-type]
+        return make_entry(payload, **(place | changed))
 
 
 def make_site(seed: int = 1) -> Site:

@@ -136,7 +136,7 @@ def test_a_carry_is_refused_that_forges_or_brings_nothing(site: Site) -> None:
     invite, join = (parse_entry(raw).without_hpke() for raw in site.log.entries[1:])
 
     def carry(*entries: bytes, by: DeviceKeys = site.founder) -> bytes:
-        return stands.entry(Carry(entries), by)  # type: ignore[arg-type]
+        return stands.entry(Carry(entries), by)
 
     mine = parse_entry(stands.log.entries[1]).raw
     refused(stands.log, carry(mine), "in the log already")

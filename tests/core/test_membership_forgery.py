@@ -241,7 +241,8 @@ def test_the_hpke_key_must_be_the_one_the_body_names_but_may_be_left_out(site: S
     site.log.apply(light)
     assert site.log.member(TABLET.device_id).hpke is None
     assert site.log.head == entry.hash
-    assert hpke_hash(TABLET.public.hpke) == entry.payload.hpke_hash  # type: ignore[union-attr]
+    assert isinstance(entry.payload, Join)
+    assert hpke_hash(TABLET.public.hpke) == entry.payload.hpke_hash
 
 
 def test_an_entry_of_an_unknown_kind_or_version_stops_the_log_and_says_to_update(site: Site) -> None:

@@ -171,7 +171,7 @@ async def test_a_network_that_costs_carries_what_the_settings_say(pair: tuple[De
     await office.sync()
     assert await titles(office) == ["urgent", "usual"]
     with pytest.raises(ValidationError):
-        await tablet.network("5g")  # type: ignore[arg-type]
+        await tablet.network("5g")  # type: ignore[arg-type]  # what an app may pass on
 
 
 async def test_without_a_network_nothing_is_tried_until_there_is_one(pair: tuple[Device, Device]) -> None:

@@ -126,10 +126,14 @@ class _Connection:
         try:
             back, relay = await asyncio.open_connection(*self._net.relay)
             self._writers.append(relay)
-            for way, source, sink in (("up", self._reader, relay), ("down", back, device)):
+            ways: tuple[tuple[Direction, asyncio.StreamReader, asyncio.StreamWriter], ...] = (
+                ("up", self._reader, relay),
+                ("down", back, device),
+            )
+            for way, source, sink in ways:
                 queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(BUFFER_PIECES)
                 pumps.append(asyncio.create_task(self._take(source, queue)))
-                pumps.append(asyncio.create_task(self._give(way, queue, sink)))  # type: ignore[arg-type]
+                pumps.append(asyncio.create_task(self._give(way, queue, sink)))
             await self._done.wait()
         finally:
             among.discard(self)

@@ -349,9 +349,9 @@ async def test_over_a_socket_and_through_kill_and_restart(tmp_path: Path) -> Non
 # After the relay has lost something
 
 
-def again(site: Site, device: TestDevice, of: bytes, held: Promised) -> CheckoutResult:
+def again(site: Site, device: TestDevice, of: OpaqueId, held: Promised) -> CheckoutResult:
     """The device asks for what it was promised before this relay lost its memory."""
-    asked = CheckOut([of], 0, held.token, [held])  # type: ignore[list-item]
+    asked = CheckOut([of], 0, held.token, [held])
     (result,) = site.relay.answer(site.peer(device), asked, CheckoutAnswer).results
     return result
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from crdt_sync_client.engine.arrivals import Opened
@@ -60,17 +63,17 @@ def test_a_device_that_does_not_say_what_belongs_together_is_found(monkeypatch: 
     assert 8 in {violation.rule for violation in outcome.violations}
 
 
-def test_random_work_writes_together() -> None:
+def test_random_work_writes_together(monkeypatch: Patch) -> None:
     sim = Simulation(named("small"), 1)
     wrote: list[int] = []
     for device in sim.devices.values():
         write = device.write
 
-        def counted(work: list[object], write: object = write) -> object:
+        def counted(work: list[Any], write: Callable[..., Any] = write) -> Any:
             wrote.extend(len(each.ops) for each in work if isinstance(each, Transaction))
-            return write(work)  # type: ignore[operator]
+            return write(work)
 
-        device.write = counted  # type: ignore[assignment,method-assign]
+        monkeypatch.setattr(device, "write", counted)
     outcome = run_out(sim)
     assert not outcome.failed
     assert max(wrote) > 2
