@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import pytest
 
-from crdt_sync.errors import NotAStore, PermissionDenied, StoreTooNew
+from crdt_sync.errors import NotAStore, PermissionDenied, StoreDamaged, StoreTooNew
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client import Device, doctor
 from crdt_sync_client.doctor import Examination, Repair
-from crdt_sync_client.store.connection import PAGE_BYTES
+from crdt_sync_client.store.connection import PAGE_BYTES, Database
 from tests.crashes.local_device import KEY, TYPE
 from tests.crashes.sites import Site, made_site, owners, whole_again
 from tests.crashes.spoiling import flip, spoil
@@ -117,3 +117,20 @@ async def test_a_first_page_full_of_zeros_is_saved_while_the_files_salt_stands(s
     assert "sqlite_master" in {finding.where for finding in examined.findings}
     await doctor.repair(site.tablet, key=KEY)
     assert await whole_again(site) == site.expected
+
+
+async def test_a_store_whose_tables_make_no_sense_to_sqlite_is_said_to_be_damaged(site: Site) -> None:
+    """Its own messages quote what it found, which need not even be text."""
+    case = site.tablet.with_name("case.db")
+    opened = tried = 0
+    for page in [
+        page for page, owner in owners(site.tablet).items() if owner == "sqlite_master" and page > 1
+    ]:
+        for seed in range(30):
+            shutil.copy(site.tablet, case)
+            spoil(case, KEY, page, random.Random(seed))
+            tried += 1
+            with suppress(StoreDamaged):  # whatever else it raised would fail the test
+                Database.open(case, KEY).close()
+                opened += 1
+    assert 0 < opened < tried

@@ -388,6 +388,9 @@ def _connect(path: str | os.PathLike[str], key: bytes, salt: bytes) -> Connectio
     except dbapi2.Error as exc:
         connection.close()
         raise _open_error(exc, os.fspath(path), key, salt) from None
+    except UnicodeDecodeError:  # SQLite quotes what it cannot make sense of
+        connection.close()
+        raise damaged(path, opens=False) from None
     except BaseException:
         connection.close()
         raise
