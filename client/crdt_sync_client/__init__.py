@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .engine.history import FieldChange, HistoryEntry
     from .engine.model import Alternative, ConflictEntry, OutboxItem, Preference, Quarantined, Suggestion
     from .engine.queries import Order, Query
+    from .engine.write_life import WriteLife, WrittenValue
     from .importing import ImportReport, ImportRow, read_csv
     from .live import LiveQuery, Page
     from .logout import LogoutReport
@@ -71,7 +72,9 @@ _HOMES = {
     "Suggestion": "crdt_sync_client.engine.model",
     "SyncReport": "crdt_sync_client.status",
     "Watch": "crdt_sync_client.watching",
+    "WriteLife": "crdt_sync_client.engine.write_life",
     "WriteResult": "crdt_sync_client.records",
+    "WrittenValue": "crdt_sync_client.engine.write_life",
     "field": "crdt_sync_client.engine.filters",
     "find_schema": "crdt_sync_client.shipped",
     "name_app": "crdt_sync_client.agent",
@@ -117,7 +120,9 @@ __all__ = [
     "Suggestion",
     "SyncReport",
     "Watch",
+    "WriteLife",
     "WriteResult",
+    "WrittenValue",
     "field",
     "find_schema",
     "name_app",

@@ -50,7 +50,7 @@ from .locking import IdleTimer, read_setting, unused
 from .logout import LogoutMethods
 from .outbox_methods import OutboxMethods
 from .query_methods import QueryMethods
-from .records import Member, Record, SpaceInfo, WriteResult
+from .records import Member, Record, SpaceInfo, WriteResult, write_result
 from .scope_methods import ScopeMethods
 from .settings import read_settings
 from .space_methods import SpaceMethods
@@ -264,9 +264,7 @@ class Device(
         it or nothing. `space`: where its records are, unless a call says so; they are all in one.
         `priority`: of those that have none of their own.
         """
-        return Transaction(
-            self._engine, self._run, self._space_id, self._writes.write, space, priority, self._wait_for
-        )
+        return Transaction(self._engine, self._run, self._space_id, self._writes.write, space, priority, self)
 
     async def import_rows(
         self,
@@ -387,7 +385,7 @@ class Device(
 
     async def _write(self, op: model.Operation) -> WriteResult:
         self._use()
-        result = WriteResult.of(await self._writes.write(op), self._wait_for)
+        result = write_result(await self._writes.write(op), self)
         await self._after_write()
         return result
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crdt_sync.errors import SyncTimeout
-from crdt_sync.ids import SpaceId
+from crdt_sync.ids import RecordId
 
+from .delivery_asking import ask
 from .delivery_desk import DeliveryWait
 from .device_part import DevicePart
 from .engine.exporting import UnsyncedOperation
 from .engine.model import OutboxItem
+from .engine.write_life import WriteLife
 from .locking import unused
 from .logout import export_unsynced
-from .records import Durable, WriteResult
+from .records import Durable, HasRef, WriteRef
 from .status import RecordSync, Status
 from .status_watching import Bell, RecordStateWatch, StatusWatch
 from .store_opening import StorePath
+from .sync_loop import SpaceSync
 
 
 class OutboxMethods(DevicePart):
@@ -100,7 +105,7 @@ class OutboxMethods(DevicePart):
         return await self._run(work)
 
     async def wait(
-        self, write: WriteResult | str, until: Durable = "relayed", *, timeout_s: float | None = None
+        self, write: HasRef | str, until: Durable = "relayed", *, timeout_s: float | None = None
     ) -> None:
         """Returns when a write is durable: on this device ("local"), at the relay ("relayed"), or on the
         devices of all other members of the space ("delivered").
@@ -110,37 +115,81 @@ class OutboxMethods(DevicePart):
         It waits for a connection that `connect` or `sync` makes. Raises SyncTimeout when the time is up; the
         write stays in the outbox, or goes on to the others, all the same.
         """
-        if isinstance(write, str):
-            write = WriteResult.from_ref(write)
-        space = SpaceId(bytes.fromhex(write.space))
+        ref = WriteRef.of(write)
         if until == "local":
             return  # a write returns only then
         engine, delivery = self._engine, DeliveryWait()
-        found = await self._run(lambda: engine.space(space))
+        found = await self._run(lambda: engine.space(ref.space))
         sync = self._syncs[found.id]
         try:
             async with asyncio.timeout(timeout_s):
-                await self._relayed(write, space)
+                await self._relayed(ref)
                 if until == "delivered":
                     await sync.delivered(delivery)
         except TimeoutError:
             raise _too_late(delivery, timeout_s or 0.0) from None
+        if delivery.row is not None:
+            row = delivery.row
+            await self._run(lambda: engine.note_delivered(ref.space, row))
 
-    async def _relayed(self, write: WriteResult, space: SpaceId) -> None:
+    async def life(self, write: HasRef | str, *, timeout_s: float = 2.0) -> WriteLife:
+        """What became of a write: whether it waits or was refused, why, and who has it since when.
+
+        `write` may be its `ref`. While the device is connected the relay is asked how many other devices have
+        it, for at most `timeout_s`. Raises CannotWait for what is no write, UnknownSpace, RecordNotFound.
+        """
+        ref, engine = WriteRef.of(write), self._engine
+
+        def read() -> WriteLife:
+            return engine.life(engine.space(ref.space).id, ref.type, ref.id, ref.clock, ref.first)
+
+        known = await self._run(read)
+        sync = self._syncs[known.space]
+        if known.stage in ("pending", "sending"):
+            return _with_connection(known, sync)
+        if known.stage != "relayed":
+            return known
+        told = await ask(sync, known.relay_row, timeout_s)
+        if told.members is None:
+            return known
+        if told.done and told.row is not None:
+            row = told.row
+            await self._run(lambda: engine.note_delivered(ref.space, row))
+            known = replace(await self._run(read), stage="delivered")
+        return replace(known, delivered_to=told.reached, others=told.members)
+
+    async def lives(
+        self, type: str, id: str, *, space: str | None = None, limit: int = 50
+    ) -> list[WriteLife]:
+        """What became of what this device wrote to a record, the newest first, as far as that is kept.
+
+        One for each envelope: what is written while the record waits to be sent goes in one. How many others
+        have it is asked by `life` only.
+        """
+        engine, record = self._engine, RecordId(id)
+        return await self._run(lambda: engine.lives(type, record, space=engine.space(space).id, limit=limit))
+
+    async def _relayed(self, ref: WriteRef) -> None:
         engine = self._engine
         while True:
             rings = self._bell.rings
-            if await self._run(lambda: engine.is_relayed(space, write.type, write.id, write.clock)):
+            if await self._run(lambda: engine.is_relayed(ref.space, ref.type, ref.id, ref.clock)):
                 return
             await self._bell.rung_since(rings)
-
-    async def _wait_for(self, write: WriteResult, until: Durable, timeout_s: float | None) -> None:
-        await self.wait(write, until, timeout_s=timeout_s)
 
     def _go_on(self) -> None:
         self._publish(())
         for sync in self._syncs.values():
             sync.again()
+
+
+def _with_connection(known: WriteLife, sync: SpaceSync) -> WriteLife:
+    """Why nothing goes now, where it is not the write itself."""
+    if known.error is not None or sync.retry_in_s is None:
+        return known
+    problem = None if sync.problem is None else str(sync.problem)
+    now_ms = time.time_ns() // 1_000_000
+    return replace(known, error=problem, retry_at_ms=now_ms + round(sync.retry_in_s * 1000))
 
 
 def _too_late(delivery: DeliveryWait, timeout_s: float) -> SyncTimeout:

@@ -7,20 +7,35 @@ use. Making one costs about a microsecond.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 from crdt_sync.errors import LocalError
-from crdt_sync.ids import RecordId
+from crdt_sync.ids import RecordId, SpaceId
 from crdt_sync.schemas.values import to_json
 
 from .engine import model
+from .engine.write_life import WriteLife
 
 Durable = Literal["local", "relayed", "delivered"]
 """On this device; at the relay; on the devices of all other members."""
-Waiter = Callable[["WriteResult", Durable, float | None], Awaitable[None]]
 RecordState = Literal["synced", "pending", "conflict", "failed"]
+
+
+class HasRef(Protocol):
+    """A write that was done."""
+
+    @property
+    def ref(self) -> str: ...
+
+
+class FollowsWrites(Protocol):
+    """Who knows what becomes of writes: a device."""
+
+    async def wait(
+        self, write: HasRef | str, until: Durable = "relayed", *, timeout_s: float | None = None
+    ) -> None: ...
+    async def life(self, write: HasRef | str, *, timeout_s: float = ...) -> WriteLife: ...
 
 
 class CannotWait(LocalError):
@@ -105,40 +120,76 @@ class WriteResult:
     below: tuple[tuple[str, RecordId], ...] = ()
     space: str = ""
     """The id of its space, hex."""
-    clock: int = field(default=0, repr=False, compare=False)
-    """This device's clock just after it: by that `Device.wait` knows the write."""
-    waiter: Waiter | None = field(default=None, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, result: model.WriteResult, waiter: Waiter | None = None) -> WriteResult:
-        return cls(
-            *(result.id, result.type, result.resolved, result.state, result.changed, result.below),
-            space=result.space.hex(),
-            clock=result.clock,
-            waiter=waiter,
-        )
+    _first: int = field(default=0, repr=False, compare=False)
+    """This device's clock at its first write, and just after the last: by that it is known."""
+    _clock: int = field(default=0, repr=False, compare=False)
+    _device: FollowsWrites | None = field(default=None, repr=False, compare=False)
 
     @property
     def ref(self) -> str:
-        """The write as text: `Device.wait` takes that too, also after a restart of the app."""
-        return f"{self.space}:{self.clock}:{self.type}:{self.id}"
+        """The write as text: `Device.wait` and `Device.life` take it, also after a restart of the app.
+
+        Raises CannotWait for what a transaction will only do at its end.
+        """
+        if not self._clock:
+            raise _no_write()
+        return f"{self.space}:{self._first}-{self._clock}:{self.type}:{self.id}"
+
+    async def wait(self, until: Durable = "relayed", *, timeout_s: float | None = None) -> None:
+        """Returns when the write is durable: `await write.wait("delivered")`, see `Device.wait`."""
+        if self._device is None:
+            raise _no_write()
+        await self._device.wait(self.ref, until, timeout_s=timeout_s)
+
+    async def life(self) -> WriteLife:
+        """What became of the write so far, see `Device.life`."""
+        if self._device is None:
+            raise _no_write()
+        return await self._device.life(self.ref)
+
+
+def write_result(result: model.WriteResult, device: FollowsWrites | None = None) -> WriteResult:
+    """What the engine says of a write, for apps; `device` is where it was done, if it was."""
+    return WriteResult(
+        *(result.id, result.type, result.resolved, result.state, result.changed, result.below),
+        space=result.space.hex(),
+        _first=result.first,
+        _clock=0 if device is None else result.clock,
+        _device=device,
+    )
+
+
+def _no_write() -> CannotWait:
+    return CannotWait(
+        "this is no write yet, or not of this device",
+        hint="of a transaction: `transaction.results`, after its block",
+    )
+
+
+class WriteRef(NamedTuple):
+    """A `WriteResult.ref`, taken apart. `first` is None in those of earlier versions."""
+
+    space: SpaceId
+    first: int | None
+    clock: int
+    type: str
+    id: RecordId
 
     @classmethod
-    def from_ref(cls, ref: str) -> WriteResult:
-        """As much of a write as waiting for it takes. Raises CannotWait."""
-        space, clock, kind, id = [*ref.split(":", 3), "", "", ""][:4]
-        if not (clock.isdecimal() and kind and id and re.fullmatch("[0-9a-f]{32}", space)):
+    def of(cls, write: HasRef | str) -> WriteRef:
+        """Raises CannotWait."""
+        ref = write if isinstance(write, str) else write.ref
+        found = re.fullmatch("([0-9a-f]{32}):(?:([0-9]{1,16})-)?([0-9]{1,16}):([^:]+):(.+)", ref)
+        if found is None:
             raise CannotWait(f"{ref[:80]!r} is no write of this device", hint="take it from `write.ref`")
-        return cls(RecordId(id), kind, (), "pending", changed=True, space=space, clock=int(clock))
-
-    def wait(self, until: Durable = "relayed", *, timeout_s: float | None = None) -> Awaitable[None]:
-        """`await write.wait("delivered")`, see `Device.wait`. In a blocking app: `device.wait(write, …)`."""
-        if self.waiter is None:
-            raise CannotWait(
-                "this is no write yet, or not of this device",
-                hint="of a transaction: `transaction.results`, after its block",
-            )
-        return self.waiter(self, until, timeout_s)
+        space, first, clock, kind, id = found.groups()
+        return cls(
+            SpaceId(bytes.fromhex(space)),
+            None if first is None else int(first),
+            int(clock),
+            kind,
+            RecordId(id),
+        )
 
 
 def _copied(value: Any) -> Any:

@@ -26,7 +26,7 @@ from crdt_sync.ids import RecordId, SpaceId
 from .create_method import Changes
 from .engine import Engine, model
 from .engine.local_writes import Draft
-from .records import Waiter, WriteResult
+from .records import FollowsWrites, WriteResult, write_result
 from .write_methods import WriteMethods
 
 T = TypeVar("T")
@@ -53,9 +53,9 @@ class Transaction(WriteMethods):
         commit: Callable[[model.Transaction], Awaitable[model.TransactionResult]],
         space: str | None,
         priority: int | None = None,
-        waiter: Waiter | None = None,
+        device: FollowsWrites | None = None,
     ) -> None:
-        self._waiter = waiter
+        self._device = device
         self._engine = engine
         self._run_on_thread = run
         self._find_space = space_id
@@ -81,7 +81,7 @@ class Transaction(WriteMethods):
         self._draft = None
         if kind is None and self._ops:
             done = await self._commit(model.Transaction(tuple(self._ops), self._priority))
-            self.results = [WriteResult.of(result, self._waiter) for result in done.results]
+            self.results = [write_result(result, self._device) for result in done.results]
 
     async def create(
         self,
@@ -119,4 +119,4 @@ class Transaction(WriteMethods):
             self._ops.append(done)
             return result
 
-        return WriteResult.of(await self._run(add))
+        return write_result(await self._run(add))

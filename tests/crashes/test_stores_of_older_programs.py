@@ -19,7 +19,7 @@ KEY: Final = hashlib.sha256(b"office").digest()
 TITLES: Final = ["Job 0", "Job 1", "Job 2", "Made offline"]
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "office.store"
     shutil.copyfile(FORMATS / f"format{request.param}.store", path)

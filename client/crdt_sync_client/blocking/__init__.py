@@ -9,7 +9,7 @@
 
 What was awaited returns its result, `async with` is `with`, `async for` is `for`. An iterator can be asked
 with a limit too: `watch.next(timeout_s=5)`. Values (`Record`, `Query`, `field`, …) are those of
-`crdt_sync_client`.
+`crdt_sync_client`; a `WriteResult` has `wait` and `life` that block.
 
 Each device has an event loop in a thread of its own, where all of it happens. So one device may be used from
 several threads; they share the commits of their writes. Functions that are handed in (`merge`, `progress`,
@@ -32,7 +32,8 @@ from .generated.conflict_watching import ConflictWatch
 from .generated.device import Device
 from .generated.live import LiveQuery
 from .generated.preferences import Preferences
+from .generated.records import WriteResult
 from .generated.transactions import Transaction
 from .generated.watching import Watch
 
-__all__ = ["ConflictWatch", "Device", "LiveQuery", "Preferences", "Transaction", "Watch"]
+__all__ = ["ConflictWatch", "Device", "LiveQuery", "Preferences", "Transaction", "Watch", "WriteResult"]

@@ -50,6 +50,22 @@ class Blocking(Generic[W]):
         return self._background.call(work)
 
 
+class BlockingValue(Blocking[W]):
+    """A value with something to wait for: read wherever it is, for it does not change."""
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlockingValue) and bool(self._inner == other._inner)
+
+    def __hash__(self) -> int:
+        return hash(self._inner)
+
+    def _read(self, work: Callable[[], T]) -> T:
+        return work()
+
+
 class BlockingContext(Blocking[W]):
     """`with` for `async with`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 from typing import Final
 
@@ -70,6 +71,8 @@ def _kinds(source: Source, own: list[Member], inner: str, name: str, *, alone: b
         )
     if "__aenter__" in by_name:
         kinds.append(("BlockingContext", inner))
+    if dataclasses.is_dataclass(source.found.get(name)):
+        kinds.append(("BlockingValue", inner))
     if alone:
         kinds = kinds or [("Blocking", inner)]
     for kind, _ in kinds:
@@ -154,7 +157,8 @@ def _property(source: Source, member: Member, annotation: ast.expr | None) -> st
     if wrap and shape == "one":
         read = f"{wrap}({read}, self._background, self._kept())"
     elif wrap:
-        read = f"[{wrap}({_INSIDE}) for made in {read}]"
+        doc = "\n".join(line for line in (doc, f"        found = {read}") if line)
+        read = f"[{wrap}({_INSIDE}) for made in found]"
     return "\n".join(line for line in (head, doc, f"        return {read}") if line)
 
 

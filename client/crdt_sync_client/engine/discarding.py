@@ -75,6 +75,7 @@ def _drop(replica: Replica, space: Space, record: int) -> None:
     opaque, raw = db.execute(
         "SELECT opaque, heads FROM records JOIN documents ON record = no WHERE no = ?", (record,)
     ).fetchone()
+    replica.past.discarded(replica.now_ms(), record)
     for table in ("outbox", "sealed"):
         db.execute(f"DELETE FROM {table} WHERE record = ?", (record,))
     taken(replica, record)

@@ -75,6 +75,7 @@ def greeted(replica: Replica, space: Space, relay: RelayId, cursor: int) -> bool
     with replica.transaction(durable=False):
         if lost:
             replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
+            replica.past.relay_lost(space.no)
             _enter(replica, space, COMPARING)
             giving.promised = 0
         space.relay_seen, space.cursor = relay, cursor

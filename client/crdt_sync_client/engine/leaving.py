@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BY_RECORD: Final = ("documents", "conflicts", "history", "refused")
 BY_SPACE: Final = (
     "membership", "outbox", "sealed", "held", "chains", "quarantine", "types", "waiting", "scopes", "picks",
-    "leaving", "leases", "checkouts", "at_relay",
+    "leaving", "leases", "checkouts", "at_relay", "outbox_past",
 )  # fmt: skip
 """The tables with a column for it; `records` goes between these and those by record."""
 _SHOWN: Final = f"SELECT {COLUMNS}, type FROM records WHERE space = ? AND json IS NOT NULL ORDER BY no"

@@ -152,14 +152,12 @@ class LocalWrites:
         return _with_further(results, pending.values())
 
     def _result(self, done: Done, pending: dict[tuple[SpaceId, str, RecordId], RecordChange]) -> WriteResult:
-        record, resolved, changed, below = done
+        record, resolved, changed, below, first, clock = done
         space = record.space.id
         state = sync_state(self._replica, record.no, record.standing)
         change = pending.pop((space, record.type, record.id), None)
-        return WriteResult(
-            *(record.id, record.type, space, resolved, state, changed, change, below),
-            clock=self._replica.hlc.last,
-        )
+        known = (record.id, record.type, space, resolved, state, changed, change, below)
+        return WriteResult(*known, first=first, clock=clock)
 
     # Several operations together --------------------------------------------------------------------
 
@@ -351,22 +349,22 @@ class LocalWrites:
         record, schema, edit, _, remember, _ = plan
         space, replica = record.space, self._replica
         resolved = self._resolved(record, edit.resolves)
-        changed = bool(edit)
+        changed, first = bool(edit), replica.hlc.last
         if changed:
+            # What only clears something gets a time of its own, for people who ask about it.
+            first = edit.add[0].hlc if edit.add else replica.tick()
             if tied is None:
                 _check_size(record, _long_bytes(edit.add))
             change = record.doc.edit(remove=edit.remove, add=edit.add)
             self._seen.note(plan, resolved)
-            incarnation = replica.author.incarnation
+            place = (space.no, record.no, replica.author.incarnation, schema.version)
             urgency = priority or schema.priorities.of(edit.add)
-            self._outbox.append(
-                NewRow(space.no, record.no, incarnation, schema.version, change, self._now_ms, tied, urgency)
-            )
+            self._outbox.append(NewRow(*place, change, self._now_ms, tied, first, urgency))
         else:
             self._seen.touched.setdefault((space.no, record.opaque), record)
         for field, side in remember:
             preferences.remember(replica, record.type, field, side)
-        return Done(record, resolved, changed)
+        return Done(record, resolved, changed, first=first, clock=replica.hlc.last)
 
     # What operations need ---------------------------------------------------------------------------
 

@@ -99,8 +99,10 @@ class WriteResult:
     change: RecordChange | None = None
     below: tuple[tuple[str, RecordId], ...] = ()
     further: tuple[RecordChange, ...] = ()
+    first: int = 0
+    """This device's clock at its first write."""
     clock: int = 0
-    """This device's clock just after it, see `Engine.is_relayed`."""
+    """The same just after it, see `Engine.is_relayed`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ import msgspec
 
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.crypto.payload import Payload
+from crdt_sync.hlc import MAX_HLC
 from crdt_sync.ids import Author, OpaqueId, RecordId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import RecordDocument, merge_updates
@@ -44,7 +45,7 @@ from crdt_sync.schemas.priorities import LAST
 from crdt_sync_client.engine.local_writes import MAX_TRANSACTION
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
-from crdt_sync_client.engine.outbox_order import NewRow, priority_of
+from crdt_sync_client.engine.outbox_order import NewRow
 from crdt_sync_client.engine.refused import taken
 from crdt_sync_client.engine.space import Space
 
@@ -107,6 +108,8 @@ class Rescue:
     deletions: list[bytes] = field(default_factory=list)
     priority: int = LAST
     """The most urgent of what is rescued."""
+    clock: int = MAX_HLC
+    """Of the first write in it."""
     ties: set[tuple[str, int]] = field(default_factory=set)
     """The transactions and groups that it was a part of, by `tied` of the outbox and `until` of sealed."""
 
@@ -208,6 +211,7 @@ class Rescues:
                 NewRow(
                     *(space.no, record.no, incarnation, version, change, at_ms),
                     tied.get(opaque),
+                    min(rescue.clock, replica.hlc.last, *(write.hlc for write in rescue.writes)),
                     rescue.priority,
                 )
             )
@@ -277,7 +281,7 @@ class Rescues:
                 if client in parse_update(change).deletes:
                     values = (without_tail(change, client, clock), no)
                     db.execute("UPDATE outbox SET change = ? WHERE no = ?", values)
-        rescue.priority = min(rescue.priority, self._priority(record, author))
+        self._note_place(record, author, rescue)
         self._forget(record, author)
         self._replica.count_unsent(record.no)
 
@@ -293,11 +297,15 @@ class Rescues:
         if not authors:
             del self._space.held[record.opaque]
 
-    def _priority(self, record: OpenRecord, author: Author) -> int:
-        db, place = self._replica.db, (record.no, author.incarnation)
-        sealed = db.value("SELECT min(priority) FROM sealed WHERE record = ? AND incarnation = ?", place)
-        first = db.value("SELECT min(no) FROM outbox WHERE record = ? AND incarnation = ?", place)
-        return min(sealed or LAST, LAST if first is None else priority_of(first))
+    def _note_place(self, record: OpenRecord, author: Author, rescue: Rescue) -> None:
+        """How urgent the held work is, and since when it waits."""
+        for table, column in (("sealed", "priority"), ("outbox", "no >> 48")):
+            priority, clock = self._replica.db.execute(
+                f"SELECT min({column}), min(clock) FROM {table} WHERE record = ? AND incarnation = ?",
+                (record.no, author.incarnation),
+            ).fetchone()
+            rescue.priority = min(rescue.priority, priority or LAST)
+            rescue.clock = min([rescue.clock, *([] if clock is None else [clock])])
 
     def _deletions(self, record: OpenRecord, author: Author, clock: int) -> list[bytes]:
         """What the held updates delete, from the first on that the relay does not have.

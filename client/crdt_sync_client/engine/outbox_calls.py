@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crdt_sync.ids import RecordId, SpaceId
-from crdt_sync_client.engine import discarding, exporting, reading, relayed, retrying
+from crdt_sync_client.engine import (
+    discarding,
+    exporting,
+    outbox_past,
+    reading,
+    relayed,
+    retrying,
+    write_life,
+)
 from crdt_sync_client.engine.discarding import Keep
 from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.model import OutboxItem
 from crdt_sync_client.engine.replica import Replica
+from crdt_sync_client.engine.write_life import WriteLife
 
 
 class OutboxCalls:
@@ -46,3 +55,22 @@ class OutboxCalls:
     def is_relayed(self, space: SpaceId, type: str, id: RecordId, clock: int) -> bool:
         """Whether the relay has all that this device wrote to a record up to that time of its clock."""
         return relayed.is_relayed(self._replica, self._replica.space(space), type, id, clock)
+
+    def life(
+        self, space: SpaceId, type: str, id: RecordId, clock: int, first: int | None = None
+    ) -> WriteLife:
+        """What became of the write that began at `first` by this device's clock and was done by `clock`.
+
+        Without `first` nothing is said of its values. Raises RecordNotFound.
+        """
+        return write_life.life(self._replica, self._replica.space(space), type, id, first, clock)
+
+    def lives(
+        self, type: str, id: RecordId, *, space: SpaceId | None = None, limit: int = 50
+    ) -> list[WriteLife]:
+        """Of what this device wrote to a record, as far as that is known: one per envelope, newest first."""
+        return write_life.lives(self._replica, self._replica.space(space), type, id, limit)
+
+    def note_delivered(self, space: SpaceId, row: int) -> None:
+        """All other members have confirmed the relay's log up to there."""
+        outbox_past.note_delivered(self._replica, self._replica.space(space), row)

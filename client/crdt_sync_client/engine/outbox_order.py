@@ -27,13 +27,14 @@ TURN_BITS: Final = 48
 _TURN: Final = (1 << TURN_BITS) - 1
 
 _INSERT: Final = (
-    "INSERT INTO outbox (no, space, record, incarnation, schema_version, change, at_ms, tied, error)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO outbox (no, space, record, incarnation, schema_version, change, at_ms, tied, clock,"
+    " error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
 class NewRow(NamedTuple):
-    """An update for the outbox. `tied`: the number of its transaction. `error`: why it may not be sent."""
+    """An update for the outbox. `tied`: the number of its transaction. `clock`: that of its
+    first write. `error`: why it may not be sent."""
 
     space: int
     record: int
@@ -42,6 +43,7 @@ class NewRow(NamedTuple):
     change: bytes
     at_ms: int
     tied: int | None
+    clock: int
     priority: int
     error: str | None = None
 

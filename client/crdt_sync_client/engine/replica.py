@@ -19,6 +19,7 @@ from crdt_sync_client.engine import indexes
 from crdt_sync_client.engine.model import StatusCounts
 from crdt_sync_client.engine.open_records import OpenRecords
 from crdt_sync_client.engine.outbox_order import OutboxOrder
+from crdt_sync_client.engine.outbox_past import OutboxPast
 from crdt_sync_client.engine.refused import Refused, load_refused
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.verifying import VerifyMany, verify_one_by_one
@@ -69,6 +70,7 @@ class Replica:
         """Records (by number) of which the relay refused something, see `refusing`."""
         self.status: dict[int | None, StatusCounts] = {}
         """Counts by space number (None: of all) since the last transaction, see `reading.status_counts`."""
+        self.past = OutboxPast(db)
         self.records = OpenRecords(db)
         with db.transaction(durable=True):
             upgrade_tables(db)

@@ -61,7 +61,7 @@ def seal_pending(
     choice = _Choice(max_count, max_bytes, something_chosen)
     choice.held = held_back(replica, space)
     rows: Cursor = replica.db.execute(
-        "SELECT o.no, record, schema_version, change, type, id, opaque, tied FROM outbox o"
+        "SELECT o.no, record, schema_version, change, type, id, opaque, tied, clock FROM outbox o"
         " JOIN records r ON r.no = record"
         f" WHERE {_MAY_GO} AND o.no < ? ORDER BY o.no LIMIT ?",
         (
@@ -104,7 +104,7 @@ def _line_up(replica: Replica, space: Space, author: Author, count: int) -> None
 
 
 class _Row(NamedTuple):
-    """A pending update. `tied`: the number of its transaction."""
+    """A pending update. `tied`: the number of its transaction; `clock`: its first write's."""
 
     no: int
     record: int
@@ -114,6 +114,7 @@ class _Row(NamedTuple):
     id: RecordId
     opaque: OpaqueId
     tied: int | None
+    clock: int | None
 
 
 class _Pending:
@@ -303,15 +304,15 @@ def _seal(replica: Replica, space: Space, author: Author, choice: _Choice) -> li
                 sealed.append(
                     (
                         *(space.no, first.record, author.incarnation, *head, count, envelope, now_ms, until),
-                        priority_of(first.no),
+                        *(priority_of(first.no), first.clock),
                     )
                 )
                 envelopes.append(envelope)
                 replica.unsent[first.record] -= count - 1
         replica.db.many(
             "INSERT INTO sealed"
-            " (space, record, incarnation, sequence, hash, updates, envelope, at_ms, until, priority)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " (space, record, incarnation, sequence, hash, updates, envelope, at_ms, until, priority,"
+            " clock) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             sealed,
         )
         replica.db.execute(

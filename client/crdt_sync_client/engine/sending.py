@@ -85,7 +85,7 @@ def welcome(
     lost = giving_back.greeted(replica, space, relay, cursor)
     if own_sequence and _is_older_copy(replica, space, author, own_sequence, own_hash):
         return Welcomed(resend=0, reconnect=True, failed=tuple(older_copy.fork(replica, space, author)))
-    synced = acked(replica, space, author.incarnation, own_sequence) if own_sequence else []
+    synced = acked(replica, space, author.incarnation, own_sequence, head) if own_sequence else []
     rows = (
         []
         if not replica.unsent
@@ -173,8 +173,13 @@ def _sent_before(replica: Replica, space: Space, max_count: int, max_bytes: int)
     return chosen, size_bytes
 
 
-def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: int) -> list[Named]:
-    """Everything of that chain up to `sequence` is at the relay: forget it, and count it as covered."""
+def acked(
+    replica: Replica, space: Space, incarnation: Incarnation, sequence: int, head: int = 0
+) -> list[Named]:
+    """Everything of that chain up to `sequence` is at the relay: forget it, and count it as covered.
+
+    The relay's log ended at `head` then (0: not known).
+    """
     author = Author(replica.device_id, incarnation)
     if sequence <= space.acked.get(author, 0) or author not in space.chains:
         return []
@@ -202,7 +207,9 @@ def acked(replica: Replica, space: Space, incarnation: Incarnation, sequence: in
         _cover(replica, space, author, newest)
         if group_ends:
             _note_groups(replica, space, author, {no: (newest[no][0], end) for no, end in group_ends.items()})
-        replica.db.execute(f"DELETE FROM sealed AS s WHERE {_ACKNOWLEDGED}", acknowledged)
+        if rows:
+            replica.past.relayed(replica.now_ms(), head, _ACKNOWLEDGED, acknowledged)
+            replica.db.execute(f"DELETE FROM sealed AS s WHERE {_ACKNOWLEDGED}", acknowledged)
         replica.db.execute(
             "UPDATE chains SET acked = ? WHERE space = ? AND device = ? AND incarnation = ?",
             (sequence, space.no, author.device, incarnation),

@@ -61,7 +61,7 @@ class SessionCalls:
         """
         found = self._replica.space(space)
         with self._replica.transaction(durable=False):
-            synced = sending.acked(self._replica, found, incarnation, sequence)
+            synced = sending.acked(self._replica, found, incarnation, sequence, head)
             giving_back.promise(self._replica, found, head)
         return synced
 

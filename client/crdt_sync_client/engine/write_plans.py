@@ -32,6 +32,9 @@ class Done(NamedTuple):
     resolved: tuple[str, ...]
     changed: bool
     below: tuple[tuple[str, RecordId], ...] = ()
+    first: int = 0
+    """The clock at the first write, and after all."""
+    clock: int = 0
 
 
 class Seen:

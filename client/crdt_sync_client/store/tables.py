@@ -13,9 +13,11 @@ opaque ids, device ids) are looked up once per batch.
     documents    the CRDT document of a record, and its heads: the newest merged envelope of each author;
                  `group_ends` names per author the end of the newest group it holds a part of
     outbox       local updates not sealed yet, in the order in which they will be (see `outbox_order`);
-                 `tied` is equal for those of one transaction
+                 `tied` is equal for those of one transaction; `clock` is that of the first write in it
     sealed       envelopes not acknowledged yet, byte for byte as they will always be sent; `until` is the
-                 last sequence number of the group that one belongs to
+                 last sequence number of the group that one belongs to, `clock` that of its first update
+    outbox_past  what left the outbox lately, the newest last: relayed, when the relay's log ended at `row`
+                 (NULL: it has lost that), or given up (`sequence` NULL: before it was sealed)
     refused      records of which the relay refused something: why, how often, and when they are tried again
                  (NULL: when somebody says so); `aside` while their work is kept back
     held         records with unsent work of an author that another life of this store continued
@@ -50,7 +52,7 @@ from crdt_sync_client.store.connection import Database
 
 APPLICATION_ID: Final = 0x63526453
 """`cRdS` in the SQLite header: this database is a crdt-sync store."""
-STORE_VERSION: Final = 3
+STORE_VERSION: Final = 4
 
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -198,6 +200,17 @@ END;
 No REPLACE here: in a trigger the conflict rule of the statement that fired it counts instead.
 """
 
+_NEW_IN_4: Final = """
+ALTER TABLE outbox ADD COLUMN clock INTEGER;
+ALTER TABLE sealed ADD COLUMN clock INTEGER;
+CREATE TABLE outbox_past (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, opaque BLOB NOT NULL, clock INTEGER,
+  incarnation INTEGER NOT NULL, sequence INTEGER, priority INTEGER NOT NULL, attempts INTEGER NOT NULL,
+  error TEXT, sealed_ms INTEGER, ended_ms INTEGER NOT NULL, discarded INTEGER NOT NULL,
+  row INTEGER, delivered_ms INTEGER
+);
+"""
+
 _UPGRADES: Final[Mapping[int, str]] = {
     2: """
 ALTER TABLE records ADD COLUMN parent TEXT;
@@ -213,13 +226,14 @@ UPDATE outbox SET no = no + (5 << 48) WHERE no < (1 << 48);
 """
     + _NEW_IN_3
     + _SPARE,
+    4: _NEW_IN_4,
 }
 """By format: what makes a store of the format before it one of this. It only ever adds."""
 
 
 def create_tables(db: Database) -> None:
     """Lay out an empty database. Call it inside a transaction."""
-    _run(db, _TABLES + _NEW_IN_2 + _NEW_IN_3 + _SPARE)
+    _run(db, _TABLES + _NEW_IN_2 + _NEW_IN_3 + _SPARE + _NEW_IN_4)
     db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     db.execute(f"PRAGMA user_version={STORE_VERSION}")
 

@@ -12,7 +12,7 @@ from ...create_method import Changes
 from ...device import Device as AsyncDevice
 from ...engine.model import Quarantined
 from ...importing import ImportReport, ImportRow
-from ...records import Member, SpaceInfo, WriteResult
+from ...records import Member, SpaceInfo
 from ...status import Status, SyncReport
 from ...store_opening import StorePath
 from ..wrapping import BlockingDevice
@@ -21,6 +21,7 @@ from .conflict_methods import ConflictMethods
 from .logout import LogoutMethods
 from .outbox_methods import OutboxMethods
 from .query_methods import QueryMethods
+from .records import WriteResult
 from .scope_methods import ScopeMethods
 from .space_methods import SpaceMethods
 from .transactions import Transaction
@@ -155,7 +156,8 @@ class Device(
         `priority`: from 1, which goes to the relay first, to 10; as the schema says without it. Raises
         UnknownType, ValidationError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.create(type, values, id=id, space=space, priority=priority))
+        made = self._run(lambda: self._inner.create(type, values, id=id, space=space, priority=priority))
+        return WriteResult(made, self._background, self._kept())
 
     create = CreateMethod()
 

@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from ...engine.exporting import UnsyncedOperation
 from ...engine.model import OutboxItem
+from ...engine.write_life import WriteLife
 from ...outbox_methods import OutboxMethods as AsyncOutboxMethods
-from ...records import Durable, WriteResult
+from ...records import Durable, HasRef
 from ...status import RecordSync
 from ...store_opening import StorePath
 from ..wrapping import Blocking
@@ -61,7 +62,7 @@ class OutboxMethods(Blocking[W]):
         return self._run(lambda: self._inner.record_state(type, id))
 
     def wait(
-        self, write: WriteResult | str, until: Durable = "relayed", *, timeout_s: float | None = None
+        self, write: HasRef | str, until: Durable = "relayed", *, timeout_s: float | None = None
     ) -> None:
         """Returns when a write is durable: on this device ("local"), at the relay ("relayed"), or on the
         devices of all other members of the space ("delivered").
@@ -72,3 +73,19 @@ class OutboxMethods(Blocking[W]):
         write stays in the outbox, or goes on to the others, all the same.
         """
         self._run(lambda: self._inner.wait(write, until, timeout_s=timeout_s))
+
+    def life(self, write: HasRef | str, *, timeout_s: float = 2.0) -> WriteLife:
+        """What became of a write: whether it waits or was refused, why, and who has it since when.
+
+        `write` may be its `ref`. While the device is connected the relay is asked how many other devices have
+        it, for at most `timeout_s`. Raises CannotWait for what is no write, UnknownSpace, RecordNotFound.
+        """
+        return self._run(lambda: self._inner.life(write, timeout_s=timeout_s))
+
+    def lives(self, type: str, id: str, *, space: str | None = None, limit: int = 50) -> list[WriteLife]:
+        """What became of what this device wrote to a record, the newest first, as far as that is kept.
+
+        One for each envelope: what is written while the record waits to be sent goes in one. How many others
+        have it is asked by `life` only.
+        """
+        return self._run(lambda: self._inner.lives(type, id, space=space, limit=limit))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...create_method import Changes
-from ...records import WriteResult
 from ...transactions import Transaction as AsyncTransaction
 from ..wrapping import BlockingContext
+from .records import WriteResult
 from .write_methods import WriteMethods
 
 
@@ -19,7 +19,8 @@ class Transaction(WriteMethods[AsyncTransaction], BlockingContext[AsyncTransacti
     @property
     def results(self) -> list[WriteResult]:
         """What each write did, in their order; empty until the block has ended."""
-        return self._read(lambda: self._inner.results)
+        found = self._read(lambda: self._inner.results)
+        return [WriteResult(made, self._background, self._kept()) for made in found]
 
     def create(
         self,
@@ -35,4 +36,5 @@ class Transaction(WriteMethods[AsyncTransaction], BlockingContext[AsyncTransacti
         With the `id` of a record that is there, that one gets the values instead. Raises UnknownType,
         ValidationError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.create(type, values, id=id, space=space, priority=priority))
+        made = self._run(lambda: self._inner.create(type, values, id=id, space=space, priority=priority))
+        return WriteResult(made, self._background, self._kept())

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from ...choices import Choice, MergeFunction
 from ...create_method import Changes
 from ...engine.model import UNSET, ConflictEntry, Keep
-from ...records import WriteResult
 from ...write_methods import WriteMethods as AsyncWriteMethods
 from ..wrapping import Blocking
+from .records import WriteResult
 
 W = TypeVar("W", bound=AsyncWriteMethods)
 
@@ -27,19 +27,22 @@ class WriteMethods(Blocking[W]):
         field had an open conflict, this write resolves it and the result names it. Raises RecordNotFound,
         RecordDeleted, ValidationError, TransitionError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.update(type, id, changes, space=space, priority=priority))
+        made = self._run(lambda: self._inner.update(type, id, changes, space=space, priority=priority))
+        return WriteResult(made, self._background, self._kept())
 
     def delete(
         self, type: str, id: str, *, space: str | None = None, priority: int | None = None
     ) -> WriteResult:
         """Delete a record for everyone. The schema says who may and what a concurrent edit does."""
-        return self._run(lambda: self._inner.delete(type, id, space=space, priority=priority))
+        made = self._run(lambda: self._inner.delete(type, id, space=space, priority=priority))
+        return WriteResult(made, self._background, self._kept())
 
     def restore(
         self, type: str, id: str, *, space: str | None = None, priority: int | None = None
     ) -> WriteResult:
         """Bring a deleted record back with the fields it had."""
-        return self._run(lambda: self._inner.restore(type, id, space=space, priority=priority))
+        made = self._run(lambda: self._inner.restore(type, id, space=space, priority=priority))
+        return WriteResult(made, self._background, self._kept())
 
     def resolve(
         self,
@@ -63,7 +66,7 @@ class WriteMethods(Blocking[W]):
         Raises ConflictNotFound, ConflictClosed (it says by whom), ValidationError, MergeFailed when the
         function raises or returns what does not fit, PermissionDenied; nothing has changed then.
         """
-        return self._run(
+        made = self._run(
             lambda: self._inner.resolve(
                 id,
                 field=field,
@@ -75,6 +78,7 @@ class WriteMethods(Blocking[W]):
                 remember=remember,
             )
         )
+        return WriteResult(made, self._background, self._kept())
 
     def resolve_record(
         self,
@@ -91,7 +95,8 @@ class WriteMethods(Blocking[W]):
         alternative, `OwnValue(value)`, or a merge function. `keep` is for the other open ones. Raises as
         `resolve` does; ConflictNotFound for a field about which none stands.
         """
-        return self._run(lambda: self._inner.resolve_record(type, id, decisions, keep=keep, space=space))
+        made = self._run(lambda: self._inner.resolve_record(type, id, decisions, keep=keep, space=space))
+        return WriteResult(made, self._background, self._kept())
 
     def restore_version(self, id: str, alternative: int) -> WriteResult:
         """Bring back an alternative of a conflict, by its index, also of one that is closed.
@@ -100,7 +105,8 @@ class WriteMethods(Blocking[W]):
         new write, made by somebody who has seen everything since: it replaces what stands now, on every
         device. Raises ConflictNotFound, RecordDeleted, ValidationError, TransitionError, PermissionDenied.
         """
-        return self._run(lambda: self._inner.restore_version(id, alternative))
+        made = self._run(lambda: self._inner.restore_version(id, alternative))
+        return WriteResult(made, self._background, self._kept())
 
     def conflict(self, id: str) -> ConflictEntry:
         """One conflict, by its id or an unambiguous start of it. Raises ConflictNotFound."""
