@@ -18,7 +18,7 @@ from typing import Any, Final
 import apsw
 
 from crdt_sync_sim.disk import DiskTally
-from crdt_sync_sim.storage import CACHE_KIB, MAIN, Connection, Rows
+from crdt_sync_sim.storage import CACHE_KIB, MAIN, Connection, Rows, open_database
 
 _MOST_KEPT: Final = 128
 """Images with connections that wait for the next run; a scenario has one per node and variant."""
@@ -129,7 +129,7 @@ class MemoryStorage:
 
 def _new(image: bytes | None = None) -> apsw.Connection:
     """An empty database, or one with the content of an image."""
-    connection = apsw.Connection(":memory:", statementcachesize=256)
+    connection = open_database(":memory:")
     if image is not None:
         source = apsw.Connection("")
         source.deserialize("main", image)

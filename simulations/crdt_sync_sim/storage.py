@@ -20,6 +20,19 @@ from crdt_sync_sim.disk import Disk, DiskTally
 
 CACHE_KIB: Final = 8_192
 MAIN: Final = "main.db"
+_STATEMENTS_KEPT: Final = 1024
+"""apsw forgets a compiled statement after so many uses of others, not when so many others are there."""
+
+
+def open_database(path: str, **options: Any) -> apsw.Connection:
+    """A connection that compiles each statement once.
+
+    Without the planner's stability guarantee SQLite compiles a statement anew whenever a value is bound that
+    its plan might depend on, which it does not without statistics.
+    """
+    connection = apsw.Connection(path, statementcachesize=_STATEMENTS_KEPT, **options)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return connection
 
 
 class Connection:
@@ -145,7 +158,7 @@ class DiskStorage:
         return self.disk.size_bytes
 
     def connect(self) -> Connection:
-        connection = self._connection = apsw.Connection(MAIN, vfs=self.disk.vfs_name, statementcachesize=256)
+        connection = self._connection = open_database(MAIN, vfs=self.disk.vfs_name)
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         if not self.disk.exists(MAIN) or not self.disk.size_bytes:
             for statement in self._before_wal:
