@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.protocol.frames import Hello, Mode, auth_message
+from crdt_sync.protocol.leases import Lease, LeaseState, decode_lease
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, PROTOCOL_VERSION
 from crdt_sync_server.compaction import LONG_TAIL
 from crdt_sync_server.effects import Arrival, Close, Grown, Peer
@@ -101,7 +102,7 @@ def check_all(sim: Simulation) -> list[Violation]:
     sim.asked |= {1, 2, 3, 6, 7}
     if sim.oracle.groups.count:
         sim.asked.add(8)
-    found += one_holder(sim)
+    found += [*one_holder(sim), *held_as_believed(sim)]
     if not found:
         found += replay_changes_nothing(sim)
         sim.asked.add(5)
@@ -297,6 +298,38 @@ def one_holder(sim: Simulation) -> Iterator[Violation]:
         sim.asked.add(4)
     for broken in dict.fromkeys(sim.relay.leases.broken):
         yield Violation(4, broken)
+
+
+def held_as_believed(sim: Simulation) -> Iterator[Violation]:
+    """Of what a device has checked out, it and the relay say the same; also after the relay lost it."""
+    for device in sim.members:
+        leases = device.engine._replica.space(device.space).leases
+        if not leases.own:
+            continue
+        key = sim.relay.log_storage.find_space(device.space)
+        stored = [] if key is None else sim.relay.log_storage.leases.all(key)
+        at_relay = {each.record: decode_lease(each.payload) for each in stored}
+        for record, own in leases.own.items():
+            believed, told = leases.of(record), at_relay.get(record)
+            if believed == told or (told is None and _given_back(believed)):
+                continue
+            yield Violation(
+                4,
+                f"{device.name} and the relay do not say the same of what it has checked out",
+                (f"the device: {_lease_in_words(believed)}", f"the relay: {_lease_in_words(told)}"),
+                record=(own.type, own.id),
+            )
+
+
+def _given_back(lease: Lease | None) -> bool:
+    return lease is not None and lease.state is LeaseState.RETURNED
+
+
+def _lease_in_words(lease: Lease | None) -> str:
+    if lease is None:
+        return "nothing"
+    state = lease.state.name.lower()
+    return f"device {lease.device.hex()[:8]} with token {lease.token}, {state} until {lease.expires_ms} ms"
 
 
 # 5

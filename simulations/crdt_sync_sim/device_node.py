@@ -265,6 +265,8 @@ class DeviceNode(Node):
         def told(outcomes: list[CheckoutOutcome] | None) -> None:
             codes = "lost" if outcomes is None else " ".join(outcome.code for outcome in outcomes)
             self.world.note("checkout", self.name, codes)
+            if back and not breaks and outcomes is not None:
+                self.engine.forget_checkouts(self.space, [each.opaque for each in chosen])
 
         self.changes += 1
         self.sync.ask_checkouts(Question(chosen, told, int(ttl_s * 1000), token, back, breaks))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from crdt_sync.protocol.leases import Lease
+from crdt_sync_client.engine.checkout_calls import CheckoutCalls
 from crdt_sync_server import checkouts
 from crdt_sync_server.checkouts import LeaseBook
 from crdt_sync_sim import commands
@@ -50,3 +51,20 @@ def test_a_token_that_goes_back_is_seen(lending: Scenario, monkeypatch: pytest.M
     outcome = simulate(lending, SEED)
     assert four(outcome) == "broken"
     assert any("came after token" in violation.message for violation in outcome.violations)
+
+
+def test_a_device_that_does_not_ask_a_wiped_relay_again_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = load_scenario(commands.scenario_folder() / "checkout_relay_wiped.toml")
+    assert simulate(scenario, 1).verdict == "pass"
+    monkeypatch.setattr(CheckoutCalls, "promised_checkouts", lambda engine, space: [])
+    outcome = simulate(scenario, 1)
+    assert four(outcome) == "broken"
+    said = [violation.message for violation in outcome.violations]
+    assert any("do not say the same" in each for each in said)
+    assert any("0 records wait on office" in each for each in said)  # it could write to what the tablet had
+
+
+@pytest.mark.parametrize("fault", ["relay_wipe", "relay_rollback"])
+def test_checkouts_outlive_what_the_relay_loses(lending: Scenario, fault: str) -> None:
+    outcome = simulate(replace(lending, faults=("checkouts", fault)), SEED)
+    assert (outcome.verdict, four(outcome)) == ("pass", "ok")
