@@ -6,7 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from crdt_sync_client import Device
 from crdt_sync_client.cli.main import cli
+from tests.end_to_end.office import Enter, let_in, office_at
+from tests.end_to_end.relay_process import RestartableRelay
 from tests.keychains import MemoryKeychain, in_use
 
 PASSPHRASE = "correct horse battery"
@@ -154,3 +158,35 @@ def keychain() -> Iterator[MemoryKeychain]:
     """
     with in_use(MemoryKeychain()) as chosen:
         yield chosen
+
+
+# Devices of a test's own
+
+
+@pytest.fixture
+def own_relay(tmp_path: Path) -> Iterator[RestartableRelay]:
+    """A relay of the test's own, to break."""
+    running = RestartableRelay(tmp_path / "relay")
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def office(tmp_path: Path, own_relay: RestartableRelay, stack: AsyncExitStack) -> Device:
+    """The admin of a space with work orders."""
+    return await stack.enter_async_context(office_at(tmp_path, own_relay))
+
+
+@pytest.fixture
+def enter(tmp_path: Path, office: Device, stack: AsyncExitStack) -> Enter:
+    async def enter(name: str) -> Device:
+        return await stack.enter_async_context(let_in(tmp_path, office, name))
+
+    return enter

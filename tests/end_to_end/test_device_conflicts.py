@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +16,9 @@ from crdt_sync.errors import (
     UnknownType,
     ValidationError,
 )
-from crdt_sync_client import Alternative, Device, OwnValue, find_schema
+from crdt_sync_client import Alternative, Device, OwnValue
+from tests.end_to_end.office import KEY, TYPE, office_and_tablet
 
-TYPE = "work_order"
-KEY = bytes(range(32))
 PATIENCE_S = 20.0
 
 
@@ -53,17 +51,7 @@ class Pair(NamedTuple):
 
 @pytest.fixture
 async def pair(tmp_path: Path, relay: Any) -> AsyncIterator[Pair]:
-    async with AsyncExitStack() as stack:
-        office = await stack.enter_async_context(
-            await Device.create(tmp_path / "o.db", name="Office", key=KEY)
-        )
-        await office.create_space(
-            "Pit", relay=relay.url, token=relay.setup_token, schemas=[find_schema(TYPE)]
-        )
-        tablet = await stack.enter_async_context(
-            await Device.create(tmp_path / "t.db", name="Tablet", key=KEY)
-        )
-        await tablet.join(await office.invite(role="field"))
+    async with office_and_tablet(tmp_path, relay, space="Pit") as (office, tablet):
         order = await office.create(TYPE, {"title": "Swap bucket"})
         pair = Pair(office, tablet, order.id)
         await pair.settle()

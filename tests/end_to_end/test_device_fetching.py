@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from crdt_sync.errors import RecordAbsent, RecordNotFound
-from crdt_sync_client import Device, find_schema
+from crdt_sync_client import Device
+from tests.end_to_end.office import TYPE, office_and_tablet
 from tests.end_to_end.relay_process import RestartableRelay
 
-TYPE = "work_order"
-KEY = bytes(range(32))
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def own_relay(tmp_path: Path) -> Iterator[RestartableRelay]:
-    running = RestartableRelay(tmp_path / "relay")
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
 async def pair(tmp_path: Path, own_relay: RestartableRelay) -> AsyncIterator[tuple[Device, Device]]:
-    """The office, and a tablet that has joined."""
-    async with AsyncExitStack() as stack:
-        made = await Device.create(tmp_path / "o.db", name="Office", key=KEY)
-        office = await stack.enter_async_context(made)
-        await office.create_space(
-            "Pit 4", relay=own_relay.url, token=own_relay.setup_token, schemas=[find_schema(TYPE)]
-        )
-        tablet = await Device.create(tmp_path / "t.db", name="Tablet", key=KEY)
-        await stack.enter_async_context(tablet)
-        await tablet.join(await office.invite(role="field"))
-        yield office, tablet
+    async with office_and_tablet(tmp_path, own_relay) as pair:
+        yield pair
 
 
 def give_up(device: Device, *ids: str) -> None:

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from crdt_sync.errors import NotReady, RelayUnreachable, ValidationError
-from crdt_sync_client import Device, field, find_schema
+from crdt_sync_client import Device, field
 from crdt_sync_client.engine.filters import nothing
+from tests.end_to_end.office import KEY, TYPE, office_and_tablet
 from tests.end_to_end.relay_process import RestartableRelay
 
-TYPE = "work_order"
-KEY = bytes(range(32))
 OPEN = field("status") != "closed"
 
 
 @pytest.fixture
-def own_relay(tmp_path: Path) -> Iterator[RestartableRelay]:
-    running = RestartableRelay(tmp_path / "relay")
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
 async def pair(tmp_path: Path, own_relay: RestartableRelay) -> AsyncIterator[tuple[Device, Device]]:
-    """The office, and a tablet that has joined."""
-    async with AsyncExitStack() as stack:
-        made = await Device.create(tmp_path / "o.db", name="Office", key=KEY)
-        office = await stack.enter_async_context(made)
-        await office.create_space(
-            "Pit 4", relay=own_relay.url, token=own_relay.setup_token, schemas=[find_schema(TYPE)]
-        )
-        tablet = await Device.create(tmp_path / "t.db", name="Tablet", key=KEY)
-        await stack.enter_async_context(tablet)
-        await tablet.join(await office.invite(role="field"))
-        yield office, tablet
+    async with office_and_tablet(tmp_path, own_relay) as pair:
+        yield pair
 
 
 async def titles(device: Device) -> list[str]:
@@ -94,7 +75,7 @@ async def test_what_was_chosen_outlives_the_program(pair: tuple[Device, Device],
     await tablet.close()
     await office.create(TYPE, {"title": "A"})
     await office.sync()
-    async with await Device.open(tmp_path / "t.db", key=KEY) as again:
+    async with await Device.open(tmp_path / "Tablet.db", key=KEY) as again:
         settings = await again.settings()
         assert (settings.sync_every_s, dict(settings.keep_days)) == (60, {TYPE: 7})
         await again.sync()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,33 +14,18 @@ from crdt_sync.errors import LocalError, ShutOut, UnknownSpace, UnsyncedWork
 from crdt_sync_client import Device, find_schema
 from crdt_sync_client.cli.main import cli
 from crdt_sync_client.engine.leaving import BY_RECORD, BY_SPACE
+from tests.end_to_end.office import KEY, TYPE, office_and_tablet
 from tests.end_to_end.relay_process import RestartableRelay
-
-TYPE = "work_order"
-KEY = bytes(range(32))
-
-
-@pytest.fixture
-def own_relay(tmp_path: Path) -> Iterator[RestartableRelay]:
-    running = RestartableRelay(tmp_path / "relay")
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture
 async def pair(tmp_path: Path, own_relay: RestartableRelay) -> AsyncIterator[tuple[Device, Device]]:
     """The office with two spaces, and a tablet that is in both."""
-    async with AsyncExitStack() as stack:
-        made = await Device.create(tmp_path / "o.db", name="Office", key=KEY)
-        office = await stack.enter_async_context(made)
-        tablet = await Device.create(tmp_path / "t.db", name="Tablet", key=KEY)
-        await stack.enter_async_context(tablet)
-        for name in ("Pit 4", "Yard"):
-            await office.create_space(
-                name, relay=own_relay.url, token=own_relay.setup_token, schemas=[find_schema(TYPE)]
-            )
-            await tablet.join(await office.invite(name, role="field"))
+    async with office_and_tablet(tmp_path, own_relay) as (office, tablet):
+        await office.create_space(
+            "Yard", relay=own_relay.url, token=own_relay.setup_token, schemas=[find_schema(TYPE)]
+        )
+        await tablet.join(await office.invite("Yard", role="field"))
         yield office, tablet
 
 
@@ -67,7 +51,7 @@ async def test_a_space_that_is_off_is_read_and_written_and_goes_on_where_it_was(
     with pytest.raises(LocalError, match="off on this device"):
         await tablet.invite("Yard")
     await tablet.close()
-    async with await Device.open(tmp_path / "t.db", key=KEY) as again:
+    async with await Device.open(tmp_path / "Tablet.db", key=KEY) as again:
         states = {space.name: space.state for space in (await again.status()).spaces}
         assert states == {"Pit 4": "offline", "Yard": "off"}
         await again.connect()

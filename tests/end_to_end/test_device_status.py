@@ -3,59 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from crdt_sync.errors import LocalError, SyncTimeout
-from crdt_sync_client import Device, find_schema
+from crdt_sync_client import Device
+from tests.end_to_end.office import KEY, TYPE, Enter
 from tests.end_to_end.relay_process import RestartableRelay
-
-TYPE = "work_order"
-KEY = bytes(range(32))
-
-Enter = Callable[[str], Awaitable[Device]]
-
-
-@pytest.fixture
-def own_relay(tmp_path: Path) -> Iterator[RestartableRelay]:
-    """A relay of the test's own, to break."""
-    running = RestartableRelay(tmp_path / "relay")
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-async def office(tmp_path: Path, own_relay: RestartableRelay, stack: AsyncExitStack) -> Device:
-    """The admin of a space with work orders."""
-    device = await stack.enter_async_context(await Device.create(tmp_path / "o.db", name="Office", key=KEY))
-    await device.create_space(
-        "Pit 4", relay=own_relay.url, token=own_relay.setup_token, schemas=[find_schema(TYPE)]
-    )
-    return device
-
-
-@pytest.fixture
-def enter(tmp_path: Path, office: Device, stack: AsyncExitStack) -> Enter:
-    """Makes a field device that has joined the space."""
-
-    async def enter(name: str) -> Device:
-        link = await office.invite(role="field")
-        device = await Device.create(tmp_path / f"{name}.db", name=name, key=KEY)
-        await stack.enter_async_context(device)
-        await device.join(link)
-        return device
-
-    return enter
 
 
 async def test_a_write_is_awaited_until_the_relay_has_it(office: Device, enter: Enter) -> None:

@@ -6,21 +6,19 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from crdt_sync.errors import RelayRefused, RelayUnreachable, ShutOut
-from crdt_sync_client import Device, find_schema, relay_connection
+from crdt_sync_client import Device, relay_connection
 from crdt_sync_client.cli.main import cli
 from crdt_sync_client.relay_connection import RelayConnection
+from tests.end_to_end.office import TYPE, office_and_tablet
 from tests.end_to_end.refusing_proxy import RefusingProxy, Way
 from tests.end_to_end.relay_process import RestartableRelay
 
-TYPE = "work_order"
-KEY = bytes(range(32))
 PATIENCE_S = 30.0
 
 
@@ -29,14 +27,6 @@ def forget_networks() -> Iterator[None]:
     relay_connection._http_until_s.clear()
     yield
     relay_connection._http_until_s.clear()
-
-
-@pytest.fixture
-def own_relay(tmp_path: Path) -> Iterator[RestartableRelay]:
-    running = RestartableRelay(tmp_path / "relay")
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture
@@ -50,17 +40,7 @@ async def pair(
     tmp_path: Path, own_relay: RestartableRelay, proxy: RefusingProxy
 ) -> AsyncIterator[tuple[Device, Device]]:
     """An office and a tablet behind the proxy, in one space: made and joined over HTTP."""
-    async with AsyncExitStack() as stack:
-        office = await stack.enter_async_context(
-            await Device.create(tmp_path / "o.db", name="Office", key=KEY)
-        )
-        await office.create_space(
-            "Pit 4", relay=proxy.url, token=own_relay.setup_token, schemas=[find_schema(TYPE)]
-        )
-        tablet = await stack.enter_async_context(
-            await Device.create(tmp_path / "t.db", name="Tablet", key=KEY)
-        )
-        await tablet.join(await office.invite(role="field"))
+    async with office_and_tablet(tmp_path, own_relay, url=proxy.url) as (office, tablet):
         await tablet.sync(timeout_s=PATIENCE_S)
         yield office, tablet
 

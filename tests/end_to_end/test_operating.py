@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,10 @@ from click.testing import CliRunner
 from crdt_sync.errors import ShutOut
 from crdt_sync_client import Device, find_schema
 from crdt_sync_client.cli.main import cli
+from tests.end_to_end.office import KEY, TYPE, Enter
 from tests.end_to_end.relay_process import RestartableRelay
 
-TYPE = "work_order"
-KEY = bytes(range(32))
 PATIENCE_S = 20.0
-Enter = Callable[[str], Awaitable[Device]]
 
 
 async def operate(*args: str | Path, code: int = 0) -> Any:
@@ -37,39 +33,8 @@ async def operate(*args: str | Path, code: int = 0) -> Any:
 
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[RestartableRelay]:
-    running = RestartableRelay(tmp_path / "relay")
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-async def office(tmp_path: Path, relay: RestartableRelay, stack: AsyncExitStack) -> Device:
-    """The admin of a space with work orders."""
-    device = await stack.enter_async_context(await Device.create(tmp_path / "o.db", name="Office", key=KEY))
-    await device.create_space("Pit 4", relay=relay.url, token=relay.setup_token, schemas=[find_schema(TYPE)])
-    return device
-
-
-@pytest.fixture
-def enter(tmp_path: Path, office: Device, stack: AsyncExitStack) -> Enter:
-    """Makes a field device that has joined the space."""
-
-    async def enter(name: str) -> Device:
-        link = await office.invite(role="field")
-        device = await Device.create(tmp_path / f"{name}.db", name=name, key=KEY)
-        await stack.enter_async_context(device)
-        await device.join(link)
-        return device
-
-    return enter
+def relay(own_relay: RestartableRelay) -> RestartableRelay:
+    return own_relay
 
 
 async def titles(device: Device) -> list[str]:
