@@ -382,7 +382,7 @@ class SessionDriver(ConnectionDriver):
         # While work is held back until everything has come, every moved cursor counts.
         self._lazy_cursors = 0 if step.welcomed.holding else LAZY_CURSORS
         self._at_end = step.welcomed.at_end
-        self.checkouts.begin()
+        self.checkouts.begin(step.promised)
 
     def _batch_step(self) -> BatchStep:
         frames = self._take_batch()
