@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ import pytest
 from crdt_sync.errors import UnsyncedWork
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client import Device, doctor
-from crdt_sync_client.store.connection import PAGE_BYTES
+from crdt_sync_client.store.connection import PAGE_BYTES, Database
+from crdt_sync_client.store.size import vacuum
 from tests.crashes.launcher import Account, Launcher
 from tests.crashes.local_device import TYPE, make_device
 from tests.end_to_end.relay_process import RestartableRelay
@@ -76,6 +78,42 @@ async def test_after_work_kills_a_refused_logout_and_a_repair_no_file_shows_anyt
     await doctor.repair(path, key=KEY)
     assert leaks(stores, temporary) == []
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what has no name from /proc")
+async def test_the_copy_that_a_vacuum_makes_shows_nothing(tmp_path: Path, job: RecordSchema) -> None:
+    """It is in a temporary file that has no name any more."""
+    path = tmp_path / "a.db"
+    async with await make_device(path, job) as device:
+        await device.import_rows(TYPE, [{"title": MARKER, "notes": MARKER * 2_000} for _ in range(60)])
+    db = Database.open(path, KEY)
+    db.execute("PRAGMA cache_size=-256")  # so that a small store does not fit into it
+    largest = 0
+
+    def look() -> int:
+        nonlocal largest
+        for content in unnamed_files():
+            assert MARKER.encode() not in content
+            largest = max(largest, len(content))
+        return 0
+
+    connection: Any = db._connection
+    connection.set_progress_handler(look, 20)
+    vacuum(db, path)
+    connection.set_progress_handler(None, 0)
+    assert largest > 1024 * 1024
+    assert db.value("PRAGMA temp_store") == 2, "all else is kept in memory"
+    db.close()
+
+
+def unnamed_files() -> list[bytes]:
+    """What is in the temporary files of SQLite that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if "etilqs_" in os.readlink(link):
+                found.append(link.read_bytes())
+    return found
 
 
 def flip_a_page(path: Path) -> None:

@@ -180,7 +180,8 @@ def store_clear_cache(out: Output, target: Target) -> None:
 def store_vacuum(out: Output, target: Target) -> None:
     """Give room that the store does not use any more back to the disk.
 
-    Needs as much memory as the store is large, and as much room on the disk, for as long as it takes.
+    Needs as much room as the store takes beside it, and again among the system's temporary files (TMPDIR),
+    for as long as it takes. The copy there is encrypted as the store is.
     """
     from . import opening
 

@@ -80,11 +80,17 @@ def measure(db: Database, path: str | os.PathLike[str]) -> StoreSize:
 def vacuum(db: Database, path: str | os.PathLike[str]) -> int:
     """Give unused room back to the disk; returns how many bytes. Not inside a transaction.
 
-    The copy that SQLite makes is in memory, so that nothing readable gets into a temporary file.
+    The copy that SQLite makes is in a temporary file, which SQLCipher encrypts with the store's key: in
+    memory it would take as much of that as the store is large. Nothing is sorted meanwhile, which is what
+    would get into a file of its own, readable.
     """
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = _on_disk(path)
-    db.execute("VACUUM")
+    db.execute("PRAGMA temp_store=FILE")
+    try:
+        db.execute("VACUUM")
+    finally:
+        db.execute("PRAGMA temp_store=MEMORY")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return max(before - _on_disk(path), 0)
 
