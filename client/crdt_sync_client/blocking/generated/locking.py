@@ -71,6 +71,7 @@ class LockMethods(Blocking[W]):
     def vacuum(self) -> int:
         """Give room in the store's file that nobody uses back to the disk; returns how many bytes.
 
-        Everything else waits meanwhile. It takes as much memory, and room on the disk, as the store has.
+        Everything else waits meanwhile. It takes as much room as the store has beside it, and again among
+        the system's temporary files, where the copy is encrypted as the store is.
         """
         return self._run(lambda: self._inner.vacuum())
