@@ -11,12 +11,12 @@ import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
 
 from crdt_sync.ids import RecordId
 
 from .engine.model import ConflictEntry, RecordChange
+from .stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ConflictChange:
 Read = Callable[[str], Awaitable[ConflictEntry]]
 
 
-class ConflictWatch:
+class ConflictWatch(Stream[ConflictChange]):
     """An asynchronous iterator over changes of conflicts; made by `Device.watch_conflicts`."""
 
     def __init__(
@@ -43,9 +43,6 @@ class ConflictWatch:
         self._waiting: dict[str, Literal["opened", "closed"]] = {}
         self._wake = asyncio.Event()
         self._closed = False
-
-    def __aiter__(self) -> ConflictWatch:
-        return self
 
     async def __anext__(self) -> ConflictChange:
         """The next change; ends when the watch or the device is closed."""
@@ -60,14 +57,6 @@ class ConflictWatch:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
-
-    async def __aenter__(self) -> ConflictWatch:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop watching; an `await` for the next change ends."""

@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import NamedTuple
 
 from .engine import model
 from .engine.live_matching import LiveAnswer
 from .engine.queries import Query
 from .records import Record
+from .stream import Stream
 
 
 class Page(NamedTuple):
@@ -34,7 +34,7 @@ class Page(NamedTuple):
 Read = Callable[[Query], Awaitable[LiveAnswer]]
 
 
-class LiveQuery:
+class LiveQuery(Stream[Page]):
     """An asynchronous iterator over results; made by `Device.live`."""
 
     def __init__(self, hub: LiveHub, query: Query) -> None:
@@ -45,9 +45,6 @@ class LiveQuery:
         self._reading = False
         self._wake = asyncio.Event()
         self._closed = False
-
-    def __aiter__(self) -> LiveQuery:
-        return self
 
     async def __anext__(self) -> Page:
         """The result at first, then each time it has changed; ends when this or the device is closed.
@@ -75,14 +72,6 @@ class LiveQuery:
             raise
         finally:
             self._reading = False
-
-    async def __aenter__(self) -> LiveQuery:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End it; an `await` for the next result ends."""

@@ -6,11 +6,15 @@ what changed and changed back in between is not told.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from typing import TypeVar
 
 from .signal import Signal
 from .status import RecordSync, Status
+from .stream import Stream
+
+T = TypeVar("T")
 
 
 class Bell(Signal):
@@ -37,75 +41,49 @@ class Bell(Signal):
         self.notify()
 
 
-class StatusWatch:
+class Latest(Stream[T]):
+    """A stream of a value as it is now, then each time it differs."""
+
+    def __init__(self, bell: Bell, read: Callable[[], Awaitable[T]], same: Callable[[T, T], bool]) -> None:
+        self._bell = bell
+        self._read = read
+        self._same = same
+        self._told: T | None = None
+        self._closed = False
+
+    async def _next(self) -> T:
+        while not (self._closed or self._bell.closed):
+            rings = self._bell.rings
+            value = await self._read()
+            if self._told is None or not self._same(value, self._told):
+                self._told = value
+                return value
+            await self._bell.rung_since(rings)
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Stop watching; an `await` for the next one ends."""
+        self._closed = True
+        self._bell.notify()
+
+
+class StatusWatch(Latest[Status]):
     """An asynchronous iterator over states; made by `Device.watch_status`."""
 
     def __init__(self, bell: Bell, read: Callable[[], Awaitable[Status]]) -> None:
-        self._bell = bell
-        self._read = read
-        self._told: Status | None = None
-        self._closed = False
-
-    def __aiter__(self) -> StatusWatch:
-        return self
+        super().__init__(bell, read, Status.tells_the_same)
 
     async def __anext__(self) -> Status:
         """The present status, then each that differs; ends when the watch or the device is closed."""
-        while not (self._closed or self._bell.closed):
-            rings = self._bell.rings
-            status = await self._read()
-            if self._told is None or not status.tells_the_same(self._told):
-                self._told = status
-                return status
-            await self._bell.rung_since(rings)
-        raise StopAsyncIteration
-
-    async def __aenter__(self) -> StatusWatch:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop watching; an `await` for the next status ends."""
-        self._closed = True
-        self._bell.notify()
+        return await self._next()
 
 
-class RecordStateWatch:
+class RecordStateWatch(Latest[RecordSync]):
     """An asynchronous iterator over the sync states of a record; made by `Device.watch_record_state`."""
 
     def __init__(self, bell: Bell, read: Callable[[], Awaitable[RecordSync]]) -> None:
-        self._bell = bell
-        self._read = read
-        self._told: RecordSync | None = None
-        self._closed = False
-
-    def __aiter__(self) -> RecordStateWatch:
-        return self
+        super().__init__(bell, read, operator.eq)
 
     async def __anext__(self) -> RecordSync:
         """The present state, then each that differs; ends when the watch or the device is closed."""
-        while not (self._closed or self._bell.closed):
-            rings = self._bell.rings
-            state = await self._read()
-            if state != self._told:
-                self._told = state
-                return state
-            await self._bell.rung_since(rings)
-        raise StopAsyncIteration
-
-    async def __aenter__(self) -> RecordStateWatch:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop watching; an `await` for the next state ends."""
-        self._closed = True
-        self._bell.notify()
+        return await self._next()

@@ -17,12 +17,12 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Literal
 
 from crdt_sync.ids import RecordId
 
 from .records import Record
+from .stream import Stream
 
 Origin = Literal["local", "remote"]
 
@@ -56,7 +56,7 @@ class _Late:
 Read = Callable[[str, RecordId], Awaitable[Record | None]]
 
 
-class Watch:
+class Watch(Stream[Change]):
     """An asynchronous iterator over changes; made by `Device.watch`."""
 
     def __init__(
@@ -70,9 +70,6 @@ class Watch:
         self._late: dict[tuple[str, RecordId], _Late] = {}
         self._wake = asyncio.Event()
         self._closed = False
-
-    def __aiter__(self) -> Watch:
-        return self
 
     async def __anext__(self) -> Change:
         """The next change; ends when the watch or the device is closed and what waited was handed out."""
@@ -88,14 +85,6 @@ class Watch:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
-
-    async def __aenter__(self) -> Watch:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop watching; an `await` for the next change ends."""

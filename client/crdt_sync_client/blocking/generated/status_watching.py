@@ -12,7 +12,7 @@ class StatusWatch(BlockingIterator[AsyncStatusWatch, Status], BlockingContext[As
     """An iterator over states; made by `Device.watch_status`."""
 
     def close(self) -> None:
-        """Stop watching; a wait for the next status ends."""
+        """Stop watching; a wait for the next one ends."""
         self._read(lambda: self._inner.close())
 
 
@@ -22,5 +22,5 @@ class RecordStateWatch(
     """An iterator over the sync states of a record; made by `Device.watch_record_state`."""
 
     def close(self) -> None:
-        """Stop watching; a wait for the next state ends."""
+        """Stop watching; a wait for the next one ends."""
         self._read(lambda: self._inner.close())
