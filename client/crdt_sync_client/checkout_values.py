@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .engine import checkouts as engine_checkouts
+from .engine import holders
 
 CheckinState = Literal["returned", "expired", "broken", "taken"]
 
@@ -33,7 +34,7 @@ class Checkout:
     late: int = 0
 
     @classmethod
-    def of(cls, found: engine_checkouts.Checkout) -> Checkout:
+    def of(cls, found: holders.Checkout) -> Checkout:
         return cls(
             space=found.space.hex(),
             type=found.type,

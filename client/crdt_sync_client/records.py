@@ -14,6 +14,7 @@ from crdt_sync.errors import LocalError
 from crdt_sync.ids import RecordId, SpaceId
 from crdt_sync.schemas.values import to_json
 
+from .checkout_values import Checkout
 from .engine import model
 from .engine.write_life import WriteLife
 
@@ -51,7 +52,8 @@ class Record:
     `values` holds the fields by name: rows as dicts by row key, sets as sorted lists. `conflicts` are the
     ids of its open conflicts, `provisional` the dotted paths whose value is shown until one is resolved.
     `sync_state`: "conflict" while one is open, else "failed", "pending" or "synced". `orphaned`: it names a
-    parent that is deleted, or that this device does not have.
+    parent that is deleted, or that this device does not have. `checkout`: who has it to itself, at the time
+    it was read: this device (`checkout.own`) or another; None: nobody, as far as is known here.
     """
 
     id: RecordId
@@ -63,6 +65,7 @@ class Record:
     provisional: tuple[str, ...] = ()
     deleted: bool = False
     orphaned: bool = False
+    checkout: Checkout | None = None
 
     def __getitem__(self, field: str) -> Any:
         return self.values[field]
@@ -79,6 +82,7 @@ class Record:
             provisional=record.provisional,
             deleted=record.deleted,
             orphaned=record.orphaned,
+            checkout=None if record.checkout is None else Checkout.of(record.checkout),
         )
 
     @classmethod
@@ -100,6 +104,7 @@ class Record:
                 "conflicts": list(self.conflicts),
                 "provisional": list(self.provisional),
                 "orphaned": self.orphaned,
+                "checkout": None if self.checkout is None else self.checkout.to_json(),
             },
         }
 

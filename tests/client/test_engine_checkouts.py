@@ -269,3 +269,37 @@ def test_an_earlier_lifes_work_is_due_when_the_lease_has_run_out_though_nothing_
     assert site.mine.engine.passed_over_is_due(site.space)
     site.mine.sync()
     assert pending(site.mine) == []
+
+
+def test_every_record_shown_says_who_has_it_now(site: Site) -> None:
+    _, lease = site.lease(site.other, site.one)
+    site.mine.connect()
+    (told,) = site.mine.pull().changes
+    read = (site.mine.get(site.one), site.mine.engine.query("job", where={"title": "One"})[0], told.record)
+    for record in read:
+        assert record.checkout is not None
+        assert (record.checkout.device_name, record.checkout.own) == ("other", False)
+        assert abs(record.checkout.until_ms - lease.expires_ms) < 1_000
+    assert site.mine.get(site.two).checkout is None
+    site.other.sync()
+    held = site.other.get(site.one).checkout
+    assert held is not None
+    assert held.own
+    written = site.mine.set(site.one, status="busy").change
+    assert written is not None
+    assert written.record.checkout is not None
+    site.now_ms += HOUR_MS
+    assert site.mine.get(site.one).checkout is None
+
+
+def test_the_store_is_not_asked_who_has_each_record_that_is_shown(site: Site) -> None:
+    for id in (site.one, site.two):
+        site.lease(site.other, id)
+    site.mine.sync()
+    asked: list[str] = []
+    connection = site.mine.engine._replica.db._connection
+    assert connection is not None
+    connection.set_trace_callback(asked.append)
+    records = site.mine.engine.query("job")
+    assert [record.checkout is not None for record in records] == [True, True]
+    assert len(asked) == 1

@@ -12,7 +12,7 @@ from crdt_sync_server import checkouts
 from crdt_sync_server.checkouts import LeaseBook
 from crdt_sync_sim import commands
 from crdt_sync_sim.run import Outcome, simulate
-from crdt_sync_sim.scenario import Scenario
+from crdt_sync_sim.scenario import Fault, Scenario
 from crdt_sync_sim.scenario_file import load_scenario
 
 SEED = 5
@@ -65,6 +65,6 @@ def test_a_device_that_does_not_ask_a_wiped_relay_again_is_seen(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("fault", ["relay_wipe", "relay_rollback"])
-def test_checkouts_outlive_what_the_relay_loses(lending: Scenario, fault: str) -> None:
+def test_checkouts_outlive_what_the_relay_loses(lending: Scenario, fault: Fault) -> None:
     outcome = simulate(replace(lending, faults=("checkouts", fault)), SEED)
     assert (outcome.verdict, four(outcome)) == ("pass", "ok")

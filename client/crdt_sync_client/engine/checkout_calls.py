@@ -8,8 +8,9 @@ from typing import Final
 from crdt_sync.ids import OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult
 from crdt_sync.protocol.leases import Promised
-from crdt_sync_client.engine import checkouts, holding_back, sending
-from crdt_sync_client.engine.checkouts import Checkout, CheckoutOutcome, Chosen
+from crdt_sync_client.engine import checkouts, holders, holding_back, sending
+from crdt_sync_client.engine.checkouts import CheckoutOutcome, Chosen
+from crdt_sync_client.engine.holders import Checkout
 from crdt_sync_client.engine.model import RecordChange
 from crdt_sync_client.engine.queries import Where
 from crdt_sync_client.engine.replica import Replica
@@ -100,17 +101,17 @@ class CheckoutCalls:
     def checkouts(self, space: SpaceId | None = None) -> list[Checkout]:
         """Everything that somebody has, this device's first; what ended here stays until it is checked in."""
         chosen = [self._replica.space(space)] if space is not None else self._replica.spaces.values()
-        return [each for found in chosen for each in checkouts.all_shown(self._replica, found)]
+        return [each for found in chosen for each in holders.all_shown(self._replica, found)]
 
     def checkout_of(self, type: str, id: str, *, space: SpaceId | None = None) -> Checkout | None:
         """The newest checkout of a record that this device knows of, ended or not."""
         found = self._replica.space(space)
         opaque = OpaqueId(found.keys.opaque_id(type, id))
-        return checkouts.shown(self._replica, found, opaque)
+        return holders.shown(self._replica, found, opaque)
 
     def held_elsewhere(self, type: str, id: str, *, space: SpaceId | None = None) -> Checkout | None:
         """Who else has the record now, so that what is written here waits; None: nobody we know of."""
-        return checkouts.holder(self._replica, self._replica.space(space), type, id)
+        return holders.holder(self._replica, self._replica.space(space), type, id)
 
     def lease_rest_s(self, space: SpaceId) -> float | None:
         """Seconds until something that is held back may go, or to look again; None: nothing is held back."""

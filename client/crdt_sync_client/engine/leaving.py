@@ -73,7 +73,7 @@ def remove(replica: Replica, space: Space) -> None:
 def _departures(replica: Replica, space: Space) -> list[RecordChange]:
     changes = []
     for row in replica.db.rows(_SHOWN, (space.no,)):
-        schema = space.schemas.get(row[6])
+        schema = space.schemas.get(row[7])
         if schema is not None and schema.type in space.types:
             record = record_of_row(replica, space, schema, row, None)
             changes.append(left(RecordChange(space.id, schema.type, record.id, "local", (), record)))

@@ -18,6 +18,7 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, RecordId, RelayId, SpaceId
 from crdt_sync.records.writes import same_value
 from crdt_sync.roles import Role
+from crdt_sync_client.engine.holders import Checkout
 from crdt_sync_client.engine.operations import UNSET as UNSET
 from crdt_sync_client.engine.operations import CreateOp as CreateOp
 from crdt_sync_client.engine.operations import DeleteOp as DeleteOp
@@ -46,7 +47,8 @@ class Record(msgspec.Struct, frozen=True):
 
     `conflicts` are the ids of its open conflicts, `provisional` the dotted paths whose value is shown until
     one is resolved. `sync_state`: "conflict" while one is open, else "failed", "pending" or "synced".
-    `orphaned`: it names a parent that is deleted, or that this device does not have.
+    `orphaned`: it names a parent that is deleted, or that this device does not have. `checkout`: who has it
+    to itself now, this device or another.
     """
 
     id: RecordId
@@ -58,6 +60,7 @@ class Record(msgspec.Struct, frozen=True):
     provisional: tuple[str, ...] = ()
     deleted: bool = False
     orphaned: bool = False
+    checkout: Checkout | None = None
 
 
 class RecordChange(msgspec.Struct, frozen=True):
@@ -404,6 +407,7 @@ class OutboxItem:
 
     `pending` is not sealed yet, `sending` is; `waiting` was refused and is tried again by itself at
     `retry_at_ms` (Unix); `failed` waits for a person. `code` is the relay's for what it refused last.
+    `since_ms` is when the oldest of it was written, or sealed where it is sealed; `sealed_ms` that alone.
     """
 
     space: SpaceId
@@ -418,6 +422,7 @@ class OutboxItem:
     error: str | None = None
     code: str | None = None
     retry_at_ms: int | None = None
+    sealed_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from crdt_sync.ids import RecordId
+from crdt_sync.ids import OpaqueId, RecordId
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
+from crdt_sync_client.engine.holders import held_now
 from crdt_sync_client.engine.model import Origin, Record, RecordChange, SyncState
 from crdt_sync_client.engine.open_records import OpenRecord, StandingState, decode_standing
 from crdt_sync_client.engine.space import Space
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-COLUMNS: Final = "no, id, json, deleted, standing, parent"
+COLUMNS: Final = "no, id, json, deleted, standing, parent, opaque"
 """Of the table `records`: what a record is made from."""
 _THERE: Final = (
     "SELECT 1 FROM records WHERE space = ? AND opaque = ? AND deleted = 0"
@@ -45,7 +46,15 @@ def sync_state(replica: Replica, no: int, standing: StandingState) -> SyncState:
 def snapshot_of(replica: Replica, record: OpenRecord, values: dict[str, Any]) -> Record:
     """The record as it is now. `values` is shared with the engine's next view: not to be changed."""
     return make_record(
-        replica, record.space, record.type, record.id, record.no, values, record.deleted, record.standing
+        replica,
+        record.space,
+        record.type,
+        record.id,
+        record.no,
+        record.opaque,
+        values,
+        record.deleted,
+        record.standing,
     )
 
 
@@ -55,6 +64,7 @@ def make_record(
     record_type: str,
     id: RecordId,
     no: int,
+    opaque: OpaqueId,
     values: dict[str, Any],
     deleted: bool,
     standing: StandingState,
@@ -72,6 +82,7 @@ def make_record(
         provisional=tuple([".".join(path) for path in standing.provisional]),
         deleted=deleted,
         orphaned=orphaned,
+        checkout=held_now(replica, space, opaque, (record_type, id)) if space.leases.rows else None,
     )
 
 
@@ -87,7 +98,7 @@ def record_of_row(
 
     Without `orphans` it is not looked up whether it is one.
     """
-    no, id, json, deleted, standing, parent = row[:6]
+    no, id, json, deleted, standing, parent, opaque = row[:7]
     values = _decode(json)
     if fields is not None:
         values = {name: value for name, value in values.items() if name in fields}
@@ -100,6 +111,7 @@ def record_of_row(
         schema.type,
         RecordId(id),
         no,
+        opaque,
         values,
         bool(deleted),
         decode_standing(standing),

@@ -240,7 +240,7 @@ def depart(
             continue
         row = replica.db.execute(_ROW, (no,)).fetchone()
         if row[2] is not None:
-            schema = space.schemas[row[6]]
+            schema = space.schemas[row[7]]
             record = record_of_row(replica, space, schema, row, None)
             change = RecordChange(space.id, schema.type, record.id, "local", (), record)
             changes.append(left(change))
