@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from crdt_sync.ids import Entropy, b64url
+from crdt_sync_server.ownership import hand_over
 from crdt_sync_server.storage.port import DataDirError
 
 _TOKEN_BYTES: Final = 24
@@ -70,6 +71,7 @@ class DataDir:
                 file.write(_fingerprint_of(token) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            hand_over(temporary, self.path)
             os.replace(temporary, self._fingerprint)
         except OSError as exc:
             raise DataDirError(
@@ -90,6 +92,7 @@ class DataDir:
         """Let members bring back spaces until then; 0 ends it at once. Raises DataDirError."""
         try:
             self._take_back.write_text(f"{until_ms}\n")
+            hand_over(self._take_back, self.path)
         except OSError as exc:
             raise DataDirError(
                 f"{self.path} cannot be written: {exc.strerror}",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import shutil
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
 from crdt_sync.protocol.frames import Ack, Push
+from crdt_sync_server.operating import handing_over
 from crdt_sync_server.operating.channel import FILE
 from tests.server.operator_kit import fill, plain, relay_command
 from tests.server.relay_kit import RelayProcess, TestSpace, raw_client, record
@@ -113,6 +117,48 @@ async def test_a_backup_under_load_is_whole_and_a_relay_starts_on_it(tmp_path: P
             assert welcome.head == made["rows"]
         assert restored.setup_token is None, "the token of the original is still the one"
         assert restored.stop() == 0
+
+
+@pytest.mark.parametrize("same_disk", [True, False])
+async def test_a_backup_goes_where_the_operator_may_write_and_the_relay_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_disk: bool
+) -> None:
+    """As under systemd, where a relay sees another /tmp and may write in its own directory only."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    monkeypatch.setattr(handing_over, "_identity", lambda _: (0, 0))
+    if not same_disk:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "rename", refuse)
+    with RelayProcess(data) as relay:
+        await fill(relay, TestSpace(307))
+        made = await asyncio.to_thread(relay_command, "backup", "--data", data, "--to", copy)
+        assert (made["to"], made["rows"]) == (str(copy), 21)
+        assert not list(data.glob("handing-over-*"))
+        error = await asyncio.to_thread(
+            relay_command, "backup", "--data", data, "--to", data / FILE / "x", code=5
+        )
+        assert "cannot be written" in error["message"]
+        assert relay.stop() == 0
+    assert {path.name for path in copy.iterdir()} == {"relay.sqlite3", "setup-token.sha256"}
+    assert stat.S_IMODE((copy / "relay.sqlite3").stat().st_mode) == 0o600
+    assert relay_command("check", "--data", copy)["rows"] == 21
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_makes_for_a_relay_belongs_to_the_relays_user(tmp_path: Path, filled: Path) -> None:
+    data, copy, relays_user = tmp_path / "data", tmp_path / "copy", 65_534
+    shutil.copytree(filled, data)
+    plain("backup", "--data", data, "--to", copy)
+    os.chown(data, relays_user, relays_user)
+    relay_command("restore", copy, "--data", data)
+    relay_command("token", "--data", data)
+    relay_command("take-back", "--data", data)
+    made = {path.name: path.stat().st_uid for path in data.iterdir()}
+    assert len(made) == 4
+    assert set(made.values()) == {relays_user}, made
 
 
 def test_a_backup_of_a_stopped_relay_and_of_a_damaged_one(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +20,7 @@ from crdt_sync_server.http.api import disk_bytes
 from crdt_sync_server.http.problems import ApiError
 from crdt_sync_server.http.routing import Call, Operation, Router
 from crdt_sync_server.hub import Hub
-from crdt_sync_server.operating import backup, views
+from crdt_sync_server.operating import handing_over, views
 from crdt_sync_server.operating.log_check import LogCheck
 from crdt_sync_server.revocations import Revocations
 from crdt_sync_server.storage.port import Storage
@@ -34,6 +34,8 @@ class _Space(msgspec.Struct, forbid_unknown_fields=True):
 
 class _To(msgspec.Struct, forbid_unknown_fields=True):
     to: str
+    device: int
+    inode: int
 
 
 class _Revoke(msgspec.Struct, forbid_unknown_fields=True):
@@ -152,8 +154,9 @@ class OperatorApi:
 
     async def _backup(self, call: Call) -> Response:
         self._allow(call)
+        asked = msgspec.to_builtins(call.body)
         try:
-            made = await asyncio.to_thread(backup.back_up, self._storage, self._data, Path(call.body.to))
+            made = await asyncio.to_thread(handing_over.make, self._storage, self._data, asked, os.urandom)
         except CrdtSyncError as exc:
             raise ApiError(409, exc.code, exc.message, hint=exc.hint) from None
         return _json(made)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from crdt_sync.errors import CrdtSyncError, UnknownSpace
 from crdt_sync_server.data_dir import DataDir
-from crdt_sync_server.operating import backup, views
+from crdt_sync_server.operating import backup, handing_over, views
 from crdt_sync_server.operating.channel import Channel, find_channel
 from crdt_sync_server.operating.log_check import LogCheck
 from crdt_sync_server.revocations import NotRevoked, Revocations, UnknownDevice
@@ -21,7 +21,7 @@ from crdt_sync_server.storage.port import DataDirError
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 
 _KINDS: Final[dict[str, type[CrdtSyncError]]] = {
-    kind.code: kind for kind in (UnknownSpace, UnknownDevice, NotRevoked)
+    kind.code: kind for kind in (UnknownSpace, UnknownDevice, NotRevoked, handing_over.Elsewhere)
 }
 """What a running relay answers, as the same error that reading the database raises."""
 _PROBE_S: Final = 3.0
@@ -66,7 +66,7 @@ def relay_at(data: Path) -> Iterator[Relay]:
             except httpx.TransportError:
                 pass  # killed, and the file is what it left
             else:
-                yield _Running(client, channel)
+                yield _Running(client, channel, data)
                 return
     with contextlib.closing(connect_storage(directory.database, os.urandom)) as database:
         try:
@@ -79,9 +79,10 @@ def relay_at(data: Path) -> Iterator[Relay]:
 
 
 class _Running:
-    def __init__(self, client: Any, channel: Channel) -> None:
+    def __init__(self, client: Any, channel: Channel, data: Path) -> None:
         self._client = client
         self._channel = channel
+        self._data = data
 
     def _ask(self, method: str, path: str, **more: Any) -> Any:
         import httpx
@@ -116,7 +117,7 @@ class _Running:
         return self._ask("POST", "revoke", json=body)
 
     def back_up(self, to: Path) -> Any:
-        return self._ask("POST", "backup", json={"to": str(to.absolute())})
+        return handing_over.back_up(lambda asked: self._ask("POST", "backup", json=asked), self._data, to)
 
     def check(self) -> Any:
         return self._ask("POST", "check")

@@ -19,7 +19,7 @@ from crdt_sync_server.operating.log_check import LogCheck
 from crdt_sync_server.storage.port import DataDirError, Storage
 from crdt_sync_server.storage.sqlite import SqliteStorage
 
-_HINT: Final = "choose a new directory with --to, and see that there is room for the copy"
+HINT: Final = "choose a new directory with --to, and see that there is room for the copy"
 
 
 def back_up(storage: Storage, data: DataDir, to: Path) -> dict[str, Any]:
@@ -28,12 +28,12 @@ def back_up(storage: Storage, data: DataDir, to: Path) -> dict[str, Any]:
     try:
         to.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(to.iterdir()):
-            raise DataDirError(f"{to} is not empty", hint=_HINT)
+            raise DataDirError(f"{to} is not empty", hint=HINT)
         part = target.database.with_suffix(".part")
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         try:
             storage.copy_to(part)
-            rows = _proved(part)
+            rows = proved(part)
             sync_to_disk(part)
             os.replace(part, target.database)
         except BaseException:
@@ -44,14 +44,14 @@ def back_up(storage: Storage, data: DataDir, to: Path) -> dict[str, Any]:
             (to / path.name).chmod(0o600)
         size_bytes = target.database.stat().st_size
     except OSError as exc:
-        raise DataDirError(f"{to} cannot be written: {exc.strerror or exc}", hint=_HINT) from None
+        raise DataDirError(f"{to} cannot be written: {exc.strerror or exc}", hint=HINT) from None
     except sqlite3.Error as exc:
-        raise DataDirError(f"the copy to {to} failed: {exc}", hint=_HINT) from None
+        raise DataDirError(f"the copy to {to} failed: {exc}", hint=HINT) from None
     return {"to": str(to), "size_bytes": size_bytes, "rows": rows}
 
 
-def _proved(path: Path) -> int:
-    """Rows of the copy. Raises DataDirError when anything about it is wrong."""
+def proved(path: Path) -> int:
+    """Open a copy and read all of it; gives its rows. Raises DataDirError when anything about it is wrong."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
         problems = integrity_problems(copy)
         check = LogCheck(SqliteStorage(copy))

@@ -24,6 +24,7 @@ from crdt_sync_server.data_dir import DataDir
 from crdt_sync_server.operating.backup import integrity_problems, sync_to_disk
 from crdt_sync_server.operating.channel import FILE as CHANNEL
 from crdt_sync_server.operating.log_check import LogCheck
+from crdt_sync_server.ownership import hand_over
 from crdt_sync_server.storage.port import DataDirError, Revocation
 from crdt_sync_server.storage.sqlite import SqliteStorage, connect_storage
 from crdt_sync_server.storage.sqlite_books import SqliteRevocations
@@ -174,6 +175,7 @@ def _new_directory(path: Path) -> Path:
         named = path if number == 1 else path.with_name(f"{path.name}-{number}")
         with contextlib.suppress(FileExistsError):
             named.mkdir(mode=0o700)
+            hand_over(named, path.parent)
             return named
         number += 1
 
@@ -191,12 +193,14 @@ def _swap(backup: DataDir, data: DataDir, stage: DataDir, *, readable: bool) -> 
                 os.replace(path, aside / path.name)
         # Two names for a moment, so that there is a database at every moment.
         os.link(data.database, aside / data.database.name)
+    hand_over(stage.database, data.path)
     os.replace(stage.database, data.database)
     for path in backup.path.glob("*.sha256"):
         target = data.path / path.name
         if not target.exists():
             shutil.copyfile(path, target)
             target.chmod(0o600)
+            hand_over(target, data.path)
     (data.path / CHANNEL).unlink(missing_ok=True)  # of a relay that was killed
     sync_to_disk(data.database)
     return aside

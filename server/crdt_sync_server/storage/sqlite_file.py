@@ -122,7 +122,10 @@ def connect_storage(path: Path, entropy: Entropy) -> sqlite3.Connection:
     if new:
         # Made by us, not by SQLite, so that it is never readable by others, not even for a moment.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, timeout=0.0, check_same_thread=False)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0.0, check_same_thread=False)
+    except sqlite3.DatabaseError as exc:
+        raise _explained(exc, path) from None
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         if path.stat().st_size == 0:
@@ -214,5 +217,8 @@ def _explained(exc: sqlite3.DatabaseError, path: Path) -> DataDirError:
     if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
         return DataDirError(f"{path} is not a relay's database", hint="choose another directory with --data")
     if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return DataDirError(f"{path} cannot be written", hint="check the owner and mode of the directory")
+        return DataDirError(
+            f"{path} cannot be opened and written",
+            hint="check the owner and mode of it and its directory: they are to be the relay's user's",
+        )
     return DataDirError(f"{path} cannot be opened: {exc}", hint="check the disk, or restore from a backup")
