@@ -4,7 +4,7 @@ Needed when two lives of a store have added different values at the same clocks 
 never merge, so one of the two has to be taken out and written anew by another author.
 
 The result is an update of the same form (see `update_format`), not the same bytes: a run of values is
-written as one struct.
+written as one struct. What `parse_update` gave is left as it is: others may have the same.
 """
 
 from __future__ import annotations
@@ -15,50 +15,57 @@ from typing import Final
 from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
 from crdt_sync.records.update_writing import ANY, BUFFER, ORIGIN, number, root_name
 
+Deletes = dict[int, list[tuple[int, int]]]
+"""Per client, (start, end) pairs of clocks, end excluded."""
+
 _DELETED: Final = 1
 _SKIP: Final = 10
 
 
 def without_tail(update: bytes, client: int, clock: int) -> bytes:
     """`update` without what `client` added from `clock` on, and without the deletions of that."""
-    parsed = parse_update(update)
-    kept: list[Blocks] = []
+    parsed, kept = parse_update(update), ParsedUpdate()
     for blocks in parsed.blocks:
-        if blocks.client == client and blocks.end > clock:
-            if blocks.start >= clock:
-                continue
-            blocks.items = [item for item in blocks.items if item[0] < clock]
-            blocks.skips = [(start, min(end, clock)) for start, end in blocks.skips if start < clock]
-            blocks.end = clock
-        kept.append(blocks)
-    parsed.blocks = kept
-    _forget_deletes(parsed, client, clock)
-    return _encode(parsed)
+        if blocks.client != client or blocks.end <= clock:
+            kept.blocks.append(blocks)
+        elif blocks.start < clock:
+            kept.blocks.append(_head(blocks, clock))
+    kept.deletes = _without(parsed.deletes, client, clock)
+    return _encode(kept)
 
 
 def deletes_only(update: bytes) -> bytes:
     """What `update` deletes, without what it adds."""
-    parsed = parse_update(update)
-    added = [(blocks.client, blocks.start, blocks.end) for blocks in parsed.blocks]
-    parsed.blocks = []
-    for client, start, _ in added:
-        _forget_deletes(parsed, client, start)
-    return _encode(parsed)
+    parsed, kept = parse_update(update), ParsedUpdate()
+    kept.deletes = parsed.deletes
+    for blocks in parsed.blocks:
+        kept.deletes = _without(kept.deletes, blocks.client, blocks.start)
+    return _encode(kept)
 
 
 def deletes_of(update: bytes, clients: Container[int]) -> bytes:
     """What `update` deletes of these clients' values, its own among them, without what it adds."""
-    parsed = parse_update(update)
-    parsed.blocks = []
-    parsed.deletes = {client: ranges for client, ranges in parsed.deletes.items() if client in clients}
-    return _encode(parsed)
+    parsed, kept = parse_update(update), ParsedUpdate()
+    kept.deletes = {client: ranges for client, ranges in parsed.deletes.items() if client in clients}
+    return _encode(kept)
 
 
-def _forget_deletes(parsed: ParsedUpdate, client: int, clock: int) -> None:
-    """Leave out deletions of what `client` added from `clock` on."""
-    ranges = [(start, min(end, clock)) for start, end in parsed.deletes.pop(client, ()) if start < clock]
+def _head(blocks: Blocks, clock: int) -> Blocks:
+    """What there is of the blocks before `clock`."""
+    head = Blocks(blocks.client, blocks.client_bytes, blocks.start)
+    head.name, head.end = blocks.name, clock
+    head.items = [item for item in blocks.items if item[0] < clock]
+    head.skips = [(start, min(end, clock)) for start, end in blocks.skips if start < clock]
+    return head
+
+
+def _without(deletes: Deletes, client: int, clock: int) -> Deletes:
+    """Without deletions of what `client` added from `clock` on."""
+    kept = {each: ranges for each, ranges in deletes.items() if each != client}
+    ranges = [(start, min(end, clock)) for start, end in deletes.get(client, ()) if start < clock]
     if ranges:
-        parsed.deletes[client] = ranges
+        kept[client] = ranges
+    return kept
 
 
 def _encode(parsed: ParsedUpdate) -> bytes:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt_sync.hlc import Hlc
 from crdt_sync.ids import Author, DeviceId, Incarnation
+from crdt_sync.records import update_cutting
 from crdt_sync.records.document import RecordDocument, merge_updates
-from crdt_sync.records.update_cutting import deletes_only, without_tail
+from crdt_sync.records.update_cutting import deletes_of, deletes_only, without_tail
 from crdt_sync.records.update_format import parse_update
 from crdt_sync.records.writes import Write
 from crdt_sync.roles import Role
@@ -77,3 +79,22 @@ def test_an_update_with_gaps_keeps_them(steps: list[tuple[Author, int, int]], le
             other.start,
             other.end,
         )
+
+
+@given(edits, st.integers(0, 12))
+def test_what_a_cut_was_made_from_is_as_it_was(steps: list[tuple[Author, int, int]], clock: int) -> None:
+    """Whoever keeps what an update was taken apart into goes on with it."""
+    doc, updates = history(steps)
+    kept = {update: parse_update(update) for update in (doc.state(), *updates)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(update_cutting, "parse_update", kept.__getitem__)
+        for update in kept:
+            without_tail(update, A.client_id, clock)
+            deletes_only(update)
+            deletes_of(update, {B.client_id})
+    for update, parsed in kept.items():
+        anew = parse_update(update)
+        assert parsed.deletes == anew.deletes
+        assert [(each.items, each.skips, each.end) for each in parsed.blocks] == [
+            (each.items, each.skips, each.end) for each in anew.blocks
+        ]
