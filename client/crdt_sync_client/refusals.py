@@ -38,9 +38,13 @@ SAME_BYTES: Final = 3
 OUT_OF_ORDER: Final = 10
 """How often what only came out of order: nothing is wrong with it, the next session lines it up."""
 RETRY_S: Final = (5, 10, 30, 60, 300)
-"""Between attempts with one record, the last again and again; each with up to a quarter more."""
+"""Between attempts with one record, the last again and again; each with up to `LATER_BY` more."""
 WHILE_S: Final = (30, 60, 300)
 """The same for what the relay will take sooner or later."""
+LATER_BY: Final = 0.25
+"""The most that is added to a wait, as a share of it."""
+LONGEST_S: Final = 300 * (1 + LATER_BY)
+"""A time farther off than that was noted before the clock was set back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +97,4 @@ def delay_s(then: Then, attempts: int, jitter: float) -> float | None:
         return None
     waits = WHILE_S if then in ("while", "all") else RETRY_S
     first = 1 if then in ("while", "all") else SAME_BYTES
-    return waits[min(max(attempts - first, 0), len(waits) - 1)] * (1 + jitter / 4)
+    return waits[min(max(attempts - first, 0), len(waits) - 1)] * (1 + jitter * LATER_BY)

@@ -405,8 +405,10 @@ class DeviceNode(Node):
 
     @property
     def has_to_send(self) -> bool:
-        """Whether work waits to be sent, and has not failed for good."""
+        """Whether work waits to be sent, or was refused and will be sent again by itself."""
         assert self._database is not None
+        if self.engine.retry_in_s(self.space) is not None:
+            return True
         return bool(self._database.value(_TO_SEND))
 
     def unsent(self) -> list[RecordName]:

@@ -163,7 +163,7 @@ class DeviceSync:
         self._line = DeviceLine(
             device,
             driver,
-            ran=self._note,
+            ran=lambda step: self._note(driver, step),
             looked=lambda: self._looked(driver),
             over=lambda: self._over(driver),
         )
@@ -197,12 +197,13 @@ class DeviceSync:
         else:
             self._line.do(step)
 
-    def _note(self, step: Step) -> None:
+    def _note(self, driver: SessionDriver, step: Step) -> None:
         device, note = self._device, self._world.note
         match step:
             case WelcomeStep():
                 frame, resend = step.frame, step.welcomed.resend
                 note("welcome", device.name, f"head={frame.head} cursor={frame.cursor} resend={resend}")
+                self._try_again_in_time(driver)
             case BatchStep():
                 device.took(step.frames, step.batch)
             case FetchedStep():
@@ -214,6 +215,17 @@ class DeviceSync:
                 pass
         if isinstance(step, PushStep) and step.envelopes:
             note("push", device.name, f"{len(step.envelopes)}")
+
+    def _try_again_in_time(self, driver: SessionDriver) -> None:
+        """What was refused and is to be tried again needs a session that begins then."""
+        wait_s = self._device.engine.retry_in_s(self._device.space)
+        if wait_s is not None:
+            self._device.later(seconds(wait_s) + 1, lambda: self._try_again(driver))
+
+    def _try_again(self, driver: SessionDriver) -> None:
+        if driver is self._driver:
+            driver.end(Reconnect("what was refused is tried again"))
+            self._line.look()
 
     # The end of a session
 

@@ -204,6 +204,18 @@ def test_what_is_checked_out_is_tried_until_it_is_free(world: World, anna: Peer)
     assert anna.engine.outbox() == []
 
 
+def test_a_clock_that_is_set_back_puts_off_no_try(world: World, anna: Peer) -> None:
+    a = anna.create({"title": "a"})
+    refuse_record(anna, a, "record_over_quota")
+    wait_s = anna.engine.retry_in_s(anna.space)
+    assert wait_s is not None
+    assert 0 < wait_s < 40
+    world.now_ms -= 3 * 86_400_000
+    assert anna.engine.retry_in_s(anna.space) == 0
+    anna.sync()
+    assert anna.get(a).sync_state == "synced"
+
+
 @pytest.mark.parametrize("code", ["over_quota", "rate_limited"])
 def test_what_is_too_much_for_now_is_sent_again_as_it_is_however_often(
     world: World, anna: Peer, code: str

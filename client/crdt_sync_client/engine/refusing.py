@@ -28,7 +28,7 @@ from crdt_sync_client.engine.older_copy import OLDER_COPY, Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.refused import Refused, save_refused
 from crdt_sync_client.engine.space import Space
-from crdt_sync_client.refusals import delay_s, treatment
+from crdt_sync_client.refusals import LONGEST_S, delay_s, treatment
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -127,18 +127,19 @@ def release(replica: Replica, space: Space, records: Iterable[int], *, anew: boo
 
 def due(replica: Replica, space: Space, now_ms: int) -> list[int]:
     """The records of a space that are to be tried again by now."""
-    return [no for no, retry_ms in _waiting(replica, space) if retry_ms <= now_ms]
+    return [no for no, retry_ms in _waiting(replica, space, now_ms) if retry_ms <= now_ms]
 
 
-def next_retry_ms(replica: Replica, space: Space) -> int | None:
+def next_retry_ms(replica: Replica, space: Space, now_ms: int) -> int | None:
     """When the next record of a space is tried again by itself; None: none is."""
-    return min((retry_ms for _, retry_ms in _waiting(replica, space)), default=None)
+    return min((retry_ms for _, retry_ms in _waiting(replica, space, now_ms)), default=None)
 
 
-def _waiting(replica: Replica, space: Space) -> list[tuple[int, int]]:
-    """Records that are tried again by themselves, and when."""
+def _waiting(replica: Replica, space: Space, now_ms: int) -> list[tuple[int, int]]:
+    """Records that are tried again by themselves, and when: now, where the clock has been set back since."""
+    latest_ms = now_ms + int(LONGEST_S * 1000)
     return [
-        (no, one.retry_ms)
+        (no, one.retry_ms if one.retry_ms <= latest_ms else now_ms)
         for no, one in replica.refused.items()
         if one.aside and one.retry_ms is not None and _is_in(replica, no, space)
     ]

@@ -49,5 +49,6 @@ def retry_in_s(replica: Replica, space: Space) -> float | None:
     """Seconds until `retry_due` has something to do."""
     if not replica.refused:
         return None
-    next_ms = refusing.next_retry_ms(replica, space)
-    return None if next_ms is None else max(0, next_ms - replica.now_ms()) / 1000
+    now_ms = replica.now_ms()
+    next_ms = refusing.next_retry_ms(replica, space, now_ms)
+    return None if next_ms is None else max(0, next_ms - now_ms) / 1000
