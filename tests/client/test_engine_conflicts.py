@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,13 +18,6 @@ from crdt_sync_client.engine.model import (
     WriteResult,
 )
 from tests.client.engine_world import START_MS, Peer, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def disagree(world: World) -> tuple[Peer, Peer, RecordId, ConflictEntry]:

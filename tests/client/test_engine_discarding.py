@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,18 +14,6 @@ from crdt_sync_client.engine.fetched import FetchedRecord
 from crdt_sync_client.engine.model import Transaction, UpdateOp
 from tests.client.engine_world import Peer, World
 from tests.client.test_engine_refusals import push, refuse_record
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def anna(world: World) -> Peer:
-    return world.join("anna")
 
 
 def discard(device: Peer, id: RecordId) -> list[UnsyncedOperation]:

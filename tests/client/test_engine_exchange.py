@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,13 +21,6 @@ from crdt_sync_client.engine.model import CreateOp, DeleteOp, Operation, Restore
 from tests.client.engine_world import JOB, SITE, Peer, World
 
 PUMP = {"title": "Pump", "photo": b"\x00\xff", "tags": ["a"], "parts": {"A": {"qty": 2}}}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def forged(peer: Peer, id: RecordId, update: bytes, *, type: str = "job") -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,18 +23,6 @@ from tests.client.group_kit import deliver, opened, set_all, shown, together, wa
 
 ALL = ["together"] * 3
 NONE = [None] * 3
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def anna(world: World) -> Peer:
-    return world.join("anna")
 
 
 @pytest.fixture

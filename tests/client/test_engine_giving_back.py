@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from crdt_sync.ids import Author, Incarnation, RelayId
 from crdt_sync.records.update_format import parse_update
 from crdt_sync_client.engine import giving_back
@@ -14,13 +9,6 @@ from crdt_sync_client.engine.model import CreateOp, Transaction
 from tests.client.engine_world import World
 
 ANOTHER_LIFE = RelayId(b"another life....")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def test_a_group_acknowledged_in_part_is_sent_whole_to_a_relay_that_lost_it(world: World) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from crdt_sync.crypto.envelope import Kind
@@ -12,13 +9,6 @@ from crdt_sync.errors import InviteUsed
 from crdt_sync.roles import Role
 from crdt_sync_client.engine.model import CreateOp
 from tests.client.engine_world import Peer, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def invite(world: World, role: Role = Role.FIELD) -> str:

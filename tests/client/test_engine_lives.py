@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -17,13 +15,6 @@ from crdt_sync_client.engine.model import CreateOp, DeleteOp, UpdateOp
 from tests.client.engine_world import Peer, World
 
 PUMP = {"title": "Pump", "parts": {"A": {"qty": 2}}}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def refuse(device: Peer, raw: bytes, code: str, times: int = 1) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,6 @@ from tests.client.engine_world import JOB, Peer, World
 URGENT_JOB = JOB.replace("x-version: 1\n", "x-version: 1\nx-priority: 7\n").replace(
     "default: open, x-merge: register", "default: open, x-priority: {done: 3}"
 )
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def create(device: Peer, title: str, priority: int | None = None) -> RecordId:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,26 +19,6 @@ from tests.client.test_engine_lives import refuse
 
 FINAL = "permission"
 """A code after which a person has to act."""
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def anna(world: World) -> Peer:
-    return world.join("anna")
-
-
-@pytest.fixture
-def ids(world: World, anna: Peer) -> list[RecordId]:
-    made = [world.office.create({"title": f"Job {n}"}) for n in range(4)]
-    world.settle()
-    anna.connect()
-    return made
 
 
 def push(device: Peer) -> list[bytes]:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from crdt_sync.crypto.cover import CoverVector
 from crdt_sync.crypto.envelope import Kind, parse
 from crdt_sync.ids import OpaqueId, RecordId
@@ -17,13 +12,6 @@ from tests.client.engine_world import Peer, World
 from tests.client.test_engine_exchange import forged
 
 PUMP = {"title": "Pump", "photo": b"\x00\xff", "tags": ["a"], "parts": {"A": {"qty": 2}}}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def opaque(peer: Peer, id: RecordId) -> OpaqueId:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from crdt_sync.errors import RecordNotFound, TransactionError, ValidationError
@@ -13,27 +10,6 @@ from crdt_sync_client.engine import local_writes, sealing
 from crdt_sync_client.engine.model import CreateOp, DeleteOp, RestoreOp, Transaction, UpdateOp
 from tests.client.engine_world import Peer, World
 from tests.client.group_kit import opened, places, set_all, shown, together
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def anna(world: World) -> Peer:
-    return world.join("anna")
-
-
-@pytest.fixture
-def ids(world: World, anna: Peer) -> list[RecordId]:
-    made = [world.office.create({"title": f"Job {n}"}) for n in range(4)]
-    world.settle()
-    anna.connect()
-    return made
-
 
 # Writing
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,6 @@ PUMP = {"title": "Pump", "photo": b"\x00\xff", "tags": ["b", "a"], "parts": {"A"
 
 def titles(records: list[Record]) -> list[str]:
     return [record.values["title"] for record in records]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def test_a_write_survives_a_clean_end_and_a_crash(world: World) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from crdt_sync.errors import DamagedFrame, ProtocolViolation, RelayRefused, RelayUnreachable
@@ -82,13 +79,6 @@ class Line:
         assert isinstance(hello, Hello)
         own = relay.chains.get(self.peer.engine.author, (0, bytes(32)))
         self.relay(Welcome(relay.head if head is None else head, hello.cursor, bytes(32), *own, 0))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture
