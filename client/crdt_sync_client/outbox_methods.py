@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crdt_sync.errors import SyncTimeout
-from crdt_sync.ids import RecordId
+from crdt_sync.ids import RecordId, SpaceId
+from crdt_sync.protocol.limits import MAX_AWAITED_ROWS
 
 from .delivery_asking import ask
 from .delivery_desk import DeliveryWait
@@ -128,9 +129,7 @@ class OutboxMethods(DevicePart):
                     await sync.delivered(delivery)
         except TimeoutError:
             raise _too_late(delivery, timeout_s or 0.0) from None
-        if delivery.row is not None:
-            row = delivery.row
-            await self._run(lambda: engine.note_delivered(ref.space, row))
+        await self._note(ref.space, delivery)
 
     async def life(self, write: HasRef | str, *, timeout_s: float = 2.0) -> WriteLife:
         """What became of a write: whether it waits or was refused, why, and who has it since when.
@@ -143,31 +142,40 @@ class OutboxMethods(DevicePart):
         def read() -> WriteLife:
             return engine.life(engine.space(ref.space).id, ref.type, ref.id, ref.clock, ref.first)
 
-        known = await self._run(read)
-        sync = self._syncs[known.space]
-        if known.stage in ("pending", "sending"):
-            return _with_connection(known, sync)
-        if known.stage != "relayed":
-            return known
-        told = await ask(sync, known.relay_row, timeout_s)
-        if told.members is None:
-            return known
-        if told.done and told.row is not None:
-            row = told.row
-            await self._run(lambda: engine.note_delivered(ref.space, row))
-            known = replace(await self._run(read), stage="delivered")
-        return replace(known, delivered_to=told.reached, others=told.members)
+        (known,) = await self._asked([await self._run(read)], timeout_s)
+        return known
 
     async def lives(
-        self, type: str, id: str, *, space: str | None = None, limit: int = 50
+        self, type: str, id: str, *, space: str | None = None, limit: int = 50, timeout_s: float = 2.0
     ) -> list[WriteLife]:
         """What became of what this device wrote to a record, the newest first, as far as that is kept.
 
-        One for each envelope: what is written while the record waits to be sent goes in one. How many others
-        have it is asked by `life` only.
+        One for each envelope: what is written while the record waits to be sent goes in one. The relay is
+        asked as by `life`, about the newest.
         """
         engine, record = self._engine, RecordId(id)
-        return await self._run(lambda: engine.lives(type, record, space=engine.space(space).id, limit=limit))
+
+        def read() -> list[WriteLife]:
+            return engine.lives(type, record, space=engine.space(space).id, limit=limit)
+
+        return await self._asked(await self._run(read), timeout_s)
+
+    async def _asked(self, found: Sequence[WriteLife], timeout_s: float) -> list[WriteLife]:
+        """The same with what the connections know, and what the relay says of those that it has."""
+        lives = [_with_connection(each, self._syncs[each.space]) for each in found]
+        rows = {(each.space, each.relay_row) for each in lives if each.stage == "relayed"}
+        newest = sorted(rows, key=lambda place: place[1] or 0, reverse=True)[:MAX_AWAITED_ROWS]
+        told = await asyncio.gather(*(ask(self._syncs[space], row, timeout_s) for space, row in newest))
+        for (space, _), wait in zip(newest, told, strict=True):
+            await self._note(space, wait)
+        answers = dict(zip(newest, told, strict=True))
+        return [_with_answer(each, answers.get((each.space, each.relay_row))) for each in lives]
+
+    async def _note(self, space: SpaceId, told: DeliveryWait) -> None:
+        """Keep what the relay told."""
+        engine, row, members = self._engine, told.row, told.members
+        if row is not None and members is not None:
+            await self._run(lambda: engine.note_delivered(space, row, told.reached, members))
 
     async def _relayed(self, ref: WriteRef) -> None:
         engine = self._engine
@@ -184,12 +192,20 @@ class OutboxMethods(DevicePart):
 
 
 def _with_connection(known: WriteLife, sync: SpaceSync) -> WriteLife:
-    """Why nothing goes now, where it is not the write itself."""
-    if known.error is not None or sync.retry_in_s is None:
+    """Why it does not go now, where that is not for the write itself."""
+    if known.stage not in ("pending", "sending") or known.error is not None or sync.retry_in_s is None:
         return known
     problem = None if sync.problem is None else str(sync.problem)
     now_ms = time.time_ns() // 1_000_000
     return replace(known, error=problem, retry_at_ms=now_ms + round(sync.retry_in_s * 1000))
+
+
+def _with_answer(known: WriteLife, told: DeliveryWait | None) -> WriteLife:
+    if told is None or told.members is None or known.stage != "relayed":
+        return known
+    counted = replace(known, delivered_to=told.reached, others=told.members)
+    now_ms = time.time_ns() // 1_000_000
+    return replace(counted, stage="delivered", delivered_ms=now_ms) if told.done else counted
 
 
 def _too_late(delivery: DeliveryWait, timeout_s: float) -> SyncTimeout:

@@ -180,17 +180,22 @@ def test_work_of_a_store_that_was_an_older_copy_keeps_its_time(
 def test_what_others_have_is_known_for_all_that_came_before(world: World, anna: Peer, id: RecordId) -> None:
     first = anna.set(id, count=1)
     world.settle()
-    anna.engine.acked  # noqa: B018 - the least relay tells no place in its log
+    # The least relay there can be tells no place in its log.
     with anna.engine._replica.transaction(durable=True):
         anna.engine._replica.db.execute("UPDATE outbox_past SET row = 7")
     second = anna.set(id, count=2)
-    anna.engine.note_delivered(anna.space, 6)
+    anna.engine.note_delivered(anna.space, 7, 1, 3)
+    assert (life(anna, first).delivered_to, life(anna, first).others) == (1, 3)
+    (version,) = anna.engine.explain("job", id, "count").fields[0].versions
+    assert version.life is not None
+    assert version.life.stage == "pending"
+    anna.engine.note_delivered(anna.space, 6, 1, 1)
     assert stages(anna, first, second) == ["relayed", "pending"]
-    anna.engine.note_delivered(anna.space, 7)
+    anna.engine.note_delivered(anna.space, 7, 1, 1)
     assert stages(anna, first, second) == ["delivered", "pending"]
     known = life(anna, first).delivered_ms
     world.now_ms += 1000
-    anna.engine.note_delivered(anna.space, 9)
+    anna.engine.note_delivered(anna.space, 9, 1, 1)
     assert life(anna, first).delivered_ms == known, "when it was known first"
 
 

@@ -8,6 +8,7 @@ import click
 
 from .command import Command, Target, space_option, store_options
 from .output import Output, iso_time, local_time, new_table, print_rich, show, to_json
+from .write_life import how_far, life_json
 
 if TYPE_CHECKING:
     from crdt_sync_client import Device, ExplainedField, ExplainedVersion, Explanation, HistoryEntry
@@ -115,6 +116,7 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
                         "at": iso_time(version.at_ms),
                         "mine": version.mine,
                         "part": version.part,
+                        "life": None if version.life is None else life_json(version.life),
                     }
                     for version in each.versions
                 ],
@@ -167,6 +169,7 @@ def _cells(each: ExplainedField, version: ExplainedVersion) -> tuple[str, ...]:
         show(who),
         version.role.text,
         local_time(version.at_ms),
+        "" if version.life is None else how_far(version.life),
     )
 
 

@@ -8,6 +8,7 @@ import click
 
 from .command import Group, Target, space_option, store_options
 from .output import Output, iso_time, local_time
+from .write_life import outbox_life
 
 if TYPE_CHECKING:
     from crdt_sync_client import Device, OutboxItem
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 @click.group(cls=Group, name="outbox")
 def command_outbox() -> None:
     """See, retry or give up what is not sent yet."""
+
+
+command_outbox.add_command(outbox_life)
 
 
 @command_outbox.command(
@@ -37,10 +41,12 @@ def outbox_ls(out: Output, target: Target) -> None:
             out.result([_json(item) for item in items])
             return
         out.table(
-            ("type", "record", "state", "priority", "changes", "since", "attempts", "error"),
+            ("type", "record", "state", "priority", "changes", "since", "sealed", "attempts", "error"),
             [
                 (
-                    *(i.type, i.id, i.state, i.priority, i.updates, local_time(i.since_ms), i.attempts),
+                    *(i.type, i.id, i.state, i.priority, i.updates, local_time(i.since_ms)),
+                    None if i.sealed_ms is None else local_time(i.sealed_ms),
+                    i.attempts,
                     _why(i),
                 )
                 for i in items
@@ -60,6 +66,7 @@ def _json(item: OutboxItem) -> dict[str, object]:
         "updates": item.updates,
         "bytes": item.size_bytes,
         "since": iso_time(item.since_ms),
+        "sealed": iso_time(item.sealed_ms),
         "attempts": item.attempts,
         "code": item.code,
         "error": item.error,

@@ -10,6 +10,7 @@ import click
 
 from crdt_sync.errors import RecordNotFound
 
+from .checkout_words import note_saved, stands_against, who_until
 from .command import Command, Target, space_option, store_options
 from .failures import UsageProblem
 from .output import Output, new_table, print_rich, show
@@ -73,7 +74,7 @@ def command_create(
             record_type, parse_assignments(schema, assignments), space=space, priority=priority
         )
         if out.as_json:
-            out.result({"id": written.id})
+            out.result({"id": written.id, "ref": written.ref})
             return
         out.say(written.id)
         out.note(_NOT_SENT)
@@ -116,7 +117,9 @@ def command_set(
         changes = parse_assignments(schema, assignments, record.values if record else None)
         written = await device.update(record_type, record_id, changes, space=space, priority=priority)
         if out.as_json:
-            out.result({"id": written.id, "state": written.state, "resolved": list(written.resolved)})
+            resolved = list(written.resolved)
+            body = {"id": written.id, "state": written.state, "resolved": resolved, "ref": written.ref}
+            out.result(body | stands_against(written))
             return
         if not written.changed:
             out.say(f"{record_type} {written.id} was so already.")
@@ -124,7 +127,7 @@ def command_set(
         out.say(f"{record_type} {written.id} is changed.")
         for conflict in written.resolved:
             out.say(f"This resolved conflict {conflict}: you had seen all its versions.")
-        out.note(_NOT_SENT)
+        note_saved(out, written, _NOT_SENT)
 
     opening.run(target, work)
 
@@ -145,8 +148,8 @@ def command_get(out: Output, target: Target, record_type: str, record_id: str, s
     """Show one record.
 
     With --json: its fields by name, its id and type, and under _sync its state, open conflicts, the fields
-    whose value is provisional until a conflict is resolved, and whether it is orphaned: the record it belongs
-    to is deleted, or not on this device.
+    whose value is provisional until a conflict is resolved, whether it is orphaned (the record it belongs
+    to is deleted, or not on this device), and who has it checked out.
     """
     from . import opening
 
@@ -252,9 +255,13 @@ def command_ls(
             return
         columns = _columns(schema, records)
         narrowed = conditions or states or deleted or token
+        held = ["checked out by"] if any(r.checkout is not None for r in records) else []
         out.table(
-            ("id", *columns, "state"),
-            [(r.id, *(r.values.get(name) for name in columns), _state(r)) for r in records],
+            ("id", *columns, "state", *held),
+            [
+                (r.id, *(r.values.get(name) for name in columns), _state(r), *(_holder(r) for _ in held))
+                for r in records
+            ],
             none=f"No {record_type} matches."
             if narrowed
             else f"There is no {record_type} on this device yet.",
@@ -285,10 +292,11 @@ def command_rm(out: Output, target: Target, record_type: str, record_id: str, sp
         written = await device.delete(record_type, record_id, space=space)
         if out.as_json:
             below = [{"type": below, "id": id} for below, id in written.below]
-            out.result({"id": written.id, "deleted": True, "state": written.state, "below": below})
+            body = {"id": written.id, "deleted": True, "state": written.state, "below": below}
+            out.result(body | stands_against(written))
             return
         out.say(f"{record_type} {written.id} is deleted{_with_below(written)}.")
-        out.note(f"{_NOT_SENT} crdt-sync restore brings it back.")
+        note_saved(out, written, f"{_NOT_SENT} crdt-sync restore brings it back.")
 
     opening.run(target, work)
 
@@ -308,19 +316,24 @@ def command_restore(out: Output, target: Target, record_type: str, record_id: st
         written = await device.restore(record_type, record_id, space=space)
         if out.as_json:
             below = [{"type": below, "id": id} for below, id in written.below]
-            out.result({"id": written.id, "deleted": False, "state": written.state, "below": below})
+            body = {"id": written.id, "deleted": False, "state": written.state, "below": below}
+            out.result(body | stands_against(written))
             return
         if not written.changed:
             out.say(f"{record_type} {written.id} was not deleted.")
             return
         out.say(f"{record_type} {written.id} is back{_with_below(written)}.")
-        out.note(_NOT_SENT)
+        note_saved(out, written, _NOT_SENT)
 
     opening.run(target, work)
 
 
 def _state(record: Record) -> str:
     return f"{record.sync_state}, orphaned" if record.orphaned else record.sync_state
+
+
+def _holder(record: Record) -> str:
+    return "" if record.checkout is None else who_until(record.checkout)
 
 
 def _with_below(written: WriteResult) -> str:
@@ -395,6 +408,8 @@ def _print_record(record: Record, schema: RecordSchema) -> None:
         parent = schema.parent
         what = f"the {parent.type} named in {parent.field} is deleted, or not on this device"
         print_rich(Text(f"orphaned: {what}", style="yellow"))
+    if record.checkout is not None:
+        print_rich(Text(f"checked out by {show(who_until(record.checkout))}", style="yellow"))
     for conflict in record.conflicts:
         print_rich(Text(f"in conflict: crdt-sync conflicts show {conflict[:8]}", style="yellow"))
 

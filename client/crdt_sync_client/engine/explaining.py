@@ -14,6 +14,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.presenting import Orphans
+from crdt_sync_client.engine.write_life import RecordLives, WriteLife
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -25,6 +26,7 @@ class ExplainedVersion:
     """One visible write and what became of it (see `crdt_sync.records.explaining.Part`).
 
     `field` is where it was written: of a set or a deletion, that is below or beside the field explained.
+    `life` is how far it has come, of a write of this device, as far as that is kept.
     """
 
     value: Any
@@ -35,6 +37,7 @@ class ExplainedVersion:
     mine: bool
     part: Part
     field: str
+    life: WriteLife | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +82,13 @@ def explain(
     writes = record.doc.writes()
     found = explaining.explain(schema, record_type, record.id, writes, path)
     parent = _parent(schema, writes)
+    lives = RecordLives(replica, space, record_type, record.id)
     return Explanation(
         space=space.id,
         type=record_type,
         id=record.id,
         deleted=found.deleted,
-        fields=tuple(_named(replica, space, each) for each in found.fields),
+        fields=tuple(_named(replica, space, lives, each) for each in found.fields),
         parent=parent,
         orphaned=parent is not None and Orphans(replica, space).lacks(schema, parent[1]),
     )
@@ -97,7 +101,7 @@ def _parent(schema: RecordSchema, writes: DocWrites) -> tuple[str, str] | None:
     return (schema.parent.type, id) if isinstance(id, str) and id else None
 
 
-def _named(replica: Replica, space: Space, explained: FieldExplanation) -> ExplainedField:
+def _named(replica: Replica, space: Space, lives: RecordLives, explained: FieldExplanation) -> ExplainedField:
     conflict = explained.conflict
     return ExplainedField(
         path=explained.path,
@@ -114,6 +118,7 @@ def _named(replica: Replica, space: Space, explained: FieldExplanation) -> Expla
                 mine=each.write.author.device == replica.device_id,
                 part=each.part,
                 field=".".join(each.write.path),
+                life=lives.of(each.write.author.device, each.write.hlc),
             )
             for each in explained.writes
         ),

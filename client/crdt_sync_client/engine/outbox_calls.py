@@ -71,6 +71,6 @@ class OutboxCalls:
         """Of what this device wrote to a record, as far as that is known: one per envelope, newest first."""
         return write_life.lives(self._replica, self._replica.space(space), type, id, limit)
 
-    def note_delivered(self, space: SpaceId, row: int) -> None:
-        """All other members have confirmed the relay's log up to there."""
-        outbox_past.note_delivered(self._replica, self._replica.space(space), row)
+    def note_delivered(self, space: SpaceId, row: int, reached: int, members: int) -> None:
+        """So many of all other members have confirmed the relay's log up to there."""
+        outbox_past.note_delivered(self._replica, self._replica.space(space), row, reached, members)

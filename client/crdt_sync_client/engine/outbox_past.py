@@ -24,6 +24,7 @@ KEPT: Final = 10_000
 """Envelopes; a busy week of one device, in about a megabyte."""
 _PRUNED_EVERY: Final = 256
 """Calls; between them there may be more."""
+_TOLD_ROWS: Final = 64
 _COLUMNS: Final = (
     "space, opaque, clock, incarnation, sequence, priority, attempts, error, sealed_ms, ended_ms,"
     " discarded, row"
@@ -46,6 +47,8 @@ class OutboxPast:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._unpruned = 0
+        self._told: dict[int, dict[int, tuple[int, int]]] = {}
+        """By space and row of the relay's log, the newest last: what it told in this life of the store."""
 
     def relayed(self, now_ms: int, head: int, which: str, parameters: Sequence[Any]) -> None:
         """The relay has these rows of `sealed s`, and its log ends at `head` (0: not known).
@@ -66,6 +69,20 @@ class OutboxPast:
     def relay_lost(self, space: int) -> None:
         """Places in its log mean something else from now on. Inside a transaction."""
         self._db.execute("UPDATE outbox_past SET row = NULL WHERE space = ? AND row IS NOT NULL", (space,))
+        self._told.pop(space, None)
+
+    def told(self, space: int, row: int, reached: int, members: int) -> None:
+        """`reached` of `members` others have the relay's log up to that row."""
+        known = self._told.setdefault(space, {})
+        known.pop(row, None)
+        known[row] = reached, members
+        if len(known) > _TOLD_ROWS:
+            del known[next(iter(known))]
+
+    def reached(self, space: int, row: int | None) -> tuple[int, int] | None:
+        """How many of how many others are known to have it up to there; None: nobody asked."""
+        told = [] if row is None else [each for at, each in self._told.get(space, {}).items() if at >= row]
+        return None if not told else (max(reached for reached, _ in told), told[-1][1])
 
     def _prune(self) -> None:
         self._unpruned += 1
@@ -76,8 +93,11 @@ class OutboxPast:
             )
 
 
-def note_delivered(replica: Replica, space: Space, row: int) -> None:
-    """All others have confirmed the relay's log up to `row`."""
+def note_delivered(replica: Replica, space: Space, row: int, reached: int, members: int) -> None:
+    """`reached` of `members` others have confirmed the relay's log up to `row`; kept when all have."""
+    replica.past.told(space.no, row, reached, members)
+    if reached < members:
+        return
     unknown = "SELECT 1 FROM outbox_past WHERE space = ? AND row <= ? AND delivered_ms IS NULL LIMIT 1"
     if replica.db.value(unknown, (space.no, row)) is None:
         return

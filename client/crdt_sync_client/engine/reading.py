@@ -97,20 +97,23 @@ def outbox(replica: Replica, space_no: int | None) -> list[OutboxItem]:
     spaces: dict[int, SpaceId] = {space.no: space.id for space in replica.spaces.values()}
     rows = replica.db.rows(
         "SELECT q.space, r.type, r.id, q.state, min(q.priority), sum(q.updates), sum(q.size),"
-        " min(q.at_ms), max(q.attempts), max(q.error), q.record FROM ("
+        " min(q.at_ms), max(q.attempts), max(q.error), min(q.sealed_ms), q.record FROM ("
         "  SELECT space, record, CASE WHEN error IS NULL THEN 'pending' ELSE 'failed' END AS state,"
-        "   no >> 48 AS priority, 1 AS updates, length(change) AS size, at_ms, 0 AS attempts, error"
+        "   no >> 48 AS priority, 1 AS updates, length(change) AS size, at_ms, 0 AS attempts, error,"
+        "   NULL AS sealed_ms"
         "   FROM outbox"
         "  UNION ALL"
         "  SELECT space, record, CASE WHEN error IS NULL THEN 'sending' ELSE 'failed' END,"
-        "   priority, updates, length(envelope), at_ms, attempts, coalesce(error, last_error) FROM sealed"
+        "   priority, updates, length(envelope), at_ms, attempts, coalesce(error, last_error), at_ms"
+        "   FROM sealed"
         " ) q JOIN records r ON r.no = q.record WHERE ?1 IS NULL OR q.space = ?1"
         " GROUP BY q.record, q.state ORDER BY min(q.at_ms), q.record",
         (space_no,),
     )
     items = []
     for row in rows:
-        item = OutboxItem(spaces[row[0]], row[1], RecordId(row[2]), *row[3:-1])
+        known = OutboxItem(spaces[row[0]], row[1], RecordId(row[2]), *row[3:-2])
+        item = replace(known, sealed_ms=row[-2])
         refused = replica.refused.get(row[-1])
         items.append(item if refused is None else _with_refusal(item, refused))
     return items

@@ -210,7 +210,8 @@ def _of_step(
     if step.stage == "discarded":
         return replace(known, discarded_ms=step.ended_ms)
     if step.ended_ms is not None:
-        return replace(known, relayed_ms=step.ended_ms)
+        to, others = replica.past.reached(space.no, step.row) or (None, None)
+        return replace(known, relayed_ms=step.ended_ms, delivered_to=to, others=others)
     no = replica.db.value("SELECT no FROM records WHERE space = ? AND opaque = ?", (space.no, opaque))
     refused = replica.refused.get(no)
     if refused is None:

@@ -82,10 +82,12 @@ class OutboxMethods(Blocking[W]):
         """
         return self._run(lambda: self._inner.life(write, timeout_s=timeout_s))
 
-    def lives(self, type: str, id: str, *, space: str | None = None, limit: int = 50) -> list[WriteLife]:
+    def lives(
+        self, type: str, id: str, *, space: str | None = None, limit: int = 50, timeout_s: float = 2.0
+    ) -> list[WriteLife]:
         """What became of what this device wrote to a record, the newest first, as far as that is kept.
 
-        One for each envelope: what is written while the record waits to be sent goes in one. How many others
-        have it is asked by `life` only.
+        One for each envelope: what is written while the record waits to be sent goes in one. The relay is
+        asked as by `life`, about the newest.
         """
-        return self._run(lambda: self._inner.lives(type, id, space=space, limit=limit))
+        return self._run(lambda: self._inner.lives(type, id, space=space, limit=limit, timeout_s=timeout_s))
