@@ -21,14 +21,13 @@ import pytest
 
 import crdt_sync_client
 from crdt_sync.errors import LocalError, RecordNotFound, StoreClosed, StoreExists, ValidationError
-from crdt_sync_client import Query, blocking, blocking_generator, field, find_schema
+from crdt_sync_client import Query, blocking, blocking_generator, field
 from crdt_sync_client.blocking import Device, Watch
 from crdt_sync_client.importing import ImportRow
+from tests.client.alone import found_space
 
 KEY = bytes(range(32))
 TYPE = "work_order"
-NOWHERE = "ws://127.0.0.1:9"
-"""The discard port: nobody listens there."""
 
 
 @pytest.fixture
@@ -42,17 +41,6 @@ def device(path: Path) -> Iterator[Device]:
     with Device.create(path, name="Tablet 7", key=KEY) as device:
         device._run(lambda: found_space(device._inner))
         yield device
-
-
-async def found_space(device: crdt_sync_client.Device) -> None:
-    engine = device._engine
-
-    def found() -> None:
-        space, _ = engine.begin_space("Pit 4", NOWHERE, [find_schema(TYPE)])
-        engine.confirm_space(space)
-
-    await device._thread.run(found)
-    device._add_sync((await device._thread.run(lambda: engine.space(None))).id)
 
 
 def test_the_generated_classes_are_what_the_generator_makes() -> None:

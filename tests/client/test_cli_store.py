@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crdt_sync.errors import WrongPassphrase
-from crdt_sync_client import Device, find_schema
+from crdt_sync_client import Device
 from crdt_sync_client.cli import opening
 from crdt_sync_client.cli.main import cli
 from crdt_sync_client.store.connection import Database
+from tests.client.alone import found_space
 from tests.keychains import MemoryKeychain, in_use
 
 TYPE = "work_order"
@@ -57,13 +58,7 @@ def store(tmp_path: Path) -> Path:
 
     async def make() -> None:
         async with await Device.create(path, name="Tablet", passphrase=OLD) as device:
-            engine = device._engine
-
-            def found() -> None:
-                space, _ = engine.begin_space("Pit 4", "ws://127.0.0.1:9", [find_schema(TYPE)])
-                engine.confirm_space(space)
-
-            await device._thread.run(found)
+            await found_space(device)
             await device.create(TYPE, {"title": SECRET_TITLE})
 
     asyncio.run(make())

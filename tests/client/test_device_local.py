@@ -28,27 +28,19 @@ from crdt_sync.errors import (
     ValidationError,
     WrongPassphrase,
 )
-from crdt_sync_client import Change, Device, find_schema, read_csv
+from crdt_sync_client import Change, Device, read_csv
 from crdt_sync_client.engine import Engine
+from tests.client.alone import NOWHERE, found_space
 
 TYPE = "work_order"
 KEY = bytes(range(32))
-NOWHERE = "ws://127.0.0.1:9"
-"""The discard port: nobody listens there."""
 
 
 @pytest.fixture
 async def device(tmp_path: Path) -> AsyncIterator[Device]:
     """A device in a space that its relay has taken, as far as the store knows; there is no relay."""
     async with await Device.create(tmp_path / "d.db", name="Tablet", key=KEY) as device:
-        engine = device._engine
-
-        def found() -> None:
-            space, _ = engine.begin_space("Pit 4", NOWHERE, [find_schema(TYPE)])
-            engine.confirm_space(space)
-
-        await device._thread.run(found)
-        device._add_sync((await device._thread.run(lambda: engine.space(None))).id)
+        await found_space(device)
         yield device
 
 

@@ -20,25 +20,12 @@ from crdt_sync.errors import (
     ValidationError,
     WrongPassphrase,
 )
-from crdt_sync_client import Device, Query, find_schema, locking
+from crdt_sync_client import Device, Query, locking
 from crdt_sync_client.store.connection import Database
+from tests.client.alone import found_space
 
 TYPE = "work_order"
 OLD, NEW = "correct horse", "battery staple"
-NOWHERE = "ws://127.0.0.1:9"
-"""The discard port: nobody listens there."""
-
-
-async def in_a_space(device: Device) -> None:
-    """As if a relay had taken the space."""
-    engine = device._engine
-
-    def found() -> None:
-        space, _ = engine.begin_space("Pit 4", NOWHERE, [find_schema(TYPE)])
-        engine.confirm_space(space)
-
-    await device._thread.run(found)
-    device._add_sync((await device._thread.run(lambda: engine.space(None))).id)
 
 
 @pytest.fixture
@@ -49,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def device(path: Path) -> AsyncIterator[Device]:
     async with await Device.create(path, name="Tablet", passphrase=OLD) as device:
-        await in_a_space(device)
+        await found_space(device)
         yield device
 
 

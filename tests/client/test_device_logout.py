@@ -12,13 +12,12 @@ import pytest
 
 from crdt_sync.errors import LocalError, StoreClosed, StoreMissing, UnsyncedWork
 from crdt_sync.ids import RelayId
-from crdt_sync_client import Device, find_schema, keychain
+from crdt_sync_client import Device, keychain
 from crdt_sync_client.store import wiping
+from tests.client.alone import found_space
 
 TYPE = "work_order"
 KEY = bytes(range(32))
-NOWHERE = "ws://127.0.0.1:9"
-"""The discard port: nobody listens there."""
 
 
 @pytest.fixture
@@ -26,16 +25,14 @@ async def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     """A device in a space whose record types the relay has, as far as the store knows."""
     monkeypatch.setattr(keychain, "forget_key", lambda salt: None)
     async with await Device.create(tmp_path / "d.db", name="Tablet", key=KEY) as device:
-        engine, db = device._engine, device._thread.store.db
+        await found_space(device)
+        db = device._thread.store.db
 
-        def found() -> None:
-            space, _ = engine.begin_space("Pit 4", NOWHERE, [find_schema(TYPE)])
-            engine.confirm_space(space)
+        def sent() -> None:
             with db.transaction(durable=True):
                 db.execute("DELETE FROM outbox")
 
-        await device._thread.run(found)
-        device._add_sync((await device._thread.run(lambda: engine.space(None))).id)
+        await device._thread.run(sent)
         yield device
 
 

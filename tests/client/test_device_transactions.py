@@ -12,10 +12,9 @@ import pytest
 from crdt_sync.errors import RecordNotFound, TransactionError, TransitionError, ValidationError
 from crdt_sync_client import Device, find_schema
 from crdt_sync_client.engine import Engine
+from tests.client.alone import found_space
 
 TYPE = "work_order"
-NOWHERE = "ws://127.0.0.1:9"
-"""The discard port: nobody listens there."""
 UNKNOWN = "00000000-0000-4000-8000-00000000000f"
 
 
@@ -23,14 +22,7 @@ UNKNOWN = "00000000-0000-4000-8000-00000000000f"
 async def device(tmp_path: Path) -> AsyncIterator[Device]:
     """A device in a space that its relay has taken, as far as the store knows; there is no relay."""
     async with await Device.create(tmp_path / "d.db", name="Tablet", key=bytes(32)) as device:
-        engine = device._engine
-
-        def found() -> None:
-            space, _ = engine.begin_space("Pit 4", NOWHERE, [find_schema(TYPE), find_schema("asset")])
-            engine.confirm_space(space)
-
-        await device._thread.run(found)
-        device._add_sync((await device._thread.run(lambda: engine.space(None))).id)
+        await found_space(device, find_schema(TYPE), find_schema("asset"))
         yield device
 
 

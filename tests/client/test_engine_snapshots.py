@@ -9,9 +9,7 @@ from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from tests.client.engine_world import Peer, World
-from tests.client.test_engine_exchange import forged
-
-PUMP = {"title": "Pump", "photo": b"\x00\xff", "tags": ["a"], "parts": {"A": {"qty": 2}}}
+from tests.client.test_engine_exchange import PUMP, forged
 
 
 def opaque(peer: Peer, id: RecordId) -> OpaqueId:
