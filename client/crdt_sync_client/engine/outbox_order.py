@@ -62,7 +62,7 @@ class OutboxOrder:
         self._incarnation = incarnation
         self._unusual: dict[int, int] = {}
         """Records (by number) of which rows of another than the usual priority may wait, and that."""
-        for record, number in db.rows(
+        for record, number in db.execute(
             "SELECT record, min(no) FROM outbox WHERE (no < ? OR no >= ?) AND incarnation = ?"
             " AND error IS NULL GROUP BY record",
             (USUAL << TURN_BITS, (USUAL + 1) << TURN_BITS, incarnation),

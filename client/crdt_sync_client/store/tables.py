@@ -201,6 +201,8 @@ No REPLACE here: in a trigger the conflict rule of the statement that fired it c
 """
 
 _NEW_IN_4: Final = """
+DROP INDEX outbox_by_record;
+CREATE INDEX outbox_by_record ON outbox (record, incarnation, error, space);
 ALTER TABLE outbox ADD COLUMN clock INTEGER;
 ALTER TABLE sealed ADD COLUMN clock INTEGER;
 CREATE TABLE outbox_past (
