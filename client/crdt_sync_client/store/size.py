@@ -9,24 +9,19 @@ from typing import Any, Final
 
 from crdt_sync_client.store.connection import Database
 
+_RECORDS: Final = (
+    "SELECT count(*), sum(coalesce(length(CAST(json AS BLOB)), 0) + length(state) + length(heads))"
+    " FROM records JOIN documents ON record = no"
+)
 _PARTS: Final = (
-    (
-        "{type} records",
-        "SELECT type, count(*), sum(length(CAST(json AS BLOB)) + length(state) + length(heads))"
-        " FROM records JOIN documents ON record = no WHERE deleted = 0 GROUP BY type ORDER BY 3 DESC, 1",
-    ),
-    (
-        "deleted records",
-        "SELECT '', count(*), sum(coalesce(length(CAST(json AS BLOB)), 0) + length(state) + length(heads))"
-        " FROM records JOIN documents ON record = no WHERE deleted = 1",
-    ),
-    ("unsent writes", "SELECT '', count(*), sum(length(change)) FROM outbox"),
-    ("envelopes on their way", "SELECT '', count(*), sum(length(envelope)) FROM sealed"),
-    ("conflicts", "SELECT '', count(*), sum(length(alternatives)) FROM conflicts"),
-    ("history entries", "SELECT '', count(*), sum(length(entry)) FROM history"),
-    ("quarantined envelopes", "SELECT '', count(*), sum(length(envelope)) FROM quarantine"),
-    ("envelopes that wait for others", "SELECT '', count(*), sum(length(envelope)) FROM waiting"),
-    ("membership entries", "SELECT '', count(*), sum(length(entry)) FROM membership"),
+    ("deleted records", f"{_RECORDS} WHERE deleted = 1"),
+    ("unsent writes", "SELECT count(*), sum(length(change)) FROM outbox"),
+    ("envelopes on their way", "SELECT count(*), sum(length(envelope)) FROM sealed"),
+    ("conflicts", "SELECT count(*), sum(length(alternatives)) FROM conflicts"),
+    ("history entries", "SELECT count(*), sum(length(entry)) FROM history"),
+    ("quarantined envelopes", "SELECT count(*), sum(length(envelope)) FROM quarantine"),
+    ("envelopes that wait for others", "SELECT count(*), sum(length(envelope)) FROM waiting"),
+    ("membership entries", "SELECT count(*), sum(length(entry)) FROM membership"),
 )
 
 
@@ -62,10 +57,19 @@ class StoreSize:
 
 def measure(db: Database, path: str | os.PathLike[str]) -> StoreSize:
     """Read through the store once; 100,000 records of 1 KB take about half a second."""
-    parts = [
-        StorePart(name.format(type=kind), rows, size_bytes or 0)
+    # Type by type: to group them SQLite would sort all rows, in memory, with everything in them.
+    types = [name for (name,) in db.rows("SELECT DISTINCT type FROM records")]
+    of_types = [
+        StorePart(f"{name} records", rows, size_bytes)
+        for name in types
+        for rows, size_bytes in db.rows(f"{_RECORDS} WHERE deleted = 0 AND type = ?", (name,))
+        if rows
+    ]
+    of_types.sort(key=lambda part: (-part.size_bytes, part.name))
+    others = [
+        StorePart(name, rows, size_bytes or 0)
         for name, sql in _PARTS
-        for kind, rows, size_bytes in db.rows(sql)
+        for rows, size_bytes in db.rows(sql)
         if rows
     ]
     page_bytes = int(db.value("PRAGMA page_size"))  # SQLCipher answers in text
@@ -73,7 +77,7 @@ def measure(db: Database, path: str | os.PathLike[str]) -> StoreSize:
         file_bytes=_on_disk(path),
         wal_bytes=_on_disk(f"{os.fspath(path)}-wal"),
         free_bytes=db.value("PRAGMA freelist_count") * page_bytes,
-        parts=tuple(parts),
+        parts=(*of_types, *others),
     )
 
 
