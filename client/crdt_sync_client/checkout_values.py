@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .engine import checkouts as engine_checkouts
 from .engine import holders
+from .engine.holders import utc_text
 
 CheckinState = Literal["returned", "expired", "broken", "taken"]
 
@@ -100,3 +102,17 @@ class CheckinResult:
 
     def to_json(self) -> dict[str, Any]:
         return {**{name: getattr(self, name) for name in self.__slots__}, "conflicts": list(self.conflicts)}
+
+
+def write_notice(waits_for: Checkout | None, *, late: bool, when: Callable[[int], str] = utc_text) -> str:
+    """What to tell the person who has written to a record, about whoever has it checked out; else nothing.
+
+    `when` makes text of a moment in Unix milliseconds.
+    """
+    if waits_for is not None:
+        until = f"checked out by {waits_for.device} until {when(waits_for.until_at)}"
+        marked = ", and marked as late" if late else ""
+        return f"{until}: this is saved here, and sent when that ends{marked}"
+    if late:
+        return "the checkout of it that this device had has ended: this merges, and is marked as late"
+    return ""

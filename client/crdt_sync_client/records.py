@@ -14,7 +14,7 @@ from crdt_sync.errors import LocalError
 from crdt_sync.ids import RecordId, SpaceId
 from crdt_sync.schemas.values import to_json
 
-from .checkout_values import Checkout
+from .checkout_values import Checkout, write_notice
 from .engine import model
 from .engine.write_life import WriteLife
 
@@ -115,6 +115,10 @@ class WriteResult:
 
     `changed` is False when everything already was as asked. `below` are the types and ids of records that
     were deleted or restored together with this one, because they belong to it.
+
+    `waits_for` is another device's checkout of what was written, if one is known of: the write is saved here
+    and seen on this device, and sent when that ends. `late`: this device had checked the record out, and that
+    ended before it was checked in: the write merges like any other, and is marked. `notice` says it in words.
     """
 
     id: RecordId
@@ -125,10 +129,17 @@ class WriteResult:
     below: tuple[tuple[str, RecordId], ...] = ()
     space: str = ""
     """The id of its space, hex."""
+    waits_for: Checkout | None = None
+    late: bool = False
     _first: int = field(default=0, repr=False, compare=False)
     """This device's clock at its first write, and just after the last: by that it is known."""
     _clock: int = field(default=0, repr=False, compare=False)
     _device: FollowsWrites | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def notice(self) -> str:
+        """What a person should know of checkouts that stand against this write; empty if there is nothing."""
+        return write_notice(self.waits_for, late=self.late)
 
     @property
     def ref(self) -> str:
@@ -158,6 +169,8 @@ def write_result(result: model.WriteResult, device: FollowsWrites | None = None)
     return WriteResult(
         *(result.id, result.type, result.resolved, result.state, result.changed, result.below),
         space=result.space.hex(),
+        waits_for=None if result.waits_for is None else Checkout.of(result.waits_for),
+        late=result.late,
         _first=result.first,
         _clock=0 if device is None else result.clock,
         _device=device,

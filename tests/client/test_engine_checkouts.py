@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,9 +298,52 @@ def test_the_store_is_not_asked_who_has_each_record_that_is_shown(site: Site) ->
         site.lease(site.other, id)
     site.mine.sync()
     asked: list[str] = []
-    connection = site.mine.engine._replica.db._connection
-    assert connection is not None
+    connection: Any = site.mine.engine._replica.db._connection
     connection.set_trace_callback(asked.append)
     records = site.mine.engine.query("job")
     assert [record.checkout is not None for record in records] == [True, True]
     assert len(asked) == 1
+
+
+def test_a_write_says_whose_checkout_it_waits_for_and_so_does_the_outbox(site: Site) -> None:
+    _, lease = site.lease(site.other, site.one)
+    site.mine.sync()
+    for _ in range(2):
+        written = site.mine.set(site.one, count=site.now_ms % 1_000_003)
+        assert written.waits_for is not None
+        assert (written.waits_for.device_name, written.late) == ("other", False)
+        assert abs(written.waits_for.until_ms - lease.expires_ms) < 1_000
+    assert site.mine.set(site.two, status="done").waits_for is None
+    both = Transaction(
+        (UpdateOp("job", site.two, {"count": 2}), UpdateOp("job", site.one, {"status": "busy"}))
+    )
+    (together,) = site.mine.engine.write([both])
+    assert isinstance(together, TransactionResult)
+    assert [result.waits_for is not None for result in together.results] == [True, True]
+    waiting = {item.id: item.waits_for for item in site.mine.engine.outbox()}
+    assert {id: held and held.device_name for id, held in waiting.items()} == {
+        site.one: "other", site.two: "other",
+    }  # fmt: skip
+    # What was so already is no write, and waits for nothing.
+    assert site.mine.set(site.one, status="busy").waits_for is None
+    site.now_ms += HOUR_MS
+    assert site.mine.set(site.one, status="open").waits_for is None
+    assert [item.waits_for for item in site.mine.engine.outbox()] == [None, None]
+
+
+def test_a_write_says_that_this_devices_own_checkout_has_ended(site: Site) -> None:
+    engine, chosen = site.mine.engine, site.mine.engine.chosen_record("job", site.one)
+    row, lease = site.lease(site.mine, site.one)
+    result = CheckoutResult(lease.record, "granted", row, lease)
+    engine.checkout_answered(site.space, {chosen.opaque: chosen}, [result], HOUR_MS)
+    assert not site.mine.set(site.one, count=1).late
+    site.now_ms += 2 * HOUR_MS
+    late = site.mine.set(site.one, count=2)
+    assert (late.late, late.waits_for) == (True, None)
+    site.lease(site.other, site.one)
+    site.mine.sync()
+    lost = site.mine.set(site.one, count=3)
+    assert lost.late
+    assert lost.waits_for is not None
+    engine.forget_checkouts(site.space, [lease.record])
+    assert not site.mine.set(site.one, count=4).late

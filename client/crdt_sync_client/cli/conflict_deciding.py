@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from .checkout_words import note_saved, stands_against
 from .command import Command, Target, space_option, store_options
 from .conflict_views import conflict_json, find_conflict, index_of, resolution_of, value_of
 from .failures import UsageProblem
@@ -118,10 +119,10 @@ def conflicts_resolve(
         written = await device.resolve(conflict.id, field=field, remember=remember, **choice)
         settled = await device.conflict(conflict.id)
         if out.as_json:
-            out.result(conflict_json(settled) | {"record_state": written.state})
+            out.result(conflict_json(settled) | {"record_state": written.state, **stands_against(written)})
             return
         out.say(f"{conflict.field} of {conflict.type} {conflict.record} is now: {resolution_of(settled)}")
-        out.note(_SAVED)
+        note_saved(out, written, _SAVED)
 
     opening.run(target, work)
 
@@ -169,7 +170,7 @@ def _ofrecord(
             return
         for conflict in settled:
             out.say(f"{conflict.field} of {record_type} {record_id} is now: {resolution_of(conflict)}")
-        out.note(_SAVED)
+        note_saved(out, written, _SAVED)
 
     return work
 
@@ -260,6 +261,6 @@ def conflicts_restore(out: Output, target: Target, conflict_id: str, number: int
         out.say(f"{where} is now: {show(value_of(version))}")
         if conflict.state == "closed":
             out.note("The conflict was closed, so this is a new write; it replaces what stood since.")
-        out.note(_SAVED)
+        note_saved(out, written, _SAVED)
 
     opening.run(target, work)

@@ -71,10 +71,19 @@ def _json(item: OutboxItem) -> dict[str, object]:
         "code": item.code,
         "error": item.error,
         "retry_at": None if item.retry_at_ms is None else iso_time(item.retry_at_ms),
+        "waits_for": _checkout_json(item),
     }
 
 
+def _checkout_json(item: OutboxItem) -> dict[str, object] | None:
+    from crdt_sync_client.checkout_values import Checkout
+
+    return None if item.waits_for is None else Checkout.of(item.waits_for).to_json()
+
+
 def _why(item: OutboxItem) -> str:
+    if item.waits_for is not None:
+        return f"checked out by {item.waits_for.device_name} until {local_time(item.waits_for.until_ms)}"
     if item.retry_at_ms is None:
         return item.error or ""
     return f"{item.error}; again at {local_time(item.retry_at_ms)}"

@@ -87,7 +87,8 @@ class CheckoutCalls:
     def push_checked_out(self, space: SpaceId, frame: CheckedOut) -> list[RecordChange]:
         """The relay refused a push, because another device has a record of it."""
         found = self._replica.space(space)
-        reason = f"{found.device_name(frame.lease.device)} has it until {frame.lease.expires_ms} ms"
+        until = holders.utc_text(frame.lease.expires_ms - found.leases.relay_ahead_ms)
+        reason = f"checked out by {found.device_name(frame.lease.device)} until {until}"
         return checkouts.refused(self._replica, found, frame, reason)
 
     def begin_leases(self, space: SpaceId, relay: RelayId, cursor: int, relay_ms: int) -> None:

@@ -6,6 +6,7 @@ What is known is in `leases`, in memory; where nobody has anything checked out, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from crdt_sync.ids import DeviceId, OpaqueId, RecordId, SpaceId
@@ -21,6 +22,11 @@ CheckoutState = Literal["held", "expired", "broken", "returned", "taken"]
 """`taken`: it was held here, and another device has it since."""
 
 _NOBODY: Final[tuple[int, Lease | None]] = (0, None)
+
+
+def utc_text(at_ms: int) -> str:
+    """A moment in Unix milliseconds, for people anywhere."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.ids import Author, Incarnation
+from crdt_sync_client.engine.holders import Checkout, shown
 from crdt_sync_client.engine.outbox_order import TURN_BITS
 from crdt_sync_client.engine.space import Space
 
@@ -40,6 +41,20 @@ def _held(replica: Replica, space: Space, skipped: frozenset[Incarnation]) -> fr
     if not leased and not skipped:
         return frozenset()
     return _with_tied(replica, space, {no for no in leased if replica.unsent.get(no)}, skipped)
+
+
+def waits_for(replica: Replica, space: Space) -> dict[int, Checkout]:
+    """By record (number) that is held back: the checkout whose end it, or what is tied to it, waits for."""
+    held = held_back(replica, space)
+    if not held:
+        return {}
+    direct: dict[int, Checkout] = {}
+    for lease in space.leases.foreign(replica.device_id, replica.now_ms()):
+        no, found = replica.db.value(_NUMBER, (space.no, lease.record)), shown(replica, space, lease.record)
+        if no in held and found is not None:
+            direct[no] = found
+    first = next(iter(direct.values()), None)
+    return {no: found for no in held if (found := direct.get(no, first)) is not None}
 
 
 def session_author(replica: Replica, space: Space) -> Author | None:

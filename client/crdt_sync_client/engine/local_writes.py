@@ -45,6 +45,7 @@ from crdt_sync.schemas.model import RecordSchema
 from crdt_sync.schemas.priorities import check_priority
 from crdt_sync_client.engine import absent, deciding, preferences, scoping, trail
 from crdt_sync_client.engine.family import Family
+from crdt_sync_client.engine.held_up import held_up, write_held_up
 from crdt_sync_client.engine.materialising import Materialiser, sync_state
 from crdt_sync_client.engine.model import (
     ConflictEntry,
@@ -114,7 +115,7 @@ class LocalWrites:
                     else:
                         replica.count_unsent(row.record)
             changes = self._save() if self._outbox else []
-        return self._results(done, changes)
+        return [held_up(replica, result) for result in self._results(done, changes)]
 
     def _save(self) -> list[RecordChange]:
         replica = self._replica
@@ -447,7 +448,8 @@ class Draft(LocalWrites):
         self._count, self._space = self._count + 1 + len(plan.below), space
         state = "pending" if changed else sync_state(self._replica, record.no, record.standing)
         below = tuple((each.record.type, each.record.id) for each in plan.below)
-        return op, WriteResult(record.id, record.type, space.id, resolved, state, changed, below=below)
+        result = WriteResult(record.id, record.type, space.id, resolved, state, changed, below=below)
+        return op, write_held_up(self._replica, result)
 
 
 def _with_further(outcomes: list[Outcome], further: Iterable[RecordChange]) -> list[Outcome]:

@@ -106,6 +106,10 @@ class WriteResult:
     """This device's clock at its first write."""
     clock: int = 0
     """The same just after it, see `Engine.is_relayed`."""
+    waits_for: Checkout | None = None
+    """Another device's checkout of what was written, until whose end it stays here."""
+    late: bool = False
+    """This device's own checkout of the record ended before it was checked in: the relay will mark this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +412,7 @@ class OutboxItem:
     `pending` is not sealed yet, `sending` is; `waiting` was refused and is tried again by itself at
     `retry_at_ms` (Unix); `failed` waits for a person. `code` is the relay's for what it refused last.
     `since_ms` is when the oldest of it was written, or sealed where it is sealed; `sealed_ms` that alone.
+    `waits_for` is another device's checkout, of the record or of what was written together with it.
     """
 
     space: SpaceId
@@ -423,6 +428,7 @@ class OutboxItem:
     code: str | None = None
     retry_at_ms: int | None = None
     sealed_ms: int | None = None
+    waits_for: Checkout | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from crdt_sync.errors import NotReady, TypeNotKnown
 from crdt_sync.ids import DeviceId, RecordId, SpaceId
 from crdt_sync.schemas.model import RecordSchema
+from crdt_sync_client.engine import holding_back
+from crdt_sync_client.engine.holders import Checkout
 from crdt_sync_client.engine.model import OutboxItem, Quarantined, Record, StatusCounts
 from crdt_sync_client.engine.presenting import COLUMNS, Orphans, record_of_row
 from crdt_sync_client.engine.queries import Prepared, Query
@@ -110,13 +112,21 @@ def outbox(replica: Replica, space_no: int | None) -> list[OutboxItem]:
         " GROUP BY q.record, q.state ORDER BY min(q.at_ms), q.record",
         (space_no,),
     )
+    waits_for = _waits_for(replica) if rows else {}
     items = []
     for row in rows:
         known = OutboxItem(spaces[row[0]], row[1], RecordId(row[2]), *row[3:-2])
-        item = replace(known, sealed_ms=row[-2])
+        item = replace(known, sealed_ms=row[-2], waits_for=waits_for.get(row[-1]))
         refused = replica.refused.get(row[-1])
         items.append(item if refused is None else _with_refusal(item, refused))
     return items
+
+
+def _waits_for(replica: Replica) -> dict[int, Checkout]:
+    found: dict[int, Checkout] = {}
+    for space in replica.spaces.values():
+        found |= holding_back.waits_for(replica, space)
+    return found
 
 
 def _with_refusal(item: OutboxItem, refused: Refused) -> OutboxItem:

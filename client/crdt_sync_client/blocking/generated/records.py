@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crdt_sync.ids import RecordId
 
+from ...checkout_values import Checkout
 from ...engine.write_life import WriteLife
 from ...records import Durable, RecordState
 from ...records import WriteResult as AsyncWriteResult
@@ -15,6 +16,10 @@ class WriteResult(BlockingValue[AsyncWriteResult]):
 
     `changed` is False when everything already was as asked. `below` are the types and ids of records that
     were deleted or restored together with this one, because they belong to it.
+
+    `waits_for` is another device's checkout of what was written, if one is known of: the write is saved here
+    and seen on this device, and sent when that ends. `late`: this device had checked the record out, and that
+    ended before it was checked in: the write merges like any other, and is marked. `notice` says it in words.
     """
 
     @property
@@ -45,6 +50,19 @@ class WriteResult(BlockingValue[AsyncWriteResult]):
     def space(self) -> str:
         """The id of its space, hex."""
         return self._read(lambda: self._inner.space)
+
+    @property
+    def waits_for(self) -> Checkout | None:
+        return self._read(lambda: self._inner.waits_for)
+
+    @property
+    def late(self) -> bool:
+        return self._read(lambda: self._inner.late)
+
+    @property
+    def notice(self) -> str:
+        """What a person should know of checkouts that stand against this write; empty if there is nothing."""
+        return self._read(lambda: self._inner.notice)
 
     @property
     def ref(self) -> str:
