@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import Command, Target, store_options
-from .failures import UsageProblem
 from .output import Output
+from .removing import confirm, removal_options, say_what_became
 
 if TYPE_CHECKING:
     from crdt_sync_client import Device
@@ -59,15 +59,7 @@ def space_on(out: Output, target: Target, space: str) -> None:
 )
 @click.argument("space")
 @store_options
-@click.option("--force", is_flag=True, help="Also when work that no relay has is lost by it.")
-@click.option(
-    "--export",
-    "export_to",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write that work to a new file first, one JSON object a line. The file is NOT encrypted.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@removal_options
 def space_leave(
     out: Output, target: Target, space: str, force: bool, export_to: Path | None, yes: bool
 ) -> None:
@@ -80,9 +72,7 @@ def space_leave(
     from . import opening
 
     if not yes:
-        if not opening.at_a_terminal():
-            raise UsageProblem("this removes the space from here", hint="give --yes to do it without asking")
-        click.confirm(f"Remove {space} and everything in it from this device?", abort=True, err=True)
+        confirm(f"{space} and everything in it from this device", refused="this removes the space from here")
 
     async def work(device: Device) -> None:
         report = await device.leave(space, force=force, export_to=export_to)
@@ -90,11 +80,6 @@ def space_leave(
             out.result(report.to_json())
             return
         out.say(f"{report.name} is gone from this device.")
-        count = report.unsynced_operations
-        some = f"{count} {'change' if count == 1 else 'changes'} that no relay has"
-        if report.exported_to is not None:
-            out.say(f"{some} {'is' if count == 1 else 'are'} in {report.exported_to}.")
-        elif count:
-            out.say(f"{some} {'was' if count == 1 else 'were'} given up.")
+        say_what_became(out, report)
 
     opening.run(target, work)

@@ -10,6 +10,7 @@ import click
 from .command import Command, Group, Target, store_options
 from .failures import UsageProblem
 from .output import Output
+from .removing import confirm, removal_options, say_what_became
 
 if TYPE_CHECKING:
     from crdt_sync_client import Device
@@ -204,15 +205,7 @@ def store_vacuum(out: Output, target: Target) -> None:
     ),
 )
 @store_options
-@click.option("--force", is_flag=True, help="Also when work that no relay has is lost by it.")
-@click.option(
-    "--export",
-    "export_to",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write that work to a new file first, one JSON object a line. The file is NOT encrypted.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@removal_options
 def command_logout(out: Output, target: Target, force: bool, export_to: Path | None, yes: bool) -> None:
     """Remove the store, its keys and all that is in it from here.
 
@@ -223,9 +216,10 @@ def command_logout(out: Output, target: Target, force: bool, export_to: Path | N
     from . import opening
 
     if not yes:
-        if not opening.at_a_terminal():
-            raise UsageProblem("this removes the store for good", hint="give --yes to do it without asking")
-        click.confirm(f"Remove {target.store} and everything in it from this machine?", abort=True, err=True)
+        confirm(
+            f"{target.store} and everything in it from this machine",
+            refused="this removes the store for good",
+        )
 
     async def work(device: Device) -> None:
         report = await device.logout(force=force, export_to=export_to)
@@ -233,13 +227,7 @@ def command_logout(out: Output, target: Target, force: bool, export_to: Path | N
             out.result(report.to_json())
             return
         out.say(f"{target.store} is gone from this machine.")
-        count = report.unsynced_operations
-        some = f"{count} {'change' if count == 1 else 'changes'} that no relay has"
-        if report.exported_to is not None:
-            out.say(f"{some} {'is' if count == 1 else 'are'} in {report.exported_to}.")
-            out.note("That file can be read by whoever has it; keep it safe, and delete it after use.")
-        elif count:
-            out.say(f"{some} {'was' if count == 1 else 'were'} given up.")
+        say_what_became(out, report)
 
     opening.run(target, work)
 
