@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, overload
 
 from crdt_sync.errors import CrdtSyncError
@@ -32,7 +32,7 @@ MAX_OPERATIONS: Final = 1_024
 
 _Work = model.Operation | model.Transaction
 _Waiting = tuple[_Work, "asyncio.Future[Any]"]
-_Done = tuple[Sequence[model.Outcome], dict[SpaceId, list[bytes]]]
+_Done = tuple[Sequence[model.Outcome], dict[SpaceId, list[bytes]], set[SpaceId]]
 
 
 class WriteQueue:
@@ -92,15 +92,16 @@ class WriteQueue:
     async def _commit(self, taken: Sequence[_Waiting]) -> None:
         ready = self._begin()
         sealed: dict[SpaceId, list[bytes]] = {}
+        held: set[SpaceId] = set()
         try:
-            results, sealed = await self._thread.run(self._work(taken, ready))
+            results, sealed, held = await self._thread.run(self._work(taken, ready))
         except Exception as exc:
             _fail(taken, exc)
             return
         finally:
             for space, session in ready.items():
                 session.pushed(sealed.get(space))
-        self._settle(taken, results, sealed)
+        self._settle(taken, results, {space for space in sealed if space not in held})
 
     def _work(self, taken: Sequence[_Waiting], ready: Mapping[SpaceId, LiveSession]) -> Callable[[], _Done]:
         """What the engine's thread does: write, and seal what that gave for the sessions that have room."""
@@ -122,7 +123,7 @@ class WriteQueue:
         self,
         taken: Sequence[_Waiting],
         results: Sequence[model.Outcome],
-        sealed: Mapping[SpaceId, list[bytes]],
+        sealed: Collection[SpaceId],
     ) -> None:
         unsealed: set[SpaceId] = set()
         for (_, done), result in zip(taken, results, strict=True):
@@ -144,14 +145,16 @@ class WriteQueue:
 def write_and_seal(engine: Engine, ops: Sequence[_Work], pushes: Mapping[SpaceId, PushBounds]) -> _Done:
     """On the engine's thread: do the operations, and seal what they gave for the spaces that have room.
 
-    Returns the results, and the envelopes of each space that was written to and has room.
+    Returns the results, the envelopes of each space that was written to and has room, and those of the spaces
+    of which something is held back for a while: their sessions are to ask for how long.
     """
     if pushes:
         try:
-            return engine.write_and_push(ops, pushes)
+            results, sealed = engine.write_and_push(ops, pushes)
+            return results, sealed, {space for space in sealed if engine.lease_rest_s(space) is not None}
         except Exception:
             logger.exception("sealing failed; the write is tried without it")
-    return engine.write(ops), {}
+    return engine.write(ops), {}, set()
 
 
 def _fail(taken: Sequence[_Waiting], error: Exception) -> None:

@@ -158,7 +158,8 @@ class Actor:
             device.sync.reconnect_now()
 
     def _clear_cache(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
-        self._device(arguments).clear_cache()
+        device = self._device(arguments)
+        self._sim.holdings.let_go(device, device.clear_cache)
 
     def _scope(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         keeping.set_condition(self._device(arguments), arguments["type"], arguments.get("where"))

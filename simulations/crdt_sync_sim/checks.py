@@ -20,6 +20,7 @@ from crdt_sync_server.compaction import LONG_TAIL
 from crdt_sync_server.effects import Arrival, Close, Grown, Peer
 from crdt_sync_server.storage.port import SpaceKey
 from crdt_sync_sim.device_node import DeviceNode
+from crdt_sync_sim.holdings import gives_back
 from crdt_sync_sim.newcomer import missing_at_relay
 from crdt_sync_sim.oracle import Oracle, Promise, RecordName, write_id
 from crdt_sync_sim.work import CANARY
@@ -142,10 +143,11 @@ def same_content(sim: Simulation) -> Iterator[Violation]:
     devices = sim.members
     first = devices[0]
     names = first.record_names()
+    left_over = {device.name: _left_over(sim.oracle, device) for device in devices}
     # The first is compared with every other: it is asked once.
     has = {name: (first.engine.content_hash(*name), shown(first, name)) for name in names}
     for other in devices[1:]:
-        theirs = other.record_names()
+        theirs = [name for name in other.record_names() if name in names or name not in left_over[other.name]]
         if names != theirs:
             only = [f"only on {first.name}: {name}" for name in names if name not in theirs]
             only += [f"only on {other.name}: {name}" for name in theirs if name not in names]
@@ -154,9 +156,18 @@ def same_content(sim: Simulation) -> Iterator[Violation]:
                 record=min({*names} ^ {*theirs}), devices=(first.name, other.name),
             )  # fmt: skip
         for name in names:
-            if name in theirs:
+            if name in theirs and name not in left_over[other.name]:
                 yield from _same_record(sim.oracle, first, other, name, *has[name])
-    yield from _same_conflicts(devices)
+    yield from _same_conflicts(devices, left_over)
+
+
+def _left_over(oracle: Oracle, device: DeviceNode) -> set[RecordName]:
+    """Records of which it shows what everybody else has lost and it may not give back, being a reader say."""
+    return {
+        name
+        for name, id in oracle.gone
+        if not gives_back(device, name[0]) and any(id == write_id(write) for write in device.visible(name))
+    }
 
 
 def _same_record(
@@ -216,12 +227,17 @@ def shown(device: DeviceNode, name: RecordName) -> dict[str, Any]:
     }
 
 
-def _same_conflicts(devices: list[DeviceNode]) -> Iterator[Violation]:
+def _same_conflicts(devices: list[DeviceNode], left_over: dict[str, set[RecordName]]) -> Iterator[Violation]:
     first, *others = devices
     mine = {conflict.id: conflict for conflict in first.engine.conflicts(open_only=True)}
     for other in others:
         theirs = {conflict.id: conflict for conflict in other.engine.conflicts(open_only=True)}
-        different = sorted({*mine} ^ {*theirs})
+        different = [
+            id
+            for id in sorted({*mine} ^ {*theirs})
+            if (entry := mine.get(id) or theirs[id])
+            and (entry.type, entry.record) not in left_over[other.name]
+        ]
         if different:
             details = tuple(
                 f"{id[:8]} {(mine.get(id) or theirs[id]).field} only on"

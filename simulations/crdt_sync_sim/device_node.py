@@ -6,8 +6,9 @@ afterwards. What happened inside a crash is looked up in the store when the devi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from crdt_sync.crypto.envelope import parse
 from crdt_sync.crypto.payload import Payload
@@ -45,6 +46,7 @@ from crdt_sync_sim.oracle import Oracle, RecordName, WriteId, write_id
 from crdt_sync_sim.storage import Storage
 from crdt_sync_sim.world import World, seconds
 
+T = TypeVar("T")
 RETRY_START_US = seconds(5)
 UPKEEP_US = seconds(0.025)
 """What one step takes on a phone."""
@@ -220,7 +222,7 @@ class DeviceNode(Node):
         before = {name: self.visible(name) for name in names}
         pushes = self.sync.ready_to_push()
         try:
-            outcomes, sealed = write_and_seal(self.engine, work, pushes)
+            outcomes, sealed, held = write_and_seal(self.engine, work, pushes)
         except Exception as exc:
             if not device_is_sound(exc):
                 raise
@@ -247,7 +249,8 @@ class DeviceNode(Node):
             self.oracle.groups.wrote(self, added)
         if pushes:
             self.sync.pushed(sealed.get(self.space))
-        if not sealed and any(isinstance(result, WriteResult) and result.changed for _, result in results):
+        changed = any(isinstance(result, WriteResult) and result.changed for _, result in results)
+        if changed and (held or not sealed):
             self.sync.push_soon()
         self._keep_up_soon()
         return outcomes
@@ -413,11 +416,14 @@ class DeviceNode(Node):
 
     def unsent(self) -> list[RecordName]:
         """Records with work that no relay has acknowledged, as the disk has it; the process may be down."""
-        database = self._database or Database(self.storage.connect())
-        unsent = self._unsent_since(database)
+        return [name for name, _ in self.stored(self._unsent_since)]
+
+    def stored(self, read: Callable[[Database], T]) -> T:
+        """What `read` finds on the disk; the process may be down."""
+        found = read(self._database or Database(self.storage.connect()))
         if self._database is None:
             self.storage.crash()
-        return [name for name, _ in unsent]
+        return found
 
     def _unsent_since(self, database: Database) -> list[tuple[RecordName, int]]:
         """Records with unacknowledged work, and the device's time of the oldest of it."""

@@ -79,7 +79,7 @@ def figures(sim: Simulation, started_s: float) -> Figures:
         writes_acknowledged=oracle.count,
         writes_lost=len(oracle.lost),
         writes_recovered=oracle.recovered(sim.visible_everywhere),
-        writes_excused=len(oracle.excused),
+        writes_excused=oracle.excused_count,
         conflicts_opened=opened,
         conflicts_settled=settled,
         conflicts_resolved=resolved,

@@ -8,9 +8,8 @@ that had seen it. Nothing else excuses a write's absence: no crash, power cut, p
 
 A device's disk may legitimately lose what was on it in three cases, and the oracle is told: a store restored
 from a backup forgets what had not reached the relay since, a store that was wiped forgets what had not
-reached the relay at all, and a relay that was wiped or rolled back forgets what no surviving device has. The
-first two are counted as `excused`; the third excuses nothing but what was written on devices that lost their
-own disk in the same run.
+reached the relay at all, and where the relay is wiped or rolled back in the same run, what neither it nor any
+device has that could give it back (see `holdings`). All of it is counted as excused.
 
 Some writes had a narrow escape: no relay had acknowledged them when their device crashed, lost power or got
 an old copy of its store. Those of them that every device has at the end, or that an operation removed which
@@ -65,6 +64,8 @@ class Oracle:
     """Removed by an operation that had seen it; the device that did. By record, because the deletions of a
     parent and its children have one time."""
     excused: set[WriteId] = field(default_factory=set)
+    gone: set[tuple[RecordName, WriteId]] = field(default_factory=set)
+    """What was lost with the last disk that had it, see `holdings`."""
     at_risk: set[WriteId] = field(default_factory=set)
     """Not acknowledged by any relay when their device crashed, lost power or got an old copy of its store."""
     lost: dict[WriteId, Promise] = field(default_factory=dict)
@@ -100,13 +101,9 @@ class Oracle:
         """A device's store is gone for good; these writes no relay had acknowledged."""
         self.excused.update(unsent)
 
-    def gone(self, device: str) -> None:
-        """A device's disk was lost or replaced in a run in which the relay loses something too.
-
-        What it wrote may have been at the relay only, or have come back to it from nobody.
-        """
-        for kept in self.promises.values():
-            self.excused.update(id for id, promise in kept.items() if promise.device == device)
+    def nowhere(self, writes: Iterable[tuple[RecordName, WriteId]]) -> None:
+        """Neither a relay nor a device has these any more."""
+        self.gone.update(each for each in writes if each[1] in self.promises.get(each[0], {}))
 
     def died(self, device: str, unsent: Iterable[tuple[RecordName, int]]) -> None:
         """A device stopped without warning. `unsent`: records with unsent work, since when by its clock."""
@@ -128,6 +125,11 @@ class Oracle:
         return count
 
     @property
+    def excused_count(self) -> int:
+        """How many writes may be missing."""
+        return len(self.excused | {id for _, id in self.gone})
+
+    @property
     def count(self) -> int:
         return sum(len(kept) for kept in self.promises.values())
 
@@ -137,5 +139,8 @@ class Oracle:
         return [
             promise
             for id, promise in self.promises.get(record, {}).items()
-            if id not in have and (record, id) not in self.removed and id not in self.excused
+            if id not in have
+            and (record, id) not in self.removed
+            and (record, id) not in self.gone
+            and id not in self.excused
         ]

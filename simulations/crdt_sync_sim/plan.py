@@ -23,12 +23,9 @@ FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
 RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe"})
-NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"wipes", "joins", "backups", "cleared_caches", "scopes"})
-"""Not drawn together with a relay that loses something. A newcomer who joins before its members have
-given it their log back makes another log of it, which the product refuses and people have to sort out. A
-device that let go of what it had cannot give it back. And when a device and the relay are both put back
-from copies, nobody may be there who knows that the device had gone on: it goes on a second time, under
-the numbers of the first."""
+NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"scopes"})
+"""Not drawn together with a relay that loses something: a device that never had a record, or let go of it as
+its owner chose, cannot give it back."""
 
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from crdt_sync.errors import CrdtSyncError
-from crdt_sync.ids import DeviceId
-from crdt_sync.protocol.frames import Ack, Bye, CheckedOut, Push, Refuse, encode
+from crdt_sync.ids import DeviceId, SpaceId
+from crdt_sync.protocol.frames import Ack, Bye, CheckedOut, Push, Refuse, RowKind, encode
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S
 from crdt_sync_server.compaction import NEVER_MS
 from crdt_sync_server.delivery import ReadPage
@@ -73,6 +73,8 @@ class RelayNode(Node):
         """Pushes that were acknowledged whole, a few per device, to be sent again at the end."""
         self.shut_out: set[DeviceId] = set()
         """Devices that the operator has shut out, as the relay's database has it."""
+        self.opened = False
+        """Whether its database is open."""
         self.peak_waiting = 0
         self.commits = 0
         self.leases = LeaseLedger()
@@ -110,8 +112,10 @@ class RelayNode(Node):
         self.log_storage = SqliteStorage(_dbapi(connection))
         self.engine = RelayEngine(self.log_storage, token_is_right=lambda _: True, takes_back=lambda _: True)
         self.shut_out = {each.device for each in self.log_storage.revocations.all()}
+        self.opened = True
 
     def on_stop(self) -> None:
+        self.opened = False
         self.network.unlisten(self.name)
         self._links.clear()
         self._woken.clear()
@@ -129,6 +133,18 @@ class RelayNode(Node):
     def restore_backup(self) -> None:
         self.leases.relay_lost_memory()
         super().restore_backup()
+
+    def envelopes(self, space: SpaceId) -> list[bytes]:
+        """The updates and snapshots in its log, as its disk has them; the process may be down."""
+        try:
+            storage = self.log_storage if self.opened else SqliteStorage(_dbapi(self.storage.connect()))
+            key = storage.find_space(space)
+            rows = [] if key is None else storage.read(key, 0, max_rows=10**9, max_bytes=2**50).rows
+        except sqlite3.Error:  # nothing was ever stored
+            rows = []
+        if not self.opened:
+            self.storage.crash()
+        return [row.payload for row in rows if row.kind in (RowKind.UPDATE, RowKind.SNAPSHOT)]
 
     def set_shut_out(self, device: DeviceId, *, out: bool) -> None:
         """The operator shuts a device out, or lets it in. Raises what the product does."""

@@ -36,6 +36,7 @@ from crdt_sync_sim.difference import Difference, differences
 from crdt_sync_sim.expecting import check_expectations
 from crdt_sync_sim.figures import Figures, figures
 from crdt_sync_sim.founding import FoundingError, begin_from, founded
+from crdt_sync_sim.holdings import Holdings
 from crdt_sync_sim.joins import Joins
 from crdt_sync_sim.network import LinkProfile, Mischief
 from crdt_sync_sim.node import Node
@@ -113,6 +114,7 @@ class Simulation(Site):
         self.shutting_out = ShuttingOut(self)
         self.actor = Actor(self)
         self.relay_loses = relay_loses(self.events)
+        self.holdings = Holdings(self)
         self.asked: set[int] = set()
         """The rules that were asked, by number."""
         self.remembers = remembers(seed) if remember is None else remember
@@ -175,24 +177,21 @@ class Simulation(Site):
 
     def backup_taken(self, node: Node) -> None:
         self._backups[node.name] = self.world.now_us
+        self.holdings.copied(node)
 
     def before_restore(self, node: Node) -> None:
         """What only this disk had is excused: its owner put an old copy in its place."""
         if isinstance(node, RelayNode):
             node.taken.clear()  # what it had taken then, it may not have any more
-        self._may_be_nowhere(node)
+        self.holdings.replaced(node)
         if isinstance(node, DeviceNode) and node.backup is not None:
             self.oracle.restored(node.name, node.unsent(), self._backups[node.name])
 
     def before_wipe(self, node: Node) -> None:
-        """Where the relay loses something too, what only this device had is nowhere."""
+        """Where the relay loses something too, what only this node had is nowhere."""
         if isinstance(node, RelayNode):
             node.taken.clear()
-        self._may_be_nowhere(node)
-
-    def _may_be_nowhere(self, node: Node) -> None:
-        if self.relay_loses and isinstance(node, DeviceNode):
-            self.oracle.gone(node.name)
+        self.holdings.wiped(node)
 
     # The end
 

@@ -87,12 +87,14 @@ class Groups:
             self._judge(device, group, visible)
 
     def _judge(self, device: DeviceNode, group: Together, visible: dict[RecordName, set[WriteId]]) -> None:
-        removed = device.oracle.removed
+        removed, gone = device.oracle.removed, device.oracle.gone
         shown = tuple(name for name, ids in group.writes.items() if ids & visible[name])
         lacking = tuple(
             name
             for name, ids in group.writes.items()
-            if any(id not in visible[name] and (name, id) not in removed for id in ids)
+            if any(
+                id not in visible[name] and (name, id) not in removed and (name, id) not in gone for id in ids
+            )
             and not device.is_absent(name)
         )
         if shown and lacking:

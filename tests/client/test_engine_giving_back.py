@@ -60,3 +60,25 @@ def test_a_missing_deletion_is_missing(world: World) -> None:
     after = parse_update(record.doc.state())
     assert giving_back.contains(after, before)
     assert not giving_back.contains(before, after)
+
+
+def test_what_is_to_be_given_back_cannot_be_cleared_away(world: World) -> None:
+    office = world.office
+    kept, lost = office.create({"title": "shown"}), office.create({"title": "lost"})
+    office.sync()
+    space = world.space
+    opaque = office.opaque(lost)
+    rows = world.relay.after(0, Author(office.greeted.device, Incarnation(1)))
+    shown = [row for row in rows if bytes(opaque) not in row[2]]
+    start = office.engine.session_start(space)
+    acked = start.acked
+    office.engine.welcome(space, ANOTHER_LIFE, acked.sequence, acked.hash, world.relay.head, 0)
+    office.engine.receive(space, shown, world.relay.head)
+    left = office.engine.clear(space)
+    assert kept in {change.id for change in left}
+    assert lost not in {change.id for change in left}
+    assert office.get(lost).values["title"] == "lost"
+    assert len(office.engine.give_back(space, max_bytes=10**6)) == 1
+    office.engine.gave_back(space, opaque, "stored")
+    office.engine.give_back(space, max_bytes=10**6)
+    assert lost in {change.id for change in office.engine.clear(space)}

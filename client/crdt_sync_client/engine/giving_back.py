@@ -155,6 +155,15 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
     return envelopes
 
 
+def holds_back(replica: Replica, space: Space, opaque: OpaqueId) -> bool:
+    """Whether the record has to stay: a relay that lost something has not shown all of it."""
+    role = space.role_of(replica.device_id)
+    if not space.giving.stage or role is None or not role.may_write:
+        return False
+    record = replica.records.find(space, opaque, replica.author)
+    return record is not None and _lacks(record, *_at_relay(replica.db, space, opaque))
+
+
 def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> None:
     """The relay's word about a snapshot that was given back."""
     giving = space.giving

@@ -18,7 +18,7 @@ import msgspec
 
 from crdt_sync.ids import OpaqueId, RecordId
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import absent
+from crdt_sync_client.engine import absent, giving_back
 from crdt_sync_client.engine.absent import Absent, Why
 from crdt_sync_client.engine.arrivals import Opened
 from crdt_sync_client.engine.checking import check_filter
@@ -229,13 +229,13 @@ def note_leaving(replica: Replica, space: Space, numbers: Iterable[int]) -> None
 def depart(
     replica: Replica, space: Space, records: Iterable[tuple[int, OpaqueId]], why: Why, *, wanted: bool = False
 ) -> list[RecordChange]:
-    """Take records off the device, but for those with unsent work; what watchers are told.
+    """Take records off the device; what watchers are told. Inside a transaction.
 
-    Inside a transaction.
+    Those with unsent work stay, and those of which a relay has lost something that it is to be given back.
     """
     changes, going, waiting = [], [], []
     for no, opaque in records:
-        if is_held(replica, no):
+        if is_held(replica, no) or giving_back.holds_back(replica, space, opaque):
             waiting.append(no)
             continue
         row = replica.db.execute(_ROW, (no,)).fetchone()
@@ -268,7 +268,7 @@ def note_edited(replica: Replica, edited: Iterable[OpenRecord], result: Material
 
 def is_due(replica: Replica, space: Space) -> bool:
     """Whether a record waits to leave and has nothing unsent any more."""
-    return any(not is_held(replica, no) for no in space.scope.leaving)
+    return not space.giving.stage and any(not is_held(replica, no) for no in space.scope.leaving)
 
 
 def settle(replica: Replica, space: Space) -> list[RecordChange]:
