@@ -224,6 +224,32 @@ def test_what_is_refused_of_an_earlier_life_does_not_hold_up_this_one(world: Wor
     assert world.office.values(a)["title"] == "a"
 
 
+def test_what_a_later_life_wrote_to_the_record_waits_behind_it(world: World, anna: Peer) -> None:
+    a, b, c = (anna.create({"title": title, "notes": "old"}) for title in "abc")
+    push(anna)
+    anna.crash()
+    anna.set(a, notes="new")
+    together = Transaction(tuple(UpdateOp("job", id, {"count": 1}) for id in (a, b)))
+    assert not isinstance(anna.engine.write([together])[0], CrdtSyncError)
+    anna.set(c, count=1)
+    refuse_record(anna, a)
+    world.settle()
+    assert [anna.get(id).sync_state for id in (a, b, c)] == ["failed", "failed", "synced"]
+    assert world.office.engine.get("job", a) is None
+    assert world.office.engine.get("job", b) is None
+    anna.engine.retry()
+    world.settle()
+    world.assert_converged()
+    assert world.office.values(a)["notes"] == "new"
+    assert [world.office.values(id)["count"] for id in (a, b, c)] == [1, 1, 1]
+    opaque = anna.opaque(a)
+    record = world.office.engine._replica.records.find(
+        world.office.engine._replica.space(world.space), opaque, world.office.engine.author
+    )
+    assert record is not None
+    assert not record.doc.pending
+
+
 def test_a_relay_that_had_it_after_all_shows_it_to_us_as_well(world: World, anna: Peer) -> None:
     """It said that it refused, and stored. Everybody ends with the same."""
     a, b = anna.create({"title": "a"}), anna.create({"title": "b"})

@@ -92,11 +92,11 @@ def set_aside(
         noted = _noted(replica, record, code, reason)
         save_refused(db, record, noted)
         replica.refused[record] = noted
-        for table in ("sealed", "outbox"):
-            db.execute(
-                f"UPDATE {table} SET error = ? WHERE record = ? AND {_OF_CHAIN}",
-                (noted.error, record, *chain),
-            )
+        db.execute(
+            f"UPDATE sealed SET error = ? WHERE record = ? AND {_OF_CHAIN}", (noted.error, record, *chain)
+        )
+        # A later life may have gone on with the record: that waits behind it, like all that comes.
+        db.execute("UPDATE outbox SET error = ? WHERE record = ? AND error IS NULL", (noted.error, record))
         replica.count_unsent(record)
     for table in ("sealed", "outbox"):
         db.execute(f"UPDATE {table} SET error = ? WHERE {_OF_CHAIN}", (_MOVING, *chain))
@@ -182,18 +182,19 @@ def _records_at(replica: Replica, space: Space, author: Author, sequence: int) -
 
 
 def _tied_to(replica: Replica, space: Space, author: Author, records: set[int]) -> set[int]:
-    """These records, and all that unsent transactions of the author tie to them."""
-    return _closure(
-        records,
-        (
-            (f"{column} {number}", record)
-            for table, column in (("sealed", "until"), ("outbox", "tied"))
-            for number, record in replica.db.rows(
-                f"SELECT {column}, record FROM {table} WHERE {_OF_CHAIN} AND {column} IS NOT NULL",
-                (space.no, author.incarnation),
-            )
-        ),
+    """These records, and all that transactions tie to them: sealed ones of the author, others of any life."""
+    sealed = replica.db.rows(
+        f"SELECT until, record FROM sealed WHERE {_OF_CHAIN} AND until IS NOT NULL",
+        (space.no, author.incarnation),
     )
+    unsealed = replica.db.rows(
+        "SELECT tied, incarnation, record FROM outbox"
+        " WHERE space = ? AND error IS NULL AND tied IS NOT NULL",
+        (space.no,),
+    )
+    ties = [(f"until {until}", record) for until, record in sealed]
+    ties += [(f"tied {incarnation} {tied}", record) for tied, incarnation, record in unsealed]
+    return _closure(records, ties)
 
 
 def _tied_aside(replica: Replica, records: set[int]) -> set[int]:
