@@ -150,7 +150,7 @@ class CheckoutMethods(DevicePart):
         What was checked out here stays in the list until it is checked in, whatever became of it.
         """
         engine, chosen = self._engine, await self._space_id(space)
-        return [Checkout.of(found) for found in await self._run(lambda: engine.checkouts(chosen))]
+        return await self._run(lambda: engine.checkouts(chosen))
 
     # Inside -----------------------------------------------------------------------------------------
 
@@ -272,4 +272,4 @@ def _checkin_state(outcome: CheckoutOutcome, before: str | None) -> CheckinState
 
 def _late(engine: Engine, outcome: CheckoutOutcome) -> int:
     held = outcome.checkout
-    return 0 if held is None else sum(each.device == engine.device_id for each in held.late)
+    return 0 if held is None else sum(each.device_id == engine.device_id.hex() for each in held.late)

@@ -7,53 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .engine import checkouts as engine_checkouts
-from .engine import holders
+from .engine.holders import Checkout as Checkout
+from .engine.holders import LateWork as LateWork
 from .engine.holders import utc_text
 
 CheckinState = Literal["returned", "expired", "broken", "taken"]
-
-
-@dataclass(frozen=True, slots=True)
-class Checkout:
-    """Who has a record, or had it last. `own`: this device. `sent`: updates delivered since.
-
-    `state`: "held", "expired", "broken" by an admin, "returned", or "taken": it was held here and another
-    device has it since. `late` counts pieces of work that came after the checkout they belong to had ended.
-    `type` and `id` are None for a record that is not known on this device.
-    """
-
-    space: str
-    type: str | None
-    id: str | None
-    device: str
-    device_id: str
-    own: bool
-    state: str
-    since_at: int
-    until_at: int
-    token: int
-    sent: int = 0
-    late: int = 0
-
-    @classmethod
-    def of(cls, found: holders.Checkout) -> Checkout:
-        return cls(
-            space=found.space.hex(),
-            type=found.type,
-            id=found.id,
-            device=found.device_name,
-            device_id=found.device.hex(),
-            own=found.own,
-            state=found.state,
-            since_at=found.since_ms,
-            until_at=found.until_ms,
-            token=found.token,
-            sent=found.sent,
-            late=len(found.late),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +33,7 @@ class CheckoutResult:
 
     @classmethod
     def of(cls, outcome: engine_checkouts.CheckoutOutcome) -> CheckoutResult:
-        held = outcome.checkout
-        return cls(outcome.type, outcome.id, outcome.code, None if held is None else Checkout.of(held))
+        return cls(outcome.type, outcome.id, outcome.code, outcome.checkout)
 
     def to_json(self) -> dict[str, Any]:
         held = None if self.checkout is None else self.checkout.to_json()

@@ -82,7 +82,7 @@ class Record:
             provisional=record.provisional,
             deleted=record.deleted,
             orphaned=record.orphaned,
-            checkout=None if record.checkout is None else Checkout.of(record.checkout),
+            checkout=record.checkout,
         )
 
     @classmethod
@@ -169,7 +169,7 @@ def write_result(result: model.WriteResult, device: FollowsWrites | None = None)
     return WriteResult(
         *(result.id, result.type, result.resolved, result.state, result.changed, result.below),
         space=result.space.hex(),
-        waits_for=None if result.waits_for is None else Checkout.of(result.waits_for),
+        waits_for=result.waits_for,
         late=result.late,
         _first=result.first,
         _clock=0 if device is None else result.clock,

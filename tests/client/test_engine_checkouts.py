@@ -92,8 +92,8 @@ def test_the_holder_sends_as_ever_and_everyone_sees_who_has_it(site: Site) -> No
         peer.sync()
         shown = peer.engine.checkout_of("job", site.one)
         assert shown is not None
-        assert (shown.device_name, shown.state, shown.own) == ("tablet", "held", peer is site.mine)
-        assert abs(shown.until_ms - lease.expires_ms) < 1_000
+        assert (shown.device, shown.state, shown.own) == ("tablet", "held", peer is site.mine)
+        assert abs(shown.until_at - lease.expires_ms) < 1_000
     site.mine.set(site.one, status="busy")
     site.mine.sync()
     assert pending(site.mine) == []
@@ -219,7 +219,7 @@ def test_what_was_checked_out_here_is_remembered_until_it_is_checked_in(site: Si
     site.mine.sync()
     assert [each.state for each in engine.checkouts()] == ["taken"]
     engine.forget_checkouts(site.space, [lease.record])
-    assert [each.device_name for each in engine.checkouts()] == ["other"]
+    assert [each.device for each in engine.checkouts()] == ["other"]
 
 
 def test_a_record_changes_for_whoever_watches_it_when_it_is_checked_out(site: Site) -> None:
@@ -279,8 +279,8 @@ def test_every_record_shown_says_who_has_it_now(site: Site) -> None:
     read = (site.mine.get(site.one), site.mine.engine.query("job", where={"title": "One"})[0], told.record)
     for record in read:
         assert record.checkout is not None
-        assert (record.checkout.device_name, record.checkout.own) == ("other", False)
-        assert abs(record.checkout.until_ms - lease.expires_ms) < 1_000
+        assert (record.checkout.device, record.checkout.own) == ("other", False)
+        assert abs(record.checkout.until_at - lease.expires_ms) < 1_000
     assert site.mine.get(site.two).checkout is None
     site.other.sync()
     held = site.other.get(site.one).checkout
@@ -311,8 +311,8 @@ def test_a_write_says_whose_checkout_it_waits_for_and_so_does_the_outbox(site: S
     for _ in range(2):
         written = site.mine.set(site.one, count=site.now_ms % 1_000_003)
         assert written.waits_for is not None
-        assert (written.waits_for.device_name, written.late) == ("other", False)
-        assert abs(written.waits_for.until_ms - lease.expires_ms) < 1_000
+        assert (written.waits_for.device, written.late) == ("other", False)
+        assert abs(written.waits_for.until_at - lease.expires_ms) < 1_000
     assert site.mine.set(site.two, status="done").waits_for is None
     both = Transaction(
         (UpdateOp("job", site.two, {"count": 2}), UpdateOp("job", site.one, {"status": "busy"}))
@@ -321,7 +321,7 @@ def test_a_write_says_whose_checkout_it_waits_for_and_so_does_the_outbox(site: S
     assert isinstance(together, TransactionResult)
     assert [result.waits_for is not None for result in together.results] == [True, True]
     waiting = {item.id: item.waits_for for item in site.mine.engine.outbox()}
-    assert {id: held and held.device_name for id, held in waiting.items()} == {
+    assert {id: held and held.device for id, held in waiting.items()} == {
         site.one: "other", site.two: "other",
     }  # fmt: skip
     # What was so already is no write, and waits for nothing.

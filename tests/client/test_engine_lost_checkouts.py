@@ -58,7 +58,7 @@ def held_by(site: Site, peer: Peer, token: int) -> Lease:
 
 
 def states(site: Site) -> list[tuple[str | None, str, str]]:
-    return [(each.id, each.device_name, each.state) for each in site.mine.engine.checkouts()]
+    return [(each.id, each.device, each.state) for each in site.mine.engine.checkouts()]
 
 
 def test_it_asks_again_for_its_own_and_forgets_those_of_others(site: Site) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .checkout_words import who_until
 from .command import Group, Target, space_option, store_options
 from .output import Output, iso_time, local_time
 from .write_life import outbox_life
@@ -71,19 +72,13 @@ def _json(item: OutboxItem) -> dict[str, object]:
         "code": item.code,
         "error": item.error,
         "retry_at": None if item.retry_at_ms is None else iso_time(item.retry_at_ms),
-        "waits_for": _checkout_json(item),
+        "waits_for": None if item.waits_for is None else item.waits_for.to_json(),
     }
-
-
-def _checkout_json(item: OutboxItem) -> dict[str, object] | None:
-    from crdt_sync_client.checkout_values import Checkout
-
-    return None if item.waits_for is None else Checkout.of(item.waits_for).to_json()
 
 
 def _why(item: OutboxItem) -> str:
     if item.waits_for is not None:
-        return f"checked out by {item.waits_for.device_name} until {local_time(item.waits_for.until_ms)}"
+        return f"checked out by {who_until(item.waits_for)}"
     if item.retry_at_ms is None:
         return item.error or ""
     return f"{item.error}; again at {local_time(item.retry_at_ms)}"

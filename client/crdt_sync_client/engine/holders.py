@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from crdt_sync.ids import DeviceId, OpaqueId, RecordId, SpaceId
+from crdt_sync.ids import OpaqueId, RecordId
 from crdt_sync.protocol.leases import Late, Lease, LeaseState
 
 if TYPE_CHECKING:
@@ -30,38 +30,45 @@ def utc_text(at_ms: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LateEdits:
-    """Work that came after its device's checkout had ended. Times are Unix ms of this device's clock."""
+class LateWork:
+    """Work that came at `at`, when its device's checkout had ended at `ended_at` without being checked in."""
 
-    device: DeviceId
-    device_name: str
-    ended_ms: int
-    at_ms: int
-    incarnation: int
-    first: int
-    last: int
+    device: str
+    device_id: str
+    ended_at: int
+    at: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """Who has, or had last, a record. `own`: this device. Times are Unix ms of this device's clock.
+    """Who has a record, or had it last. `own`: this device. Times are Unix ms of this device's clock.
 
-    `type` and `id` are None for a record that this device does not know. `sent`: updates that the relay took
-    since it was checked out here. `state`: as of now.
+    `state` as it was when this was asked: "held", "expired", "broken" by an admin, "returned", or "taken": it
+    was held here and another device has it since. `sent`: updates that the relay took since it was checked
+    out here. `late`: what came after the checkout that it belongs to had ended, the oldest first. `space` and
+    `device_id` are hex; `type` and `id` None for a record that is not known on this device.
     """
 
-    space: SpaceId
+    space: str
     type: str | None
-    id: RecordId | None
-    device: DeviceId
-    device_name: str
+    id: str | None
+    device: str
+    device_id: str
     own: bool
     state: CheckoutState
-    since_ms: int
-    until_ms: int
+    since_at: int
+    until_at: int
     token: int
     sent: int = 0
-    late: tuple[LateEdits, ...] = ()
+    late: tuple[LateWork, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by these names."""
+        body = {name: getattr(self, name) for name in self.__slots__}
+        return body | {"late": [each.to_json() for each in self.late]}
 
 
 def shown(
@@ -86,15 +93,15 @@ def shown(
     relay_ms = replica.now_ms() + leases.relay_ahead_ms
     mine = lease.device == replica.device_id
     return Checkout(
-        space=space.id,
+        space=space.id.hex(),
         type=None if name is None else name[0],
         id=None if name is None else name[1],
-        device=lease.device,
-        device_name=space.device_name(lease.device),
+        device=space.device_name(lease.device),
+        device_id=lease.device.hex(),
         own=mine,
         state=_state(lease, own, relay_ms, mine=mine),
-        since_ms=lease.since_ms - leases.relay_ahead_ms,
-        until_ms=lease.expires_ms - leases.relay_ahead_ms,
+        since_at=lease.since_ms - leases.relay_ahead_ms,
+        until_at=lease.expires_ms - leases.relay_ahead_ms,
         token=lease.token,
         sent=0 if own is None else own.sent,
         late=tuple(_late(space, each) for each in lease.late),
@@ -110,7 +117,7 @@ def all_shown(replica: Replica, space: Space) -> list[Checkout]:
     found = (shown(replica, space, record) for record in records)
     return sorted(
         (each for each in found if each is not None),
-        key=lambda each: (not each.own, each.since_ms, each.token),
+        key=lambda each: (not each.own, each.since_at, each.token),
     )
 
 
@@ -149,16 +156,10 @@ def _state(lease: Lease, own: OwnCheckout | None, relay_ms: int, *, mine: bool) 
     return "held" if lease.held(relay_ms) else "expired"
 
 
-def _late(space: Space, late: Late) -> LateEdits:
+def _late(space: Space, late: Late) -> LateWork:
     ahead_ms = space.leases.relay_ahead_ms
-    return LateEdits(
-        late.device,
-        space.device_name(late.device),
-        late.ended_ms - ahead_ms,
-        late.at_ms - ahead_ms,
-        late.incarnation,
-        late.first,
-        late.last,
+    return LateWork(
+        space.device_name(late.device), late.device.hex(), late.ended_ms - ahead_ms, late.at_ms - ahead_ms
     )
 
 
