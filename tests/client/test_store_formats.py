@@ -48,7 +48,7 @@ def to_format_1(db: Database) -> None:
     """Take away what has come since."""
     for (trigger,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
         db.execute(f"DROP TRIGGER {trigger}")
-    for index in ("records_by_parent", "records_absent", "outbox_by_record"):
+    for index in ("records_by_parent", "records_absent", "records_unshown", "outbox_by_record"):
         db.execute(f"DROP INDEX {index}")
     for table, column in FORMAT_1.items():
         if column is None:

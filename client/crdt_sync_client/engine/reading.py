@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.errors import NotReady, TypeNotKnown
 from crdt_sync.ids import DeviceId, RecordId, SpaceId
@@ -149,15 +149,26 @@ def status_counts(replica: Replica, space_no: int | None) -> StatusCounts:
     return counted
 
 
+_COUNT_UNSENT: Final = (
+    "SELECT (SELECT count(*) FROM ("
+    "SELECT record FROM outbox WHERE ?1 IS NULL OR space = ?1"
+    " UNION SELECT record FROM sealed WHERE ?1 IS NULL OR space = ?1)),"
+    " (SELECT count(*) FROM ("
+    "SELECT record FROM outbox WHERE error IS NOT NULL AND (?1 IS NULL OR space = ?1)"
+    " UNION SELECT record FROM sealed WHERE error IS NOT NULL AND (?1 IS NULL OR space = ?1))"
+    " WHERE record NOT IN (SELECT record FROM refused WHERE retry_ms IS NOT NULL))"
+)
+_COUNT_SHOWN: Final = (
+    "SELECT (SELECT count(*) FROM records INDEXED BY records_by_type"
+    " WHERE deleted = 0 AND substr(type, 1, 1) != '_' AND (?1 IS NULL OR space = ?1))"
+    " - (SELECT count(*) FROM records INDEXED BY records_unshown"
+    " WHERE json IS NULL AND deleted = 0 AND substr(type, 1, 1) != '_' AND (?1 IS NULL OR space = ?1))"
+)
+"""From indexes alone: the table itself is most of a store, and this is asked for after every write."""
+
+
 def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
-    failed, pending = replica.db.execute(
-        "SELECT coalesce(sum(bad), 0), coalesce(sum(1 - bad), 0) FROM ("
-        " SELECT max(error IS NOT NULL AND record NOT IN"
-        "  (SELECT record FROM refused WHERE retry_ms IS NOT NULL)) AS bad FROM ("
-        "  SELECT space, record, error FROM outbox UNION ALL SELECT space, record, error FROM sealed"
-        " ) WHERE ?1 IS NULL OR space = ?1 GROUP BY record)",
-        (space_no,),
-    ).fetchone()
+    unsent, failed = replica.db.execute(_COUNT_UNSENT, (space_no,)).fetchone()
     conflicts = replica.db.value(
         "SELECT count(*) FROM conflicts c JOIN records r ON r.no = c.record"
         " WHERE c.state = 'open' AND (?1 IS NULL OR r.space = ?1)",
@@ -167,13 +178,9 @@ def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
         "SELECT count(*) FROM quarantine WHERE code != ?2 AND (?1 IS NULL OR space = ?1)",
         (space_no, TypeNotKnown.code),
     )
-    records = replica.db.value(
-        "SELECT count(*) FROM records WHERE json IS NOT NULL AND deleted = 0 AND type NOT LIKE '\\_%'"
-        " ESCAPE '\\' AND (?1 IS NULL OR space = ?1)",
-        (space_no,),
-    )
+    records = replica.db.value(_COUNT_SHOWN, (space_no,))
     return StatusCounts(
-        pending=pending,
+        pending=unsent - failed,
         failed=failed,
         conflicts=conflicts,
         quarantined=quarantined,

@@ -203,6 +203,7 @@ No REPLACE here: in a trigger the conflict rule of the statement that fired it c
 _NEW_IN_4: Final = """
 DROP INDEX outbox_by_record;
 CREATE INDEX outbox_by_record ON outbox (record, incarnation, error, space);
+CREATE INDEX records_unshown ON records (space, type) WHERE json IS NULL AND deleted = 0;
 ALTER TABLE outbox ADD COLUMN clock INTEGER;
 ALTER TABLE sealed ADD COLUMN clock INTEGER;
 CREATE TABLE outbox_past (
