@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
@@ -49,33 +49,7 @@ Fault = Literal[
     "scopes",
     "shut_out",
 ]
-FAULTS: Final[tuple[Fault, ...]] = (
-    "checkouts",
-    "loss",
-    "slow",
-    "partitions",
-    "one_way",
-    "crashes",
-    "power_cuts",
-    "pauses",
-    "clocks",
-    "relay_crashes",
-    "relay_power_cuts",
-    "mischief",
-    "corruption",
-    "disk_full",
-    "backups",
-    "rare_points",
-    "wipes",
-    "joins",
-    "version_skew",
-    "relay_rollback",
-    "relay_wipe",
-    "schema_versions",
-    "cleared_caches",
-    "scopes",
-    "shut_out",
-)
+FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 NOT_SURVIVED: Final[frozenset[Fault]] = frozenset()
 """Faults that `all` leaves out, because this version of the product does not recover from them by itself."""
 

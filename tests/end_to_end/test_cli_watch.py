@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.conftest import start_relay
+from tests.end_to_end.conftest import RelayProcess, start_relay
 
 Run = Callable[..., Any]
 
@@ -42,16 +42,18 @@ async def ended(process: asyncio.subprocess.Process, signum: signal.Signals) -> 
     return await asyncio.wait_for(process.wait(), timeout=15)
 
 
+def founded(run: Run, store: Path, relay: RelayProcess, secret: dict[str, str]) -> None:
+    """A store whose device made a space at the relay."""
+    run("init", "--store", store, "--name", "Office", **secret)
+    create = ("space", "create", "Pit 4", "--store", store, "--relay", relay.url)
+    run(*create, "--schema", "work_order", "--token", relay.setup_token, **secret)
+
+
 async def test_it_says_when_the_relay_goes_away(run: Run, passphrase: str, tmp_path: Path) -> None:
     relay = await asyncio.to_thread(start_relay, tmp_path / "relay")
     store, secret = tmp_path / "office.db", {"CRDT_SYNC_PASSPHRASE": passphrase}
 
-    def prepare() -> None:
-        run("init", "--store", store, "--name", "Office", **secret)
-        create = ("space", "create", "Pit 4", "--store", store, "--relay", relay.url)
-        run(*create, "--schema", "work_order", "--token", relay.setup_token, **secret)
-
-    await asyncio.to_thread(prepare)
+    await asyncio.to_thread(founded, run, store, relay, secret)
     process = await watching(store, passphrase)
     try:
         await line_with(process.stderr, "Pit 4: in sync")
@@ -95,9 +97,7 @@ async def test_the_status_is_told_in_lines_until_the_time_is_over_or_somebody_st
     store, secret = tmp_path / "office.db", {"CRDT_SYNC_PASSPHRASE": passphrase}
 
     def prepare() -> None:
-        run("init", "--store", store, "--name", "Office", **secret)
-        create = ("space", "create", "Pit 4", "--store", store, "--relay", relay.url)
-        run(*create, "--schema", "work_order", "--token", relay.setup_token, **secret)
+        founded(run, store, relay, secret)
         run("create", "work_order", "title=Leak", "--store", store, **secret)
         refused = run("status", "--for", "1", "--store", store, code=2, **secret)
         assert "--for goes with --watch" in refused.err

@@ -12,29 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sync_sim import commands
 from crdt_sync_sim.actor import Actor
 from crdt_sync_sim.case import case_path, journalled, read_case, read_journal, with_devices, write_case
 from crdt_sync_sim.causes import explain, failure_of
 from crdt_sync_sim.minimise import minimise
 from crdt_sync_sim.run import Outcome, simulate
-from crdt_sync_sim.scenario import Scenario, Scheduled, Workload
-from crdt_sync_sim.scenario_file import load_scenario
+from crdt_sync_sim.scenario import Scenario, Scheduled
 from crdt_sync_sim.timeline import clock, timeline
 from tests.simulations import planted
+from tests.simulations.shipped import named, small_swarm
 
 Patch = pytest.MonkeyPatch
 
 
-def named(name: str) -> Scenario:
-    return load_scenario(commands.scenario_folder() / f"{name}.toml")
-
-
 @pytest.fixture(scope="module")
 def small() -> Scenario:
-    return replace(
-        named("swarm"), duration_s=60.0, workload=Workload(40), faults=("partitions",), swarm=False
-    )
+    return small_swarm()
 
 
 def failing(scenario: Scenario) -> Outcome:

@@ -14,9 +14,10 @@ from crdt_sync_client.engine import Engine
 from crdt_sync_sim.commands import scenario_folder
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.run import Outcome, simulate
-from crdt_sync_sim.scenario import Scenario, Scheduled, Workload
-from crdt_sync_sim.scenario_file import ScenarioError, load_scenario, read_scenario
+from crdt_sync_sim.scenario import Scheduled, Workload
+from crdt_sync_sim.scenario_file import ScenarioError, read_scenario
 from crdt_sync_sim.timeline import timeline
+from tests.simulations.shipped import named
 
 HEAD = """
 duration_s = 100
@@ -26,10 +27,6 @@ tablet = "field"
 [records.wo1]
 values = {title = "Pump"}
 """
-
-
-def named(name: str) -> Scenario:
-    return load_scenario(scenario_folder() / f"{name}.toml")
 
 
 def shown(outcome: Outcome) -> str:

@@ -9,27 +9,21 @@ from pathlib import Path
 import pytest
 
 from crdt_sync_client.engine import Engine
-from crdt_sync_sim import commands
 from crdt_sync_sim.causes import Explanation, explain
 from crdt_sync_sim.checks import INVARIANTS
 from crdt_sync_sim.report import duration, to_json, to_text
 from crdt_sync_sim.run import Outcome, simulate
-from crdt_sync_sim.scenario import Scenario, Workload
-from crdt_sync_sim.scenario_file import load_scenario, read_scenario
+from crdt_sync_sim.scenario import Scenario
+from crdt_sync_sim.scenario_file import read_scenario
 from tests.simulations import planted
+from tests.simulations.shipped import named, small_swarm
 
 Patch = pytest.MonkeyPatch
 
 
-def named(name: str) -> Scenario:
-    return load_scenario(commands.scenario_folder() / f"{name}.toml")
-
-
 @pytest.fixture(scope="module")
 def small() -> Scenario:
-    return replace(
-        named("swarm"), duration_s=60.0, workload=Workload(40), faults=("partitions",), swarm=False
-    )
+    return small_swarm()
 
 
 def failing(scenario: Scenario) -> tuple[Outcome, Explanation]:

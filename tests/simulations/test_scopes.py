@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from crdt_sync_client.engine import absent, cleaning, scoping
-from crdt_sync_sim.commands import scenario_folder
 from crdt_sync_sim.keeping import holds
 from crdt_sync_sim.run import Outcome, simulate
 from crdt_sync_sim.scenario import Scenario
-from crdt_sync_sim.scenario_file import ScenarioError, load_scenario, read_scenario
+from crdt_sync_sim.scenario_file import ScenarioError, read_scenario
+from tests.simulations.shipped import named
 
 Patch = pytest.MonkeyPatch
 
@@ -30,10 +30,6 @@ operations = 120
 fields = [3, 7]
 """
 SEEDS = range(1, 11)
-
-
-def named(name: str) -> Scenario:
-    return load_scenario(scenario_folder() / f"{name}.toml")
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,11 @@ from crdt_sync_client.engine.arrivals import Opened
 from crdt_sync_client.engine.gathering import Gathering
 from crdt_sync_client.engine.model import Transaction
 from crdt_sync_client.engine.sealing import _Choice, _Row
-from crdt_sync_sim.commands import scenario_folder
 from crdt_sync_sim.run import Simulation, run_out, simulate
-from crdt_sync_sim.scenario import Scenario
-from crdt_sync_sim.scenario_file import ScenarioError, load_scenario, read_scenario
+from crdt_sync_sim.scenario_file import ScenarioError, read_scenario
+from tests.simulations.shipped import named
 
 Patch = pytest.MonkeyPatch
-
-
-def named(name: str) -> Scenario:
-    return load_scenario(scenario_folder() / f"{name}.toml")
 
 
 @pytest.fixture
