@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from random import Random
 from typing import Any, Final, NamedTuple
 
 from crdt_sync_sim.world import Timer, World, seconds
@@ -147,6 +146,7 @@ class Network:
 
     def __init__(self, world: World, profile: LinkProfile | None = None) -> None:
         self.world = world
+        self.stream = world.streams["network"]
         self.tally = Tally()
         self.mischief = Mischief()
         self.tap: Callable[[str, str, bytes], object] | None = None
@@ -280,10 +280,6 @@ class Network:
             start_us += size_bytes * 1_000_000 // profile.bytes_per_s
             self._busy_until_us[pair] = start_us
         return start_us + self._flight_us(profile)
-
-    @property
-    def stream(self) -> Random:
-        return self.world.streams["network"]
 
     def forget(self, connection: Connection) -> None:
         self._connections.pop(connection.number, None)

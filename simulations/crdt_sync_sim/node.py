@@ -25,6 +25,8 @@ class NodeClock:
         self._since_us = 0
 
     def now_ms(self) -> int:
+        if not self.drift_ppm:
+            return max(0, self._world.true_unix_ms + self.offset_ms)
         drifted_us = (self._world.now_us - self._since_us) * self.drift_ppm / 1_000_000
         return max(0, self._world.true_unix_ms + self.offset_ms + int(drifted_us) // 1000)
 

@@ -17,15 +17,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType, TracebackType
 from typing import Any, Final
 
 from crdt_sync.crypto.device_keys import DeviceKeys, verify_signature
 from crdt_sync.crypto.envelope import Envelope, parse
+from crdt_sync.crypto.payload import Payload
 from crdt_sync.crypto.space_keys import SpaceKeys
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.records.update_check import check_update
 from crdt_sync.records.update_format import parse_update
+from crdt_sync.records.writes import check_write
 
 REALLY_EACH_TIME: Final = 8
 """One run in so many remembers nothing."""
@@ -36,9 +39,12 @@ _FUNCTIONS: Final[tuple[Callable[..., Any], ...]] = (
     parse,
     parse_update,
     check_update,
+    check_write,
 )
 _METHODS: Final[tuple[tuple[type, str], ...]] = (
     (Envelope, "open"),
+    (Envelope, "cover"),
+    (Payload, "decode"),
     (DeviceKeys, "from_bytes"),
     (SpaceKeys, "from_bytes"),
 )
@@ -48,23 +54,22 @@ class Remembering:
     """For one `with` block, a run. Not to be nested. What is remembered is forgotten at its end."""
 
     def __init__(self) -> None:
-        self._known: dict[object, dict[Any, Any]] = {}
-        """Of each of `_FUNCTIONS`, its results by its arguments."""
         self._before: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> None:
+        good: set[tuple[bytes, bytes, bytes]] = set()
         for function in _FUNCTIONS:
-            answer = _remembered(function, self._known.setdefault(function, {}))
+            answer = _verifying(function, good) if function is verify_signature else cache(function)
             for module in _importers(function):
                 self._put(module, function.__name__, function, answer)
         for owner, name in _METHODS:
             before = vars(owner)[name]
             if isinstance(before, classmethod):
-                self._put(owner, name, before, staticmethod(_remembered(getattr(owner, name), {})))
+                self._put(owner, name, before, staticmethod(cache(getattr(owner, name))))
             else:
-                self._put(owner, name, before, _remembered(before, {}))
+                self._put(owner, name, before, cache(before))
         sign = DeviceKeys.__dict__["sign"]
-        self._put(DeviceKeys, "sign", sign, _signing(sign, self._known.setdefault(verify_signature, {})))
+        self._put(DeviceKeys, "sign", sign, _signing(sign, good))
 
     def _put(self, owner: Any, name: str, before: Any, after: Any) -> None:
         self._before.append((owner, name, before))
@@ -75,18 +80,26 @@ class Remembering:
     ) -> None:
         while self._before:
             setattr(*self._before.pop())
-        self._known.clear()
+
+
+_known_importers: dict[Callable[..., Any], tuple[int, list[ModuleType]]] = {}
+"""Per function, how many modules there were when its importers were looked for, and those."""
 
 
 def _importers(function: Callable[..., Any]) -> list[ModuleType]:
     """The modules of ours that call it by its name; not its own, from which more may import it meanwhile."""
-    return [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith("crdt_sync")
-        and name != function.__module__
-        and vars(module).get(function.__name__) is function
-    ]
+    count = len(sys.modules)
+    known = _known_importers.get(function)
+    if known is None or known[0] != count:
+        found = [
+            module
+            for name, module in list(sys.modules.items())
+            if name.startswith("crdt_sync")
+            and name != function.__module__
+            and vars(module).get(function.__name__) is function
+        ]
+        known = _known_importers[function] = count, found
+    return known[1]
 
 
 def remembers(seed: int) -> bool:
@@ -94,21 +107,26 @@ def remembers(seed: int) -> bool:
     return seed % REALLY_EACH_TIME != 0
 
 
-def _remembered(function: Callable[..., Any], known: dict[Any, Any]) -> Callable[..., Any]:
-    def answer(*arguments: Any, **options: Any) -> Any:
-        key = (arguments, *options.items()) if options else arguments
-        result = known.get(key)
-        if result is None:
-            result = known[key] = function(*arguments, **options)
-        return result
+def _verifying(verify: Callable[..., bool], good: set[tuple[bytes, bytes, bytes]]) -> Callable[..., bool]:
+    """The same, and it knows what is good."""
+
+    def answer(sign_public: bytes, message: bytes, signature: bytes) -> bool:
+        asked = sign_public, message, signature
+        if asked not in good:
+            if not verify(sign_public, message, signature):
+                return False
+            good.add(asked)
+        return True
 
     return answer
 
 
-def _signing(sign: Callable[[DeviceKeys, bytes], bytes], good: dict[Any, Any]) -> Callable[..., bytes]:
+def _signing(
+    sign: Callable[[DeviceKeys, bytes], bytes], good: set[tuple[bytes, bytes, bytes]]
+) -> Callable[..., bytes]:
     def signed(keys: DeviceKeys, message: bytes) -> bytes:
         signature = sign(keys, message)
-        good[keys.sign_public, message, signature] = True
+        good.add((keys.sign_public, message, signature))
         return signature
 
     return signed
