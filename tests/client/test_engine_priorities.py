@@ -67,6 +67,50 @@ def test_a_less_urgent_write_goes_with_what_waits_for_its_record(world: World) -
     assert office.engine.outbox() == []
 
 
+def test_on_a_metered_network_what_was_sealed_rests_until_something_urgent_is_written(world: World) -> None:
+    office = world.office
+    first, second = create(office, "first", 7), create(office, "second", 8)
+    office.connect()
+    sealed = office.engine.next_push(office.space, max_count=1, max_bytes=10**6)
+    office.engine.limit_priority(3)
+    assert sent(office) == []
+    office.reopen()
+    office.engine.limit_priority(3)
+    assert sent(office) == [], "also after a restart"
+    assert {item.id for item in office.engine.outbox()} == {first, second}
+    urgent = create(office, "urgent", 2)
+    assert sent(office) == [first, urgent], "what is sealed cannot be overtaken"
+    assert world.relay.updates()[-2].raw == sealed[0]
+    office.engine.limit_priority(10)
+    assert sent(office) == [second]
+
+
+def test_what_rests_goes_when_the_network_is_another(world: World) -> None:
+    office = world.office
+    first = create(office, "first")
+    office.connect()
+    office.engine.next_push(office.space, max_count=1, max_bytes=10**6)
+    office.engine.limit_priority(1)
+    assert sent(office) == []
+    office.engine.limit_priority(10)
+    assert [opened(office, raw).record_id for raw in office.push()] == [first], "in the same session"
+
+
+def test_a_transaction_of_which_the_relay_has_a_part_does_not_rest(world: World) -> None:
+    office, anna = world.office, world.join("anna")
+    ids = [create(office, name) for name in ("a", "b")]
+    world.settle()
+    together = Transaction(tuple(UpdateOp("job", id, {"notes": "both"}) for id in ids))
+    assert not isinstance(office.engine.write([together])[0], CrdtSyncError)
+    office.connect()
+    (part,) = office.engine.next_push(office.space, max_count=1, max_bytes=10**6)
+    assert world.relay.push(part)
+    office.engine.limit_priority(1)
+    assert sent(office) == [ids[1]]
+    anna.pull()
+    assert [anna.values(id)["notes"] for id in ids] == ["both", "both"]
+
+
 def test_nothing_is_urgent_any_more_once_it_was_sent(world: World) -> None:
     office = world.office
     first, second = create(office, "first", 1), create(office, "second", 9)

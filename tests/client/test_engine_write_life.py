@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from crdt_sync.errors import CheckedOut, NotPermitted, RecordNotFound
@@ -15,18 +12,6 @@ from crdt_sync_client.engine.write_life import WriteLife
 from tests.client.engine_world import Peer, World
 from tests.client.test_engine_lives import copy_of, put_back
 from tests.client.test_engine_refusals import push, refuse_record
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def anna(world: World) -> Peer:
-    return world.join("anna")
 
 
 @pytest.fixture

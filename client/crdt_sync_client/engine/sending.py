@@ -23,6 +23,7 @@ from crdt_sync_client.engine import absent, giving_back, holding_back, older_cop
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.refused import taken
+from crdt_sync_client.engine.resting import rests
 from crdt_sync_client.engine.sealing import seal_pending
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.waiting import AT_HEAD
@@ -140,7 +141,7 @@ def contradicts_unsent(replica: Replica, space: Space, author: Author, link: Cha
 
 def next_push(replica: Replica, space: Space, *, max_count: int, max_bytes: int) -> list[bytes]:
     """See `Engine.next_push`."""
-    if space.session.author is None or space.held:
+    if space.session.author is None or space.held or rests(replica, space):
         return []
     if rare("push_of_one"):
         max_count = min(max_count, 1)
