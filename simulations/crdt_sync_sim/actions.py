@@ -94,8 +94,13 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
         },
     ),
     "join": ActionSpec(
-        "an admin invites a device, new or wiped, and its owner lets it join until it has; `role`: as before",
-        {"device": Argument("newcomer"), "role": Argument("role", required=False)},
+        "an admin, `by` if it says so, invites a device, new or wiped, and its owner lets it join until it"
+        " has; `role`: as before",
+        {
+            "device": Argument("newcomer"),
+            "role": Argument("role", required=False),
+            "by": Argument("device", required=False),
+        },
     ),
     "schema": ActionSpec(
         "an admin publishes a version of a record type, one of the scenario's `versions`",

@@ -183,7 +183,8 @@ class Actor:
 
     def _join(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         role = Role.parse(arguments["role"]) if "role" in arguments else None
-        self._sim.joins.want(self._device(arguments), role)
+        by = self._sim.devices[arguments["by"]] if "by" in arguments else None
+        self._sim.joins.want(self._device(arguments), role, by)
 
     def _upgrade(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         self._device(arguments).upgrade(PROTOCOL_VERSION)

@@ -36,16 +36,19 @@ class Joins:
         self._sim = sim
         self._world = sim.world
         self._roles: dict[str, Role] = everyone(sim.scenario, sim.events)
+        self._hosts: dict[str, DeviceNode | None] = {}
+        """Who is to invite them, where that is said."""
         self._problems: dict[str, CrdtSyncError] = {}
 
     def problem(self, device: DeviceNode) -> CrdtSyncError | None:
         """Why its last try to join failed."""
         return self._problems.get(device.name)
 
-    def want(self, device: DeviceNode, role: Role | None) -> None:
-        """Its owner wants to be in the space, in that role or the one it had before."""
+    def want(self, device: DeviceNode, role: Role | None, by: DeviceNode | None = None) -> None:
+        """Its owner wants to be in the space, in that role or the one it had before; `by` is to invite it."""
         if device.in_use:
             return
+        self._hosts[device.name] = by
         self._roles[device.name] = role or self._roles[device.name]
         device.joining = True
         if not device.up:
@@ -60,8 +63,8 @@ class Joins:
     # The admin
 
     def _invite(self, device: DeviceNode) -> None:
-        role = self._roles[device.name]
-        for admin in self._sim.members:
+        role, host = self._roles[device.name], self._hosts.get(device.name)
+        for admin in [host] if host is not None and host.member else self._sim.members:
             if self._roles[admin.name] is Role.ADMIN and admin.ready and admin.sync.idle:
                 break
         else:

@@ -31,8 +31,8 @@ from crdt_sync_sim.world import Timer, World, seconds
 RETRANSMIT_US: Final = 200_000
 """Linux's smallest retransmission timeout; doubles with every try."""
 MAX_RETRANSMITS: Final = 7
-"""In a row, which take 25 s. Linux has 15 (`tcp_retries2`), of which keepalive lets nobody see the last ones; here
-the message gets through, since a quarter of an hour of silence on a link that works is nobody's."""
+"""In a row, which take 25 s. Linux has 15 (`tcp_retries2`), and keepalive is quicker than the last of them:
+here the message gets through instead, since nobody waits for a quarter of an hour on a link that works."""
 KEEPALIVE_US: Final = seconds(20)
 """Pings go out this often, and a pong may take as long: the defaults of websockets and uvicorn."""
 CONNECT_TIMEOUT_US: Final = seconds(10)

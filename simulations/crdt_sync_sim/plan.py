@@ -22,7 +22,7 @@ YEAR_S: Final = 365 * 86_400
 FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
-RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe"})
+RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe", "forks"})
 NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"scopes"})
 """Not drawn together with a relay that loses something: a device that never had a record, or let go of it as
 its owner chose, cannot give it back."""
@@ -301,6 +301,36 @@ def _relay_wipe(scenario: Scenario, chance: Random) -> list[Scheduled]:
     return [_event(chance.uniform(0, scenario.duration_s), "wipe", node=RELAY)]
 
 
+def _forks(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """The relay loses who was let in, and lets another in before those come back who know of the first.
+
+    One admin invites the first, the other one, who has been away, the second. Whoever else was there comes
+    back with entries that have lost their place.
+    """
+    admins = [name for name, role in scenario.devices.items() if role is Role.ADMIN]
+    roles = list(scenario.devices.values())
+    first, second = chance.sample(admins, 2) if len(admins) > 1 else (admins[0], admins[0])
+    lost_s = scenario.duration_s * chance.uniform(0.2, 0.5)
+    away_s, back_s = lost_s - chance.uniform(20, 60), scenario.duration_s * chance.uniform(0.1, 0.3)
+    others = [name for name in scenario.devices if name != second and chance.random() < 0.8]
+    events = [
+        _event(away_s, "backup", node=RELAY),
+        _event(away_s + 1, "join", device="early", role=chance.choice(roles).text, by=first),
+        _event(lost_s - 1, "partition", groups=[[RELAY], ["early", *others]], for_s=back_s),
+        _event(lost_s, "restore_backup", node=RELAY),
+        _event(lost_s + 1, "join", device="late", role=chance.choice(roles).text, by=second),
+    ]
+    if second != first:
+        events.append(_event(away_s + 0.5, "offline", device=second, for_s=lost_s - away_s))
+    for number, name in enumerate(("early", "late"), 11):
+        draws = range(number * NEWCOMER_DRAWS, number * NEWCOMER_DRAWS + 6)
+        events += [
+            _event(chance.uniform(away_s + 5, scenario.duration_s), "work", device=name, draw=draw)
+            for draw in draws
+        ]
+    return events
+
+
 def _schema_versions(scenario: Scenario, chance: Random) -> list[Scheduled]:
     """Admins publish the versions there are, at times two of one type apart."""
     admins = [name for name, role in scenario.devices.items() if role is Role.ADMIN]
@@ -340,4 +370,5 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "cleared_caches": _cleared_caches,
     "scopes": _scopes,
     "shut_out": _shut_out,
+    "forks": _forks,
 }

@@ -48,6 +48,7 @@ Fault = Literal[
     "cleared_caches",
     "scopes",
     "shut_out",
+    "forks",
 ]
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 NOT_SURVIVED: Final[frozenset[Fault]] = frozenset()

@@ -134,6 +134,9 @@ class EventReader:
                 self._tables.bad(at, f"{name} is in the space already; only who was wiped joins again")
             elif name not in devices and "role" not in arguments:
                 self._tables.bad(at, f"join needs role: {name} has not had one before")
+            by = arguments.get("by")
+            if by in devices and devices[by] is not Role.ADMIN:
+                self._tables.bad((*at, "by"), f"{by} is no admin, and only admins invite")
             self._out.discard(name)
             if arguments.get("role") in _ROLES:
                 devices[name] = Role.parse(arguments["role"])
