@@ -47,7 +47,7 @@ def take_branch(
     if whole and not member:
         raise ForkedLog(
             "the relay has lost the entry that let this device in, and its invite lets nobody in any more",
-            hint="ask an admin for a new invite, then: crdt-sync space join LINK; all that is here is kept",
+            hint="ask an admin for a new invite, then: crdt-sync join LINK; all that is here is kept",
         )
     replica.db.execute("DELETE FROM membership WHERE space = ? AND position >= ?", (space.no, common))
     replica.db.many(
