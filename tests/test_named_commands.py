@@ -13,8 +13,9 @@ from crdt_sync_client.cli.main import cli
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("crdt_sync", "client", "server", "simulations", "demo", "docs", "schemas")
 NAMED = re.compile(
-    r"(?:^|(?<=[`'\"(])|(?<=[$:;,] ))(?<!b\")crdt-sync((?: (?:[a-z][a-z|-]*|--[a-z-]+|[A-Z…][A-Z_]*|'[^']*'))+)",
-    re.M,
+    r"(?:^|(?<=[`'\"(])|(?<=[$:;,] ))(?<!b\")"
+    r"crdt-sync((?: (?:[a-z][a-z|-]*|--[a-z-]+|[A-Z…][A-Z_]*|'[^']*'))+)",
+    re.MULTILINE,
 )
 """A command as one would type it: where a line or a quotation begins."""
 

@@ -111,7 +111,7 @@ async def test_whose_invite_was_used_by_another_comes_back_with_a_new_one_and_ke
     with pytest.raises(ForkedLog, match="lets nobody in any more") as told:
         await early.sync(timeout_s=PATIENCE_S)
     assert told.value.hint is not None
-    assert "crdt-sync space join" in told.value.hint
+    assert "crdt-sync join" in told.value.hint
     assert await shown(early) == ["not sent yet"]
     await early.join(await site.office.invite())
     for device in (early, site.office, site.boss):
