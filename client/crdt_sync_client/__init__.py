@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 
     from .agent import name_app
+    from .checkout_values import CheckinResult, Checkout, CheckoutResult, LateWork
     from .choices import OwnValue
     from .conflict_watching import ConflictChange, ConflictWatch
     from .device import Device
@@ -38,6 +39,9 @@ _HOMES = {
     "AddElement": "crdt_sync.records.changes",
     "Alternative": "crdt_sync_client.engine.model",
     "Change": "crdt_sync_client.watching",
+    "CheckinResult": "crdt_sync_client.checkout_values",
+    "Checkout": "crdt_sync_client.checkout_values",
+    "CheckoutResult": "crdt_sync_client.checkout_values",
     "ConflictChange": "crdt_sync_client.conflict_watching",
     "ConflictEntry": "crdt_sync_client.engine.model",
     "ConflictWatch": "crdt_sync_client.conflict_watching",
@@ -51,6 +55,7 @@ _HOMES = {
     "ImportReport": "crdt_sync_client.importing",
     "ImportRow": "crdt_sync_client.importing",
     "Increment": "crdt_sync.records.changes",
+    "LateWork": "crdt_sync_client.checkout_values",
     "LiveQuery": "crdt_sync_client.live",
     "LeaveReport": "crdt_sync_client.space_methods",
     "LogoutReport": "crdt_sync_client.logout",
@@ -86,6 +91,9 @@ __all__ = [
     "AddElement",
     "Alternative",
     "Change",
+    "CheckinResult",
+    "Checkout",
+    "CheckoutResult",
     "ConflictChange",
     "ConflictEntry",
     "ConflictWatch",
@@ -99,6 +107,7 @@ __all__ = [
     "ImportReport",
     "ImportRow",
     "Increment",
+    "LateWork",
     "LeaveReport",
     "LiveQuery",
     "LogoutReport",

@@ -46,6 +46,8 @@ def space_status(
         remaking=counts.remaking,
         absent=state.absent,
         wanted=state.wanted,
+        checked_out=state.checked_out,
+        checkouts_ended=state.checkouts_ended,
         unreadable=state.unreadable,
         unfinished=state.unfinished,
     )

@@ -70,6 +70,10 @@ class SpaceStatus:
     """Records that are not on this device, only in the space."""
     wanted: int = 0
     """Those of them that are on their way."""
+    checked_out: int = 0
+    """Records that this device has to itself, see `Device.check_out`."""
+    checkouts_ended: int = 0
+    """Records whose checkout here ran out, was broken or lost, and that were not checked in yet."""
     unreadable: Mapping[str, int] = field(default_factory=dict)
     """Record types whose newest version needs a newer program, and that version."""
     unfinished: tuple[UnfinishedGroup, ...] = ()
@@ -97,6 +101,8 @@ class SpaceStatus:
             "remaking": self.remaking,
             "absent": self.absent,
             "wanted": self.wanted,
+            "checked_out": self.checked_out,
+            "checkouts_ended": self.checkouts_ended,
             "unreadable": dict(self.unreadable),
             "unfinished": [
                 {

@@ -123,7 +123,12 @@ async def test_an_admin_frees_what_a_lost_tablet_has_and_its_late_work_is_marked
     assert record["description"] == "cracked"
 
 
-def test_the_same_by_command(relay: RelayProcess, tmp_path: Path) -> None:
+Stores = tuple[Path, Path, str]
+
+
+@pytest.fixture
+def stores(relay: RelayProcess, tmp_path: Path) -> Stores:
+    """An office, a tablet, and the id of a work order that both have."""
     office, tablet = tmp_path / "office.db", tmp_path / "tablet.db"
     crdt_sync("init", "--store", office, "--name", "Office")
     crdt_sync("init", "--store", tablet, "--name", "Rig 7")
@@ -133,11 +138,62 @@ def test_the_same_by_command(relay: RelayProcess, tmp_path: Path) -> None:
     )  # fmt: skip
     link = crdt_sync("invite", "--role", "field", "--store", office, "--json").json["link"]
     crdt_sync("join", link, "--store", tablet)
-    id = crdt_sync("create", "work_order", "title=Grease", "asset_id=A", "--store", office, "--json").json[
-        "id"
-    ]
+    made = crdt_sync("create", "work_order", "title=Grease", "asset_id=A", "--store", office, "--json").json
     crdt_sync("sync", "--store", office)
     crdt_sync("sync", "--store", tablet)
+    return office, tablet, made["id"]
+
+
+def test_every_command_says_who_has_a_record(stores: Stores) -> None:
+    office, tablet, id = stores
+    columns = crdt_sync("ls", "work_order", "--store", office).out.splitlines()[0]
+    assert "checked out" not in columns
+    crdt_sync("checkout", "work_order", id, "--store", tablet)
+    assert "1 record checked out here" in crdt_sync("status", "--store", tablet).err
+    crdt_sync("sync", "--store", office)
+    for command in (("get", "work_order", id), ("explain", "work_order", id), ("ls", "work_order")):
+        assert "Rig 7 until" in crdt_sync(*command, "--store", office).out
+    told = crdt_sync("get", "work_order", id, "--store", office, "--json").json["_sync"]["checkout"]
+    assert (told["device"], told["own"], told["state"], told["late"]) == ("Rig 7", False, "held", [])
+    assert crdt_sync("explain", "work_order", id, "--store", office, "--json").json["checkout"] == told
+    (listed,) = crdt_sync("ls", "work_order", "--store", office, "--json").json
+    assert listed["_sync"]["checkout"] == told
+    own = crdt_sync("get", "work_order", id, "--store", tablet, "--json").json["_sync"]["checkout"]
+    assert (own["own"], own["until_at"] - told["until_at"] < 5_000) == (True, True)
+
+    written = crdt_sync("set", "work_order", id, "title=Oil", "--store", office)
+    assert "Checked out by Rig 7 until" in written.err
+    assert "this is saved here, and sent when that ends." in written.err
+    for command in (
+        ("set", "work_order", id, "title=Wax"),
+        ("rm", "work_order", id),
+        ("restore", "work_order", id),
+    ):
+        body = crdt_sync(*command, "--store", office, "--json").json
+        assert (body["waits_for"]["device"], body["late"]) == ("Rig 7", False)
+    said = crdt_sync("sync", "--store", office).out
+    assert "1 record waits for other devices' checkouts to end" in said
+    assert "checked out by Rig 7 until" in " ".join(crdt_sync("outbox", "ls", "--store", office).out.split())
+    (item,) = crdt_sync("outbox", "ls", "--store", office, "--json").json
+    assert item["waits_for"]["device"] == "Rig 7"
+
+    crdt_sync("checkouts", "break", "work_order", id, "--store", office)
+    crdt_sync("sync", "--store", tablet)
+    late = crdt_sync("set", "work_order", id, "title=Fat", "--store", tablet)
+    assert "has ended: this merges, and is marked as late" in late.err
+    status = crdt_sync("status", "--store", tablet, "--json").json["spaces"][0]
+    assert (status["checked_out"], status["checkouts_ended"]) == (0, 1)
+    assert "1 checkout ended before" in crdt_sync("sync", "--store", tablet).err
+    crdt_sync("sync", "--store", office)
+    said = crdt_sync("explain", "work_order", id, "--store", office).out
+    assert "late: Rig 7 sent work at" in said
+    (note,) = crdt_sync("explain", "work_order", id, "--store", office, "--json").json["checkout"]["late"]
+    assert note["device"] == "Rig 7"
+    assert note["at"] > note["ended_at"]
+
+
+def test_the_same_by_command(stores: Stores) -> None:
+    office, tablet, id = stores
     said = crdt_sync("checkout", "work_order", "--where", "asset_id=A", "--ttl", "8h", "--store", tablet)
     assert said.out == "1 of 1 checked out.\n"
     refused = crdt_sync("checkout", "work_order", id, "--store", office, code=8)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from .checkout_words import in_words
 from .command import Command, Target, space_option, store_options
 from .output import Output, iso_time, local_time, new_table, print_rich, show, to_json
 from .write_life import how_far, life_json
@@ -98,6 +99,7 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
         "deleted": found.deleted,
         "parent": parent,
         "orphaned": found.orphaned,
+        "checkout": None if found.checkout is None else found.checkout.to_json(),
         "fields": [
             {
                 "field": each.field,
@@ -137,6 +139,8 @@ def _print(found: Explanation, field: str | None) -> None:
                 f"Its {found.parent[0]} {show(found.parent[1])} is deleted: it is left over.", style="yellow"
             )
         )
+    for line in [] if found.checkout is None else in_words(found.checkout):
+        print_rich(Text(show(line), style="yellow"))
     if not found.fields:
         print_rich(Text(f"Nobody has written {show(field or 'anything')} yet."))
     for each in found.fields:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from .checkout_words import who_until
 from .command import Command, Group, Target, space_option, store_options
 from .output import Output, iso_time, local_time, printable, show
 from .progress import sync_progress
@@ -60,6 +61,15 @@ async def _sync(device: Device, out: Output, timeout_s: float | None) -> None:
         out.say(f"{status.conflicts} open {_plural('conflict', status.conflicts)}: crdt-sync conflicts ls")
     if status.failed:
         out.say(f"{status.failed} {_plural('record', status.failed)} could not be sent: crdt-sync outbox ls")
+    held = [item for item in await device.outbox() if item.waits_for is not None] if status.pending else []
+    if held:
+        wait = "waits" if len(held) == 1 else "wait"
+        out.say(
+            f"{len(held):,} {_plural('record', len(held))} {wait} for other devices' checkouts to end:"
+            " crdt-sync outbox ls"
+        )
+    for space in status.spaces:
+        _note_checkouts(out, space)
 
 
 async def _watch(device: Device, out: Output) -> None:
@@ -139,6 +149,8 @@ def _change_line(change: Change) -> str:
     values = change.record.values
     shown = ", ".join(f"{name}={show(values.get(name))}" for name in change.fields)
     mark = "  in conflict" if change.record.conflicts else ""
+    if change.record.checkout is not None:
+        mark += f"  checked out by {show(who_until(change.record.checkout))}"
     return f"{head}  {shown}{mark}"
 
 
@@ -192,6 +204,7 @@ def command_status(out: Output, target: Target, watch: bool, for_s: float | None
         for space in status.spaces:
             _note_types(out, space)
             _note_unfinished(out, space)
+            _note_checkouts(out, space)
 
     opening.run(target, work)
 
@@ -215,6 +228,17 @@ def _note_unfinished(out: Output, space: SpaceStatus) -> None:
             f"{printable(space.name)}: {group.arrived:,} of {group.size:,} changes that"
             f" {printable(group.device_name)} made together have come, since {local_time(group.since_ms)};"
             " they show when it has sent the rest"
+        )
+
+
+def _note_checkouts(out: Output, space: SpaceStatus) -> None:
+    name, held, ended = printable(space.name), space.checked_out, space.checkouts_ended
+    if held:
+        out.note(f"{name}: {held:,} {_plural('record', held)} checked out here: crdt-sync checkouts ls")
+    if ended:
+        out.note(
+            f"{name}: {ended:,} {_plural('checkout', ended)} ended before crdt-sync checkin;"
+            " what is written there now is marked as late: crdt-sync checkouts ls"
         )
 
 

@@ -13,6 +13,7 @@ from crdt_sync.records.writes import DocWrites, Path
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import absent
+from crdt_sync_client.engine.holders import Checkout, shown
 from crdt_sync_client.engine.presenting import Orphans
 from crdt_sync_client.engine.write_life import RecordLives, WriteLife
 
@@ -59,7 +60,11 @@ class ExplainedField:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A record explained. `parent` is the (type, id) it belongs to, `orphaned`: that is not there."""
+    """A record explained. `parent` is the (type, id) it belongs to, `orphaned`: that is not there.
+
+    `checkout` is the newest of the record that is known here, also when it has ended; its `late` is the work
+    that came after the checkout of whoever wrote it had ended.
+    """
 
     space: SpaceId
     type: str
@@ -68,6 +73,7 @@ class Explanation:
     fields: tuple[ExplainedField, ...]
     parent: tuple[str, str] | None = None
     orphaned: bool = False
+    checkout: Checkout | None = None
 
 
 def explain(
@@ -91,6 +97,7 @@ def explain(
         fields=tuple(_named(replica, space, lives, each) for each in found.fields),
         parent=parent,
         orphaned=parent is not None and Orphans(replica, space).lacks(schema, parent[1]),
+        checkout=shown(replica, space, record.opaque, name=(record_type, record.id)),
     )
 
 

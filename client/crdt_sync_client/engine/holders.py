@@ -146,6 +146,18 @@ def holder(replica: Replica, space: Space, record_type: str, id: str) -> Checkou
     return None if found is None or found.own else found
 
 
+def own_counts(replica: Replica, space: Space) -> tuple[int, int]:
+    """How many records this device has to itself, and how many it had and lost before it checked in."""
+    leases, held, ended = space.leases, 0, 0
+    for record, own in leases.own.items():
+        lease = leases.of(record)
+        if leases.holds(replica.device_id, record, replica.now_ms()):
+            held += 1
+        elif lease is None or _state(lease, own, 0, mine=lease.device == replica.device_id) != "returned":
+            ended += 1
+    return held, ended
+
+
 def _state(lease: Lease, own: OwnCheckout | None, relay_ms: int, *, mine: bool) -> CheckoutState:
     if own is not None and not mine:
         return "taken"

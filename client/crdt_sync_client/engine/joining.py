@@ -19,7 +19,7 @@ from crdt_sync.membership.invites import InviteLink, open_invite
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import publishing
+from crdt_sync_client.engine import holders, publishing
 from crdt_sync_client.engine.leaving import remove
 from crdt_sync_client.engine.model import JoinStart, MemberInfo, SpaceState, UnfinishedGroup
 from crdt_sync_client.engine.space import Space, Stage
@@ -182,6 +182,7 @@ def _handed_over_before(replica: Replica, known: Space, log: MembershipLog, link
 
 
 def state_of(replica: Replica, space: Space) -> SpaceState:
+    checked_out, checkouts_ended = holders.own_counts(replica, space)
     return SpaceState(
         id=space.id,
         name=space.name,
@@ -193,6 +194,8 @@ def state_of(replica: Replica, space: Space) -> SpaceState:
         off=space.off,
         absent=space.absent,
         wanted=len(space.wanted),
+        checked_out=checked_out,
+        checkouts_ended=checkouts_ended,
         unreadable=dict(space.record_types.unreadable),
         unfinished=tuple(
             UnfinishedGroup(

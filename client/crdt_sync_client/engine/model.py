@@ -290,6 +290,10 @@ class SpaceState:
     """Records that are not on this device."""
     wanted: int = 0
     """Those of them that are to be fetched."""
+    checked_out: int = 0
+    """Records that this device has to itself."""
+    checkouts_ended: int = 0
+    """Those that it had, and that were taken from it or ran out before it checked them in."""
 
 
 @dataclass(frozen=True, slots=True)
