@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from crdt_sync.errors import CrdtSyncError, InviteError
+from crdt_sync.errors import CrdtSyncError, InviteError, RelayRefused
+from crdt_sync.protocol.codes import CloseCode
 from crdt_sync.protocol.frames import Appended, AppendRefused
 from crdt_sync.roles import Role
 from crdt_sync_sim.device_join import DeviceJoin
@@ -99,10 +100,16 @@ class Joins:
                 return
             self._world.note("join_failed", device.name, error.code)
             self._problems[device.name] = error
-            self._later(TRY_AGAIN_US, device, None if isinstance(error, InviteError) else link)
+            self._later(TRY_AGAIN_US, device, None if _wants_another_invite(error) else link)
 
         attempt = _Attempt(self._world, device, lambda: self._join(device, link))
         DeviceJoin(device, link, joined)
+
+
+def _wants_another_invite(error: CrdtSyncError) -> bool:
+    """What the message says: the relay may have lost the invite, and nobody be there who has it."""
+    unknown = isinstance(error, RelayRefused) and error.close_code == CloseCode.UNAUTHENTICATED
+    return unknown or isinstance(error, InviteError)
 
 
 class _Attempt:
