@@ -46,6 +46,14 @@ def item_of(device: Peer, id: RecordId) -> OutboxItem:
     return next(item for item in device.engine.outbox() if item.id == id)
 
 
+def assert_whole(device: Peer, id: RecordId) -> None:
+    """Nothing in the record waits for what nobody has; such a record could never be compacted again."""
+    replica = device.engine._replica
+    record = replica.records.find(replica.space(device.space), device.opaque(id), device.engine.author)
+    assert record is not None
+    assert not record.doc.pending
+
+
 def test_only_the_refused_record_waits_and_everything_else_goes_on(world: World, anna: Peer) -> None:
     a, b, c = (anna.create({"title": title, "hours": 1}) for title in "abc")
     anna.set(c, count=3, tags=["x"], notes="n")
@@ -242,12 +250,26 @@ def test_what_a_later_life_wrote_to_the_record_waits_behind_it(world: World, ann
     world.assert_converged()
     assert world.office.values(a)["notes"] == "new"
     assert [world.office.values(id)["count"] for id in (a, b, c)] == [1, 1, 1]
-    opaque = anna.opaque(a)
-    record = world.office.engine._replica.records.find(
-        world.office.engine._replica.space(world.space), opaque, world.office.engine.author
-    )
-    assert record is not None
-    assert not record.doc.pending
+    assert_whole(world.office, a)
+
+
+def test_what_several_lives_wrote_is_made_again_in_its_order_whatever_its_priorities(
+    world: World, anna: Peer, ids: list[RecordId]
+) -> None:
+    """The most urgent comes first in the outbox; what it wrote over was written first all the same."""
+    a, *_ = ids
+    anna.set(a, notes="one")
+    refuse_record(anna, a)
+    for notes, priority in [("two", 5), ("three", 1), ("four", 3)]:
+        anna.crash()
+        anna.write(UpdateOp("job", a, {"notes": notes}, priority=priority))
+    anna.engine.retry()
+    world.settle()
+    world.assert_converged()
+    assert world.office.values(a)["notes"] == "four"
+    assert world.office.get(a).conflicts == ()
+    for peer in (anna, world.office):
+        assert_whole(peer, a)
 
 
 def test_a_relay_that_had_it_after_all_shows_it_to_us_as_well(world: World, anna: Peer) -> None:

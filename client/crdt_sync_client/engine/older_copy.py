@@ -45,7 +45,7 @@ from crdt_sync.schemas.priorities import LAST
 from crdt_sync_client.engine.local_writes import MAX_TRANSACTION
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
-from crdt_sync_client.engine.outbox_order import NewRow
+from crdt_sync_client.engine.outbox_order import BY_TURN, NewRow
 from crdt_sync_client.engine.refused import taken
 from crdt_sync_client.engine.space import Space
 
@@ -110,11 +110,19 @@ class Rescue:
     """The most urgent of what is rescued."""
     clock: int = MAX_HLC
     """Of the first write in it."""
+    cut: list[tuple[int, int]] = field(default_factory=list)
+    """Per client, the clock from which on what it wrote was taken out: nobody else ever had that."""
     ties: set[tuple[str, int]] = field(default_factory=set)
     """The transactions and groups that it was a part of, by `tied` of the outbox and `until` of sealed."""
 
     def __bool__(self) -> bool:
         return bool(self.writes or self.deletions)
+
+    def sift(self) -> None:
+        """Forget deletions of what nobody else ever had: whoever took them would wait for that for ever."""
+        for client, clock in self.cut:
+            self.deletions = [without_tail(deletion, client, clock) for deletion in self.deletions]
+        self.deletions = [each for each in self.deletions if parse_update(each).deletes]
 
 
 class Rescues:
@@ -183,6 +191,8 @@ class Rescues:
         """Write all that was taken out again, as a new author, and queue it."""
         while self._along:
             self._take_rest(*self._along.pop())
+        for rescue in self._rescues.values():
+            rescue.sift()
         if not self:
             return Materialised()
         rescues = {opaque: rescue for opaque, rescue in self._rescues.items() if rescue}
@@ -273,6 +283,7 @@ class Rescues:
         rescue.writes += self._not_merged(record, author, max(clock, record.doc.end(author)))
         rescue.deletions += self._deletions(record, author, clock)
         client = author.client_id
+        rescue.cut.append((client, clock))
         if record.doc.end(author) > clock:
             state = without_tail(record.doc.state(), client, clock)
             record.doc = RecordDocument(state, author=self._replica.author)
@@ -344,7 +355,7 @@ class Rescues:
             "SELECT envelope FROM sealed WHERE record = ? AND incarnation = ? ORDER BY sequence", place
         )
         waiting = self._replica.db.rows(
-            "SELECT change FROM outbox WHERE record = ? AND incarnation = ? ORDER BY no", place
+            f"SELECT change FROM outbox WHERE record = ? AND incarnation = ? {BY_TURN}", place
         )
         return [self._opened(raw) for (raw,) in sealed] + [change for (change,) in waiting]
 

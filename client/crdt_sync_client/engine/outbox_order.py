@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TURN_BITS: Final = 48
 """Of a number; a device that writes a thousand times a second has enough for 8,900 years."""
 _TURN: Final = (1 << TURN_BITS) - 1
+BY_TURN: Final = f"ORDER BY no & {_TURN}"
+"""In a question: in the order in which they were written, whatever their priorities."""
 
 _INSERT: Final = (
     "INSERT INTO outbox (no, space, record, incarnation, schema_version, change, at_ms, tied, clock,"

@@ -26,6 +26,7 @@ from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId
 from crdt_sync.records.update_format import parse_update
 from crdt_sync_client.engine.older_copy import OLDER_COPY, Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
+from crdt_sync_client.engine.outbox_order import BY_TURN
 from crdt_sync_client.engine.refused import Refused, save_refused
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.refusals import LONGEST_S, delay_s, treatment
@@ -188,8 +189,7 @@ def _tied_to(replica: Replica, space: Space, author: Author, records: set[int]) 
         (space.no, author.incarnation),
     )
     unsealed = replica.db.rows(
-        "SELECT tied, incarnation, record FROM outbox"
-        " WHERE space = ? AND error IS NULL AND tied IS NOT NULL",
+        "SELECT tied, incarnation, record FROM outbox WHERE space = ? AND error IS NULL AND tied IS NOT NULL",
         (space.no,),
     )
     ties = [(f"until {until}", record) for until, record in sealed]
@@ -300,9 +300,9 @@ class Remakes(Rescues):
 
     def _authors(self, no: int) -> Iterator[Author]:
         found: dict[int, None] = {}
-        for table in ("sealed", "outbox"):
+        for table, order in (("sealed", "ORDER BY no"), ("outbox", BY_TURN)):
             rows = self._replica.db.rows(
-                f"SELECT incarnation FROM {table} WHERE record = ? AND {self._marked} ORDER BY no",
+                f"SELECT incarnation FROM {table} WHERE record = ? AND {self._marked} {order}",
                 (no, self._mark),
             )
             found.update(dict.fromkeys(incarnation for (incarnation,) in rows))
@@ -317,7 +317,7 @@ class Remakes(Rescues):
             place,
         )
         waiting = self._replica.db.rows(
-            f"SELECT change FROM outbox WHERE record = ? AND incarnation = ? AND {self._marked} ORDER BY no",
+            f"SELECT change FROM outbox WHERE record = ? AND incarnation = ? AND {self._marked} {BY_TURN}",
             place,
         )
         return [self._opened(raw) for (raw,) in sealed] + [change for (change,) in waiting]
