@@ -48,6 +48,17 @@ def test_every_command_has_an_example_and_json(
     assert "--json" in text
 
 
+def test_the_lists_of_commands_tell_all_of_each_in_80_columns() -> None:
+    cut = []
+    for path, context, group in COMMANDS:
+        if isinstance(group, click.Group):
+            context.terminal_width = 80
+            listed = group.get_help(context).split("\nCommands:")[1]
+            cut += [f"{path}: {line.strip()}" for line in listed.splitlines() if line.endswith("...")]
+            context.terminal_width = None
+    assert cut == []
+
+
 def test_the_help_of_the_root_names_every_exit_code() -> None:
     code, text, _ = run("--help")
     assert code == 0

@@ -71,7 +71,7 @@ class _Moment(click.ParamType[int]):
 def conflicts_export(
     out: Output, target: Target, format: ExportFormat, since_ms: int | None, file: Path | None
 ) -> None:
-    """Write the audit trail of this device: every conflict, how it stood and how it ended.
+    """Write the audit trail of conflicts: how each stood and ended.
 
     \b
     The columns, and the keys of the JSON:

@@ -41,7 +41,7 @@ def command_store() -> None:
 def store_passphrase(
     out: Output, target: Target, new_passphrase_file: Path | None, to_keychain: bool
 ) -> None:
-    """Change the store's passphrase, or go over to the system's keychain or away from it.
+    """Change the passphrase, or go over to the keychain or back.
 
     With --to-keychain a store that the keychain opens gets another key there.
     The whole file is encrypted again: about 1 s per 100 MB, with as much room on the disk for that time. If
@@ -179,7 +179,7 @@ def store_clear_cache(out: Output, target: Target) -> None:
 @command_store.command(name="vacuum", examples=("crdt-sync store vacuum --store tablet7.db",))
 @store_options
 def store_vacuum(out: Output, target: Target) -> None:
-    """Give room that the store does not use any more back to the disk.
+    """Give room that is not used any more back to the disk.
 
     Needs as much room as the store takes beside it, and again among the system's temporary files (TMPDIR),
     for as long as it takes. The copy there is encrypted as the store is.

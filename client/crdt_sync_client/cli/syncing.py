@@ -254,7 +254,7 @@ def command_queue() -> None:
 @store_options
 @space_option
 def queue_aside(out: Output, target: Target, space: str | None) -> None:
-    """List received changes that were put aside, by whom they are and why.
+    """List received changes that were put aside: by whom, and why.
 
     They are kept. Those whose author's role may not write records of the type are merged once a version of
     the type lets that role write.
