@@ -264,7 +264,11 @@ class Device(
         it or nothing. `space`: where its records are, unless a call says so; they are all in one.
         `priority`: of those that have none of their own.
         """
-        return Transaction(self._engine, self._run, self._space_id, self._writes.write, space, priority, self)
+
+        async def commit(transaction: model.Transaction) -> model.TransactionResult:
+            return await self._writes.write(transaction)
+
+        return Transaction(lambda: self._engine, self._run, self._space_id, commit, space, priority, self)
 
     async def import_rows(
         self,

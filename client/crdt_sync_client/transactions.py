@@ -11,7 +11,8 @@ devices show all of it or nothing, also when the relay or this device dies while
 Each call is checked when it is made, upon the records as they are then and what the transaction did to them
 before, so what is wrong raises there. Reading with the device shows the state before. A transaction
 takes no lock: other tasks, and what comes from other devices, may change its records until its end, when each
-of its writes is made upon what stands there then.
+of its writes is made upon what stands there then. One that is open while the device is locked is given up:
+what comes in its block afterwards, and its end, raise TransactionError.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Transaction(WriteMethods):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Callable[[], Engine],
         run: RunOnThread,
         space_id: Callable[[str | None], Awaitable[SpaceId | None]],
         commit: Callable[[model.Transaction], Awaitable[model.TransactionResult]],
@@ -56,7 +57,9 @@ class Transaction(WriteMethods):
         device: FollowsWrites | None = None,
     ) -> None:
         self._device = device
-        self._engine = engine
+        self._engine_now = engine
+        self._engine = engine()
+        """The device's when the block began: it has another one after it was locked."""
         self._run_on_thread = run
         self._find_space = space_id
         self._commit = commit
@@ -64,7 +67,7 @@ class Transaction(WriteMethods):
         self._priority = priority
         self._draft: Draft | None = None
         self._ops: list[model.Operation] = []
-        self._entered = False
+        self._entered = self._over = False
         self.results: list[WriteResult] = []
         """What each write did, in their order; empty until the block has ended."""
 
@@ -72,14 +75,16 @@ class Transaction(WriteMethods):
         if self._entered:
             raise TransactionError("a transaction is for one block", hint="call device.transaction() again")
         self._entered = True
+        self._engine = self._engine_now()
         self._draft = await self._run(self._engine.draft)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._draft = None
+        self._draft, self._over = None, True
         if kind is None and self._ops:
+            await self._check_engine()
             done = await self._commit(model.Transaction(tuple(self._ops), self._priority))
             self.results = [write_result(result, self._device) for result in done.results]
 
@@ -119,4 +124,17 @@ class Transaction(WriteMethods):
             self._ops.append(done)
             return result
 
+        if self._entered and not self._over:
+            await self._check_engine()
         return write_result(await self._run(add))
+
+    async def _check_engine(self) -> None:
+        """Raises StoreLocked and StoreClosed as the device does, and TransactionError after an `unlock`."""
+        if self._engine is self._engine_now():
+            return
+        self._draft = None  # it is of a store that was closed
+        await self._run(lambda: None)
+        raise TransactionError(
+            "the device was locked after this transaction had begun: nothing of it was written",
+            hint="begin it again: async with device.transaction() as t",
+        )

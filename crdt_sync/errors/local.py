@@ -119,7 +119,7 @@ class RecordTooLarge(LocalError):
 
 
 class TransactionError(LocalError):
-    """A transaction that is over, too long, or goes from one space to another."""
+    """A transaction that is over, too long, goes from one space to another, or was open during a lock."""
 
     code = "transaction"
 

@@ -17,6 +17,7 @@ from crdt_sync.errors import (
     StoreError,
     StoreInUse,
     StoreLocked,
+    TransactionError,
     ValidationError,
     WrongPassphrase,
 )
@@ -108,6 +109,42 @@ async def test_a_locked_device_refuses_and_unlocks_offline_with_everything(
     assert record.sync_state == "pending"
     await device.update(TYPE, order.id, {"title": "After"})
     assert device._engine.author == author, "locking is a clean end"
+
+
+async def test_a_transaction_that_is_open_during_a_lock_is_given_up_and_says_so(device: Device) -> None:
+    order = await device.create(TYPE, {"title": "Order"})
+
+    async def interrupted(*, goes_on: bool) -> None:
+        async with device.transaction() as together:
+            await together.update(TYPE, order.id, {"title": "Half"})
+            await device.lock()
+            with pytest.raises(StoreLocked, match="locked"):
+                await together.update(TYPE, order.id, {"title": "Locked"})
+            await device.unlock(OLD)
+            if goes_on:
+                await together.update(TYPE, order.id, {"title": "Whole"})
+
+    for goes_on in (True, False):  # told at the next write, or at the end
+        with pytest.raises(TransactionError, match="locked after this transaction had begun") as told:
+            await interrupted(goes_on=goes_on)
+        assert "nothing of it was written" in told.value.message
+        assert told.value.hint.startswith("begin it again")
+    record = await device.get(TYPE, order.id)
+    assert record is not None
+    assert record["title"] == "Order"
+    async with device.transaction() as together:
+        await together.update(TYPE, order.id, {"title": "Again"})
+    assert (await device.query(TYPE))[0]["title"] == "Again"
+
+
+async def test_a_transaction_that_is_open_when_the_device_is_closed_says_that(device: Device) -> None:
+    async def interrupted() -> None:
+        async with device.transaction() as together:
+            await together.create(TYPE, {"title": "Half"})
+            await device.close()
+
+    with pytest.raises(StoreClosed, match="the device is closed"):
+        await interrupted()
 
 
 async def test_a_locked_store_is_closed_and_its_engine_is_gone(device: Device, path: Path) -> None:
