@@ -33,6 +33,7 @@ from crdt_sync.protocol.frames import (
     DenySnapshot,
     Fetched,
     FetchRecords,
+    Forked,
     Frame,
     GiveBack,
     Got,
@@ -127,6 +128,7 @@ from_relay = st.one_of(
     st.builds(
         Challenge, st.lists(numbers, min_size=1, max_size=16).map(tuple), relays, hashes, millis, limits
     ),
+    st.builds(Forked, numbers, st.lists(blobs, min_size=1, max_size=5)),
     st.builds(Welcome, numbers, numbers, hashes, numbers, hashes, millis),
     st.builds(Deliver, numbers, st.lists(rows, max_size=5), numbers, st.booleans()),
     st.builds(Ack, incarnations, numbers, numbers),
