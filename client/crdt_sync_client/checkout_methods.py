@@ -1,12 +1,13 @@
 """Part of `Device`: checking records out for oneself, and in again.
 
-    async with device.checkout("work_order", where={"asset_id": "RIG-7"}, children=True) as lease:
+    async with device.checkout("work_order", where={"asset_id": "RIG-7"}) as lease:
         for refused in lease.refused:
-            print(refused.id, "has", refused.checkout.device, "until", refused.checkout.until_at)
+            print(refused.id, "is with", refused.checkout.device, "until", refused.checkout.until_at)
         ...
 
-A checkout needs the relay, which arbitrates; work on what is checked out does not. While the block lasts it
-is renewed, when the relay can be reached; at its end everything is sent and checked in.
+A checkout needs the relay, which arbitrates; work on what is checked out does not. What belongs to a record
+comes along with it, out and in. While the block lasts it is renewed, when the relay can be reached; at its
+end everything is sent and checked in.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from crdt_sync.errors import ConnectionFailed, CrdtSyncError, RecordNotFound, RelayUnreachable
+from crdt_sync.errors import (
+    ConnectionFailed,
+    CrdtSyncError,
+    RecordNotFound,
+    RelayUnreachable,
+    ValidationError,
+)
 from crdt_sync.ids import SpaceId
-from crdt_sync.protocol.limits import DEFAULT_LEASE_MS, MAX_CHECKOUT_RECORDS
+from crdt_sync.protocol.limits import DEFAULT_LEASE_MS, MAX_CHECKOUT_RECORDS, MAX_LEASE_MS
 
 from .checkout_desk import Question, Told
 from .checkout_values import CheckinResult, CheckinState, Checkout, CheckoutResult
@@ -34,6 +42,7 @@ T = TypeVar("T")
 logger = logging.getLogger("crdt_sync.client")
 
 DEFAULT_TTL_S: Final = DEFAULT_LEASE_MS / 1000
+MAX_TTL_S: Final = MAX_LEASE_MS / 1000
 
 
 class CheckoutMethods(DevicePart):
@@ -46,7 +55,7 @@ class CheckoutMethods(DevicePart):
         *,
         where: Where = None,
         ttl_s: float = DEFAULT_TTL_S,
-        children: bool = False,
+        children: bool = True,
         space: str | None = None,
     ) -> CheckoutBlock:
         """`check_out` for an `async with` block, which renews it and at its end checks everything in."""
@@ -59,16 +68,19 @@ class CheckoutMethods(DevicePart):
         *,
         where: Where = None,
         ttl_s: float = DEFAULT_TTL_S,
-        children: bool = False,
+        children: bool = True,
         space: str | None = None,
     ) -> list[CheckoutResult]:
         """Have records for this device alone, for `ttl_s` seconds: these, or those for which `where` holds.
 
-        With `children` also the records below them. Each is granted or refused by itself; what is granted is
-        then brought up to date. Raises RelayUnreachable when the relay cannot be asked; RecordNotFound,
-        UnknownType, ValidationError.
+        With `children` also those that belong to them, at any depth. This device is brought up to date first,
+        so that what is new is among them, and again when they are granted. Each is granted or refused by
+        itself. Raises RelayUnreachable when the relay cannot be asked; RecordNotFound, UnknownType,
+        ValidationError, also for a `ttl_s` of more than seven days.
         """
         engine, chosen_space = self._engine, await self._one_space(space)
+        _check_ttl(ttl_s)
+        await self._reach(self._syncs[chosen_space].sync(patient=False))
         chosen = await self._run(
             lambda: engine.choose_records(type, ids, where, children=children, space=chosen_space)
         )
@@ -79,9 +91,21 @@ class CheckoutMethods(DevicePart):
     async def renew_checkouts(
         self, *, ttl_s: float = DEFAULT_TTL_S, space: str | None = None
     ) -> list[CheckoutResult]:
-        """Keep what is checked out here for `ttl_s` seconds from now. What has run out is asked for anew."""
+        """Keep what is checked out here for `ttl_s` seconds from now, and never for less than it was.
+
+        What has run out is asked for anew: another device may have it by now. Raises as `check_out`.
+        """
+        return await self._renew(None, ttl_s, space)
+
+    async def _renew(
+        self, records: AbstractSet[tuple[str, str]] | None, ttl_s: float, space: str | None
+    ) -> list[CheckoutResult]:
+        """These, by type and id, or all that are checked out here."""
         engine, chosen_space = self._engine, await self._one_space(space)
+        _check_ttl(ttl_s)
         chosen = await self._run(lambda: engine.own_checkouts(chosen_space))
+        if records is not None:
+            chosen = [each for each in chosen if (each.type, each.id) in records]
         outcomes = await self._ask(chosen_space, chosen, ttl_s=ttl_s)
         return [CheckoutResult.of(outcome) for outcome in outcomes]
 
@@ -90,19 +114,12 @@ class CheckoutMethods(DevicePart):
     ) -> list[CheckinResult]:
         """Send everything, then give records back: these, those of that type, or all checked out here.
 
-        Says for each record what was delivered and what was not. When the relay cannot be reached, everything
-        stays checked out. Raises RelayUnreachable; RecordNotFound for what this device has not checked out.
+        What belongs to them and is checked out here goes back with them. Says for each record what was
+        delivered and what was not. When the relay cannot be reached, everything stays checked out. Raises
+        RelayUnreachable; RecordNotFound for what this device has not checked out.
         """
         engine, chosen_space = self._engine, await self._one_space(space)
-        chosen = await self._run(lambda: engine.own_checkouts(chosen_space))
-        if type is not None:
-            chosen = [each for each in chosen if each.type == type and (not ids or each.id in ids)]
-            missing = set(ids) - {each.id for each in chosen}
-            if missing:
-                raise RecordNotFound(
-                    f"{type} {min(missing)} is not checked out on this device",
-                    hint="`crdt-sync checkouts ls` shows what is",
-                )
+        chosen = await self._run(lambda: self._to_check_in(chosen_space, type, ids))
         if not chosen:
             return []
         await self._reach(self._syncs[chosen_space].sync(patient=False))
@@ -138,9 +155,17 @@ class CheckoutMethods(DevicePart):
     async def break_checkouts(
         self, type: str, ids: Sequence[str], *, space: str | None = None
     ) -> list[CheckoutResult]:
-        """As an admin free records, whoever has them. What their holders still send is merged and marked."""
+        """As an admin free records, whoever has them, and what belongs to them and is checked out.
+
+        What their holders still send is merged, and marked as late. Raises RelayUnreachable, UnknownType.
+        """
         engine, chosen_space = self._engine, await self._one_space(space)
-        chosen = await self._run(lambda: [engine.chosen_record(type, id, space=chosen_space) for id in ids])
+
+        def choose() -> list[Chosen]:
+            named = [engine.chosen_record(type, id, space=chosen_space) for id in ids]
+            return engine.with_checked_out_below(chosen_space, named)
+
+        chosen = await self._run(choose)
         outcomes = await self._ask(chosen_space, chosen, back=True, breaks=True)
         return [CheckoutResult.of(outcome) for outcome in outcomes]
 
@@ -153,6 +178,21 @@ class CheckoutMethods(DevicePart):
         return await self._run(lambda: engine.checkouts(chosen))
 
     # Inside -----------------------------------------------------------------------------------------
+
+    def _to_check_in(self, space: SpaceId, type: str | None, ids: Sequence[str]) -> list[Chosen]:
+        engine = self._engine
+        own = engine.own_checkouts(space)
+        if type is None:
+            return own
+        named = [each for each in own if each.type == type and (not ids or each.id in ids)]
+        missing = set(ids) - {each.id for each in named}
+        if missing:
+            raise RecordNotFound(
+                f"{type} {min(missing)} is not checked out on this device",
+                hint="`crdt-sync checkouts ls` shows what is",
+            )
+        with_below = {each.opaque for each in engine.with_checked_out_below(space, named)}
+        return [each for each in own if each.opaque in with_below]
 
     async def _one_space(self, space: str | None) -> SpaceId:
         engine = self._engine
@@ -198,7 +238,11 @@ class CheckoutMethods(DevicePart):
 
 
 class CheckoutBlock:
-    """What `Device.checkout` gives: `results` per record, `granted` and `refused` of them."""
+    """What `Device.checkout` gives: `results` per record, `granted` and `refused` of them.
+
+    `lost` are those that another device got while the block lasted, because they had run out, were broken, or
+    forgotten by a relay; it is as of the last renewal.
+    """
 
     def __init__(
         self,
@@ -213,6 +257,7 @@ class CheckoutBlock:
         self.results: list[CheckoutResult] = []
         self.checked_in: list[CheckinResult] = []
         """After the block."""
+        self.lost: list[CheckoutResult] = []
         self._device = device
         self._asked = (type, ids, where, children, space)
         self._ttl_s = ttl_s
@@ -255,8 +300,20 @@ class CheckoutBlock:
         """Halfway, so that an hour without a network does not cost the checkout."""
         while True:
             await asyncio.sleep(self._ttl_s / 2)
+            names = {(result.type, result.id) for result in self.granted}
             with suppress(CrdtSyncError):  # the next one may come through; until then it holds
-                await self._device.renew_checkouts(ttl_s=self._ttl_s, space=self._asked[-1])
+                renewed = await self._device._renew(names, self._ttl_s, self._asked[-1])
+                self.lost = [result for result in renewed if not result.done]
+
+
+def _check_ttl(ttl_s: float) -> None:
+    if not 0 < ttl_s <= MAX_TTL_S:
+        days = MAX_TTL_S / 86_400
+        raise ValidationError(
+            "ttl_s",
+            f"a checkout lasts at most {days:.0f} days, not {ttl_s / 86_400:.4g}",
+            hint="renew it later",
+        )
 
 
 def _batches(chosen: Sequence[Chosen]) -> list[Sequence[Chosen]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .checkout_words import who_until
 from .command import Command, Duration, Group, Target, space_option, store_options
 from .failures import PARTIAL, UsageProblem
 from .output import Output, local_time
@@ -23,14 +24,14 @@ _ttl_option = click.option(
     cls=Command,
     name="checkout",
     examples=(
-        "crdt-sync checkout work_order --where 'asset_id=RIG-7' --children --store tablet.db",
+        "crdt-sync checkout work_order --where 'asset_id=RIG-7' --ttl 24h --store tablet.db",
         "crdt-sync checkout work_order 6f1c9f0e-… --ttl 8h --store tablet.db",
     ),
 )
 @click.argument("record_type", metavar="TYPE")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--where", multiple=True, metavar="CONDITION", help="Records that meet it, as with `ls`.")
-@click.option("--children", is_flag=True, help="Also the records below them.")
+@click.option("--no-children", is_flag=True, help="Not the records that belong to them.")
 @_ttl_option
 @store_options
 @space_option
@@ -40,13 +41,14 @@ def command_checkout(
     record_type: str,
     ids: tuple[str, ...],
     where: tuple[str, ...],
-    children: bool,
+    no_children: bool,
     ttl: int,
     space: str | None,
 ) -> None:
     """Check records out: others cannot send changes to them.
 
-    Each is granted or refused by itself. Exit code 8 when some were refused.
+    What belongs to them comes along. Each is granted or refused by itself, with who has it and until when;
+    exit code 8 when some were refused. Syncs first.
     """
     from . import conditions, opening
 
@@ -57,7 +59,7 @@ def command_checkout(
         schema = await device.schema(record_type, space)
         condition = conditions.parse_conditions(schema, where) if where else None
         results = await device.check_out(
-            record_type, ids, where=condition, ttl_s=ttl, children=children, space=space
+            record_type, ids, where=condition, ttl_s=ttl, children=not no_children, space=space
         )
         return _tell(out, results, "checked out")
 
@@ -79,24 +81,32 @@ def command_checkout(
 def command_checkin(
     out: Output, target: Target, record_type: str | None, ids: tuple[str, ...], space: str | None
 ) -> None:
-    """Send everything and give records back."""
+    """Send everything and give records back.
+
+    What belongs to them goes with them. Says of each what was delivered; exit code 8 when something was not.
+    """
     from . import opening
 
-    async def work(device: Device) -> None:
+    async def work(device: Device) -> int:
         results = await device.check_in(record_type, ids, space=space)
+        code = PARTIAL if any(each.pending or each.refused for each in results) else 0
         if out.as_json:
             out.result([result.to_json() for result in results])
-            return
+            return code
         out.table(
-            ("type", "id", "state", "sent", "pending", "refused", "conflicts"),
+            ("type", "id", "state", "sent", "pending", "refused", "late", "conflicts"),
             [
-                (each.type, each.id, each.state, each.sent, each.pending, each.refused, len(each.conflicts))
+                (
+                    *(each.type, each.id, each.state, each.sent, each.pending, each.refused, each.late),
+                    len(each.conflicts),
+                )
                 for each in results
             ],
             none="Nothing is checked out on this device.",
         )
+        return code
 
-    opening.run(target, work)
+    click.get_current_context().exit(opening.run(target, work))
 
 
 @click.command(cls=Command, name="renew", examples=("crdt-sync renew --ttl 12h --store tablet.db",))
@@ -122,7 +132,11 @@ def command_checkouts() -> None:
 @store_options
 @space_option
 def checkouts_ls(out: Output, target: Target, space: str | None) -> None:
-    """List checkouts, as far as this device knows."""
+    """List checkouts, as far as this device knows.
+
+    Those of this device stay in the list until they are checked in: expired, broken by an admin, or taken by
+    another device since.
+    """
     from . import opening
 
     async def work(device: Device) -> None:
@@ -160,7 +174,8 @@ def checkouts_break(
 ) -> None:
     """End checkouts of others. Admins only.
 
-    What their holders send afterwards is merged all the same, and marked as late.
+    With what belongs to the records. What their holders send afterwards is merged all the same, and marked
+    as late.
     """
     from . import opening
 
@@ -176,11 +191,13 @@ def _tell(out: Output, results: list[CheckoutResult], word: str) -> int:
     if out.as_json:
         out.result([result.to_json() for result in results])
     else:
-        out.say(f"{len(results) - len(refused)} of {len(results)} {word}.")
+        until = {each.checkout.until_at for each in results if each.done and each.checkout is not None}
+        when = f" until {local_time(min(until))}" if until and word != "broken" else ""
+        out.say(f"{len(results) - len(refused)} of {len(results)} {word}{when}.")
         for result in refused:
             held = result.checkout
             if result.code == "checked_out" and held is not None:
-                why = f"{held.device} has it until {local_time(held.until_at)}"
+                why = f"checked out by {who_until(held)}"
             elif result.code == "permission":
                 why = "your role may not do that"
             else:

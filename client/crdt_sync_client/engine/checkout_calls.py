@@ -41,8 +41,21 @@ class CheckoutCalls:
         return checkouts.choose(self._replica, found, type, ids, where, children=children)
 
     def chosen_record(self, type: str, id: str, *, space: SpaceId | None = None) -> Chosen:
-        """One record by name, whether it is here or not."""
-        return checkouts.chosen_record(self._replica.space(space), type, RecordId(id))
+        """One record by name, whether it is here or not. Raises UnknownType."""
+        found = self._replica.space(space)
+        found.schema(type)
+        return checkouts.chosen_record(found, type, RecordId(id))
+
+    def with_checked_out_below(self, space: SpaceId, chosen: Sequence[Chosen]) -> list[Chosen]:
+        """These, and what belongs to them and is checked out, here or elsewhere, as far as is known."""
+        found = self._replica.space(space)
+        held = {lease.record for lease in found.leases.in_force(self._replica.now_ms())} | set(
+            found.leases.own
+        )
+        if not held:
+            return list(chosen)
+        below = checkouts.below(self._replica, found, chosen, deleted=True)
+        return [*chosen, *(each for each in below if each.opaque in held)]
 
     def own_checkouts(self, space: SpaceId, *, in_force: bool = False) -> list[Chosen]:
         """What is checked out here and not checked in yet; with `in_force` only what did not end."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
 
 _CHILDREN: Final = (
-    "SELECT id FROM records WHERE space = ? AND parent = ? AND type = ? AND deleted = 0 ORDER BY no"
+    "SELECT id FROM records WHERE space = ? AND parent = ? AND type = ? AND deleted <= ? ORDER BY no"
 )
 _SHOWN: Final = (
     f"SELECT {COLUMNS} FROM records WHERE space = ? AND opaque = ? AND json IS NOT NULL AND deleted = 0"
@@ -71,10 +71,8 @@ def choose(
         found = [RecordId(id) for id in ids]
     else:
         found = [record.id for record in reading.find(replica, space, Query(record_type, where))]
-    chosen = {(record_type, id): None for id in found}
-    if children:
-        _add_children(replica, space, list(chosen), chosen)
-    return [chosen_record(space, kind, id) for kind, id in chosen]
+    chosen = [chosen_record(space, record_type, id) for id in dict.fromkeys(found)]
+    return [*chosen, *below(replica, space, chosen)] if children else chosen
 
 
 def chosen_record(space: Space, record_type: str, id: RecordId) -> Chosen:
@@ -82,22 +80,23 @@ def chosen_record(space: Space, record_type: str, id: RecordId) -> Chosen:
     return Chosen(record_type, id, OpaqueId(space.keys.opaque_id(record_type, id)))
 
 
-def _add_children(
-    replica: Replica,
-    space: Space,
-    above: list[tuple[str, RecordId]],
-    chosen: dict[tuple[str, RecordId], None],
-) -> None:
+def below(replica: Replica, space: Space, above: Iterable[Chosen], *, deleted: bool = False) -> list[Chosen]:
+    """The records on this device that belong to these, at any depth; with `deleted` deleted ones too."""
+    parents = [(each.type, each.id) for each in above]
+    names = set(parents)
+    found: list[Chosen] = []
     for _ in range(MAX_DEPTH):
-        below: list[tuple[str, RecordId]] = []
-        for parent_type, parent in above:
+        children: list[tuple[str, RecordId]] = []
+        for parent_type, parent in parents:
             for schema in space.record_types.children_of(parent_type):
-                for (id,) in replica.db.rows(_CHILDREN, (space.no, parent, schema.type)):
+                for (id,) in replica.db.rows(_CHILDREN, (space.no, parent, schema.type, deleted)):
                     name = (schema.type, RecordId(id))
-                    if name not in chosen:
-                        chosen[name] = None
-                        below.append(name)
-        above = below
+                    if name not in names:
+                        names.add(name)
+                        children.append(name)
+        found += [chosen_record(space, *name) for name in children]
+        parents = children
+    return found
 
 
 # What the relay says ------------------------------------------------------------------------------

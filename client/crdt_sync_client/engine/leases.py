@@ -68,12 +68,16 @@ class Leases:
         known = self.rows.get(record)
         return None if known is None else known[1]
 
-    def foreign(self, device: DeviceId, now_ms: int) -> Iterator[Lease]:
-        """Those in force that others than this device hold. `now_ms` is this device's clock."""
+    def in_force(self, now_ms: int) -> Iterator[Lease]:
+        """Those that hold others off, as far as a relay has said. `now_ms` is this device's clock."""
         relay_ms = now_ms + self.relay_ahead_ms
         for row, lease in self.rows.values():
-            if row and lease.device != device and lease.held(relay_ms):
+            if row and lease.held(relay_ms):
                 yield lease
+
+    def foreign(self, device: DeviceId, now_ms: int) -> Iterator[Lease]:
+        """Those of them that others than this device hold."""
+        return (lease for lease in self.in_force(now_ms) if lease.device != device)
 
     def holds(self, device: DeviceId, record: OpaqueId, now_ms: int) -> bool:
         """Whether this device has the record."""

@@ -25,7 +25,7 @@ class CheckoutMethods(Blocking[W]):
         *,
         where: Where = None,
         ttl_s: float = DEFAULT_TTL_S,
-        children: bool = False,
+        children: bool = True,
         space: str | None = None,
     ) -> CheckoutBlock:
         """`check_out` for an `with` block, which renews it and at its end checks everything in."""
@@ -41,14 +41,15 @@ class CheckoutMethods(Blocking[W]):
         *,
         where: Where = None,
         ttl_s: float = DEFAULT_TTL_S,
-        children: bool = False,
+        children: bool = True,
         space: str | None = None,
     ) -> list[CheckoutResult]:
         """Have records for this device alone, for `ttl_s` seconds: these, or those for which `where` holds.
 
-        With `children` also the records below them. Each is granted or refused by itself; what is granted is
-        then brought up to date. Raises RelayUnreachable when the relay cannot be asked; RecordNotFound,
-        UnknownType, ValidationError.
+        With `children` also those that belong to them, at any depth. This device is brought up to date first,
+        so that what is new is among them, and again when they are granted. Each is granted or refused by
+        itself. Raises RelayUnreachable when the relay cannot be asked; RecordNotFound, UnknownType,
+        ValidationError, also for a `ttl_s` of more than seven days.
         """
         return self._run(
             lambda: self._inner.check_out(type, ids, where=where, ttl_s=ttl_s, children=children, space=space)
@@ -57,7 +58,10 @@ class CheckoutMethods(Blocking[W]):
     def renew_checkouts(
         self, *, ttl_s: float = DEFAULT_TTL_S, space: str | None = None
     ) -> list[CheckoutResult]:
-        """Keep what is checked out here for `ttl_s` seconds from now. What has run out is asked for anew."""
+        """Keep what is checked out here for `ttl_s` seconds from now, and never for less than it was.
+
+        What has run out is asked for anew: another device may have it by now. Raises as `check_out`.
+        """
         return self._run(lambda: self._inner.renew_checkouts(ttl_s=ttl_s, space=space))
 
     def check_in(
@@ -65,15 +69,19 @@ class CheckoutMethods(Blocking[W]):
     ) -> list[CheckinResult]:
         """Send everything, then give records back: these, those of that type, or all checked out here.
 
-        Says for each record what was delivered and what was not. When the relay cannot be reached, everything
-        stays checked out. Raises RelayUnreachable; RecordNotFound for what this device has not checked out.
+        What belongs to them and is checked out here goes back with them. Says for each record what was
+        delivered and what was not. When the relay cannot be reached, everything stays checked out. Raises
+        RelayUnreachable; RecordNotFound for what this device has not checked out.
         """
         return self._run(lambda: self._inner.check_in(type, ids, space=space))
 
     def break_checkouts(
         self, type: str, ids: Sequence[str], *, space: str | None = None
     ) -> list[CheckoutResult]:
-        """As an admin free records, whoever has them. What their holders still send is merged and marked."""
+        """As an admin free records, whoever has them, and what belongs to them and is checked out.
+
+        What their holders still send is merged, and marked as late. Raises RelayUnreachable, UnknownType.
+        """
         return self._run(lambda: self._inner.break_checkouts(type, ids, space=space))
 
     def checkouts(self, space: str | None = None) -> list[Checkout]:
@@ -85,7 +93,11 @@ class CheckoutMethods(Blocking[W]):
 
 
 class CheckoutBlock(BlockingContext[AsyncCheckoutBlock]):
-    """What `Device.checkout` gives: `results` per record, `granted` and `refused` of them."""
+    """What `Device.checkout` gives: `results` per record, `granted` and `refused` of them.
+
+    `lost` are those that another device got while the block lasted, because they had run out, were broken, or
+    forgotten by a relay; it is as of the last renewal.
+    """
 
     @property
     def results(self) -> list[CheckoutResult]:
@@ -95,6 +107,10 @@ class CheckoutBlock(BlockingContext[AsyncCheckoutBlock]):
     def checked_in(self) -> list[CheckinResult]:
         """After the block."""
         return self._read(lambda: self._inner.checked_in)
+
+    @property
+    def lost(self) -> list[CheckoutResult]:
+        return self._read(lambda: self._inner.lost)
 
     @property
     def granted(self) -> list[CheckoutResult]:
