@@ -17,6 +17,7 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync.protocol.frames import Bye, encode
 from crdt_sync.protocol.limits import HANDSHAKE_TIMEOUT_S, MAX_CLOSE_REASON_BYTES
 from crdt_sync_server.delivery import Delivery, ReadPage
+from crdt_sync_server.naming import named
 from crdt_sync_server.switchboard import internal_error
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Connection:
         except OSError:
             return  # the connection is gone; the reader is told so too
         except Exception as exc:
-            log.error("a connection could not be served (%s)", type(exc).__name__)
+            log.error("a connection could not be served (%s)", named(exc))
             await self._send_bye(internal_error())
 
     async def _sleep(self) -> None:

@@ -53,6 +53,12 @@ class DataDir:
             ) from None
         if names and _DATABASE not in names:
             raise DataDirError(f"{path} has other files in it and no relay's database", hint=_CHOOSE)
+        lost = _FINGERPRINT in names and f"{_DATABASE}-wal" not in names
+        if lost and data_dir.database.stat().st_size == 0:
+            raise DataDirError(
+                f"{data_dir.database} is empty, though a relay has served it: its content is lost",
+                hint="put a backup back (crdt-sync relay restore), or start on an empty directory",
+            )
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise DataDirError(f"{path} cannot be written", hint="check the owner and mode of the directory")
         return data_dir
@@ -64,20 +70,10 @@ class DataDir:
     def new_token(self, entropy: Entropy) -> str:
         """Make a new setup token; the one before is not valid any more. Raises DataDirError."""
         token = b64url(entropy(_TOKEN_BYTES))
-        temporary = self._fingerprint.with_suffix(".new")
         try:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(_fingerprint_of(token) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            hand_over(temporary, self.path)
-            os.replace(temporary, self._fingerprint)
+            self._write(self._fingerprint, _fingerprint_of(token))
         except OSError as exc:
-            raise DataDirError(
-                f"{self.path} cannot be written: {exc.strerror}",
-                hint="check the owner and mode of the directory, and the space on the disk",
-            ) from None
+            raise self._unwritable(exc) from None
         return token
 
     def token_is_right(self, token: str) -> bool:
@@ -91,13 +87,9 @@ class DataDir:
     def take_back(self, until_ms: int) -> None:
         """Let members bring back spaces until then; 0 ends it at once. Raises DataDirError."""
         try:
-            self._take_back.write_text(f"{until_ms}\n")
-            hand_over(self._take_back, self.path)
+            self._write(self._take_back, str(until_ms))
         except OSError as exc:
-            raise DataDirError(
-                f"{self.path} cannot be written: {exc.strerror}",
-                hint="check the owner and mode of the directory, and the space on the disk",
-            ) from None
+            raise self._unwritable(exc) from None
 
     def takes_back(self, now_ms: int) -> bool:
         """Whether that is so now."""
@@ -105,6 +97,27 @@ class DataDir:
             return now_ms < int(self._take_back.read_text())
         except (OSError, ValueError):
             return False
+
+    def _write(self, path: Path, line: str) -> None:
+        """Put a small file in the place of what it was, or leave that as it is. Raises OSError."""
+        temporary = path.with_name(f"{path.name}.new")
+        try:
+            descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            hand_over(temporary, self.path)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _unwritable(self, exc: OSError) -> DataDirError:
+        return DataDirError(
+            f"{self.path} cannot be written: {exc.strerror}",
+            hint="check the owner and mode of the directory, and the space on the disk",
+        )
 
     def __repr__(self) -> str:
         return f"DataDir({str(self.path)!r})"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiosqlite
 
+from crdt_sync_server.storage.sqlite_file import note_cause
+
 T = TypeVar("T")
 
 
@@ -18,5 +20,12 @@ class DatabaseThread(aiosqlite.Connection):
         async def _execute(self, work: Callable[[], T]) -> T: ...
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` on the thread and give its result. Pass closures: aiosqlite logs what it is given."""
-        return await self._execute(work)
+        """Run `work` on the thread and give its result. Pass closures: aiosqlite logs what it is given.
+
+        What the database raises has a note on it that may be logged.
+        """
+        try:
+            return await self._execute(work)
+        except Exception as exc:
+            note_cause(exc)
+            raise

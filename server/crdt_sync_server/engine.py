@@ -70,6 +70,7 @@ from crdt_sync_server.entries import Founding
 from crdt_sync_server.fetching import fetched
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RateLimited, RelayLimits, TooManyConnections
 from crdt_sync_server.live import page_rows
+from crdt_sync_server.naming import named
 from crdt_sync_server.rates import Rates
 from crdt_sync_server.revocations import Revocations
 from crdt_sync_server.roster import Roster
@@ -138,7 +139,7 @@ class RelayEngine:
             if not rare("frame_per_commit"):
                 return self._process(arrivals, now_ms, admitted)
         except Exception as exc:
-            log.error("a commit failed (%s); trying its %d frames one by one", _named(exc), len(arrivals))
+            log.error("a commit failed (%s); trying its %d frames one by one", named(exc), len(arrivals))
         effects: list[Effect] = []
         closed: set[Peer] = set()
         for arrival, may in zip(arrivals, admitted, strict=True):
@@ -147,7 +148,7 @@ class RelayEngine:
             try:
                 effects += self._process([arrival], now_ms, [may])
             except Exception as exc:
-                log.error("a frame could not be handled (%s); its connection is closed", _named(exc))
+                log.error("a frame could not be handled (%s); its connection is closed", named(exc))
                 reason = "the relay could not do its work; nothing of this frame was kept"
                 effects.append(Close(arrival.peer, Bye(CloseCode.INTERNAL, "internal", reason)))
             closed.update(effect.peer for effect in effects if isinstance(effect, Close))
@@ -456,7 +457,7 @@ class RelayEngine:
         try:
             return take_overdue(self._storage, space, now_ms)
         except Exception as exc:
-            log.error("a commit failed (%s); snapshots are asked for again", _named(exc))
+            log.error("a commit failed (%s); snapshots are asked for again", named(exc))
             self._spaces.pop(space.id, None)
             return []
 
@@ -490,8 +491,3 @@ class RelayEngine:
             space.key, after, max_rows=page_rows(max_rows), max_bytes=max_bytes, without=without, only=only
         )
         return Page([travelling(row) for row in page.rows], page.cursor, page.at_end)
-
-
-def _named(exc: Exception) -> str:
-    """The error's type only: its text could hold bytes of a frame."""
-    return type(exc).__name__

@@ -19,10 +19,11 @@ from crdt_sync.protocol.limits import SUBPROTOCOL
 from crdt_sync_server.connection import Connection, Message, Receive, SendMessage
 from crdt_sync_server.database_thread import DatabaseThread
 from crdt_sync_server.delivery import Delivery, ReadPage
-from crdt_sync_server.effects import Arrival, Effect, Grown, Peer, Replaced
+from crdt_sync_server.effects import Arrival, Close, Effect, Grown, Peer, Replaced
 from crdt_sync_server.engine import RelayEngine
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
 from crdt_sync_server.metrics import Metrics
+from crdt_sync_server.naming import named
 from crdt_sync_server.reports import LivePeer
 from crdt_sync_server.storage.port import Page, Storage
 from crdt_sync_server.switchboard import Switchboard, Waiting
@@ -81,6 +82,8 @@ class Hub:
         self._quiet.set()
         self._untidy = False
         self._last_commit_s = 0.0
+        self.failing = False
+        """The last commit that was to write something could not."""
 
     @property
     def connections(self) -> int:
@@ -212,6 +215,11 @@ class Hub:
         return self._growth.setdefault(space, asyncio.Event())
 
     def _noted(self, grown: bool, effects: Sequence[Effect]) -> None:
+        failed = sum(isinstance(each, Close) and each.bye.code == CloseCode.INTERNAL for each in effects)
+        if failed:
+            self.metrics.failures.inc(failed)
+        if failed or grown:
+            self.failing = not grown
         if grown:
             self._untidy = True
             self._last_commit_s = time.monotonic()
@@ -231,7 +239,7 @@ class Hub:
                     effects = await self._process(batch)
                     self._noted(self._switchboard.committed(batch, effects), effects)
                 except Exception as exc:
-                    log.error("a batch could not be handled (%s)", type(exc).__name__)
+                    log.error("a batch could not be handled (%s)", named(exc))
                     self._switchboard.failed(batch)
             self._quiet.set()
 
@@ -258,4 +266,4 @@ class Hub:
                     self._untidy = False
                     await self._thread.run(self._tidy)
             except Exception as exc:
-                log.error("housekeeping failed (%s); it is tried again", type(exc).__name__)
+                log.error("housekeeping failed (%s); it is tried again", named(exc))

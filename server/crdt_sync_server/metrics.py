@@ -46,6 +46,7 @@ class Metrics:
         self.rows = counter("log_rows", "Rows added to logs", "kind")
         self._updates = self.rows.labels("update")
         self.refusals = counter("refusals", "Updates that were refused, to be sent again or not", "code")
+        self.failures = counter("commit_failures", "Frames lost to a failing commit; devices send them again")
         self.sessions = counter(
             "sessions",
             "Connections that ended: synced, cut before the device had everything, refused",

@@ -37,6 +37,7 @@ from crdt_sync_server.http.service import Service
 from crdt_sync_server.http.tunnel import Tunnels
 from crdt_sync_server.hub import GOODBYE_S, Hub
 from crdt_sync_server.limits import DEFAULT_RELAY_LIMITS, RelayLimits
+from crdt_sync_server.naming import named
 from crdt_sync_server.operating.channel import close_channel, open_channel
 from crdt_sync_server.settings import DEFAULT_PORT
 from crdt_sync_server.signatures import TwoThreads
@@ -172,9 +173,11 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             message = f"port {port} on {host} is taken by another program"
+            hint = "choose another one with --port, or 0 for any free port"
         else:
             message = f"cannot listen on {host} port {port}: {exc.strerror or exc}"
-        raise PortTaken(message, hint="choose another one with --port, or 0 for any free port") from None
+            hint = "--host is an address of this machine; a port below 1024 needs a privilege"
+        raise PortTaken(message, hint=hint) from None
     listener.setblocking(False)
     return listener
 
@@ -227,11 +230,19 @@ async def _serve(
         finally:
             await hub.stop()
         log.info("stopped", extra={"fields": {"event": "stopped"}})
-        await thread.run(storage.tidy)
+        await _tidied(thread, storage)
     finally:
         close_channel(data_dir.path)
         verify.close()
         await thread.close()
+
+
+async def _tidied(thread: DatabaseThread, storage: SqliteStorage) -> None:
+    """The last housekeeping. Nothing depends on it: on a full disk the next start does it."""
+    try:
+        await thread.run(storage.tidy)
+    except Exception as exc:
+        log.warning("the database is left as it is (%s)", named(exc))
 
 
 def _config(app: Starlette, limits: RelayLimits) -> uvicorn.Config:

@@ -105,6 +105,8 @@ class _Option(click.Option):
             and ctx.get_parameter_source(self.name) is ParameterSource.ENVIRONMENT
         ):
             return str(self.envvar)
+        if self.required and ctx is not None and ctx.params.get(str(self.name)) is None:
+            return f"'{self.opts[0]}' (or {self.envvar}, or `{self.name}` in the file of --config)"
         return super().get_error_hint(ctx)
 
 
@@ -114,10 +116,12 @@ def setting_options(*names: str) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         for setting in reversed(chosen):
+            required = setting.name == "data"
+            # A default of None would count as given.
+            given: dict[str, Any] = {"required": True} if required else {"default": setting.default}
             command = click.option(
                 setting.flag, setting.name, cls=_Option, type=setting.type, envvar=setting.env,
-                default=setting.default, help=_help(setting), required=setting.name == "data",
-                metavar="DIR" if setting.name == "data" else None,
+                help=_help(setting), metavar="DIR" if required else None, **given,
             )(command)  # fmt: skip
         return click.option(
             "--config",

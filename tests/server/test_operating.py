@@ -11,11 +11,13 @@ import stat
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from crdt_sync.protocol.frames import Ack, Push
 from crdt_sync_server.operating import handing_over
 from crdt_sync_server.operating.channel import FILE
+from tests.server.http_kit import http_url
 from tests.server.operator_kit import fill, plain, relay_command
 from tests.server.relay_kit import RelayProcess, TestSpace, raw_client, record
 
@@ -201,6 +203,76 @@ def test_damage_is_found_and_named(tmp_path: Path, filled: Path, damage: str, sa
     findings = relay_command("check", "--data", data, code=5)["findings"]
     assert any(said in finding["problem"] for finding in findings), findings
     assert said in plain("check", "--data", data, code=5)
+
+
+def test_what_is_no_database_any_more_is_told_with_what_helps(tmp_path: Path, filled: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(filled, data)
+    plain("backup", "--data", data, "--to", tmp_path / "copy")
+    database = data / "relay.sqlite3"
+    good = database.read_bytes()
+    for content, said in (
+        (b"", "its content is lost"),
+        (b"x" * 100 + good[100:], "its beginning is damaged"),
+    ):
+        database.write_bytes(content)
+        for command in ("status", "check", "serve"):
+            error = relay_command(command, "--data", data, code=5)
+            assert said in error["message"]
+            assert "crdt-sync relay restore" in error["hint"]
+    relay_command("restore", tmp_path / "copy", "--data", data)
+    assert relay_command("check", "--data", data)["findings"] == []
+
+
+def test_looking_at_a_stopped_relay_changes_nothing_that_devices_see(filled: Path) -> None:
+    seen = {relay_command("status", "--data", filled)["relay_id"] for _ in range(2)}
+    assert len(seen) == 1
+
+
+async def test_a_relay_on_a_damaged_database_says_so_to_its_operator(tmp_path: Path, filled: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(filled, data)
+    path = data / "relay.sqlite3"
+    pages = bytearray(path.read_bytes())
+    page = pages.index(TestSpace(304).entries[0][:40]) // 2048 * 2048
+    pages[page : page + 2048] = bytes(2048)
+    path.write_bytes(pages)
+    with RelayProcess(data) as relay:
+        error = await asyncio.to_thread(relay_command, "devices", "--data", data, code=5)
+        assert error["hint"] == "the database is damaged; for its operator: `crdt-sync relay check`"
+        findings = await asyncio.to_thread(relay_command, "check", "--data", data, code=5)
+        assert findings["findings"]
+        assert relay.stop() == 0
+        assert "(DatabaseError: the database is damaged)" in relay.stderr
+
+
+async def test_a_relay_that_cannot_write_says_so_and_goes_on_when_it_can(tmp_path: Path) -> None:
+    """A limit on the size of its files in the place of a full disk."""
+    resource, space = pytest.importorskip("resource"), TestSpace(308)
+    limit = getattr(resource, "prlimit", None) or pytest.skip("only Linux sets limits from outside")
+    with RelayProcess(tmp_path / "data") as relay:
+        await fill(relay, space)
+        async with httpx.AsyncClient(base_url=http_url(relay.url), trust_env=False) as client:
+            size_bytes = (tmp_path / "data" / "relay.sqlite3-wal").stat().st_size + 100_000
+            limit(relay.process.pid, resource.RLIMIT_FSIZE, (size_bytes, -1))
+            async with raw_client(relay.url) as device:
+                await device.hello(space.founder)
+                lost = [space.founder.update(record(1), bytes(50_000)) for _ in range(4)]
+                await device.send(Push(lost))
+                assert (await device.closed())[0] == 1011
+            problem = await client.get("/readyz")
+            assert (problem.status_code, problem.json()["detail"]) == (503, "the last commit failed")
+            assert "crdt_sync_relay_commit_failures_total 1.0" in (await client.get("/metrics")).text
+            limit(relay.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
+            async with raw_client(relay.url) as device:
+                await device.hello(space.founder)
+                await device.send(Push(lost))
+                assert (await device.expect(Ack)).sequence == 24
+            assert (await client.get("/readyz")).status_code == 200
+        limit(relay.process.pid, resource.RLIMIT_FSIZE, (1, -1))
+        assert relay.stop() == 0
+        assert "a commit failed (OperationalError: the disk failed)" in relay.stderr
+    assert relay_command("check", "--data", tmp_path / "data")["findings"] == []
 
 
 def test_a_torn_file_is_found(tmp_path: Path, filled: Path) -> None:

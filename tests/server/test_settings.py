@@ -103,3 +103,27 @@ def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
 def test_two_settings_that_do_not_fit_are_both_named(tmp_path: Path) -> None:
     error = relay_config("--data", tmp_path, "--max-frame", "1MiB", code=4)
     assert "max_envelope is 1MiB, which does not fit max_frame (1MiB)" in error["message"]
+
+
+@pytest.mark.parametrize("command", ["serve", "config", "status", "backup", "top", "token"])
+def test_a_missing_directory_is_asked_for(command: str) -> None:
+    result = CliRunner().invoke(
+        cli, ["relay", command, "--to", "x"] if command == "backup" else ["relay", command]
+    )
+    assert result.exit_code == 2
+    assert "'--data' (or CRDT_SYNC_RELAY_DATA, or `data` in the file of --config)" in result.output
+
+
+def test_an_address_that_is_not_here_is_told_as_that(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        cli, ["relay", "serve", "--data", str(tmp_path / "d"), "--host", "192.0.2.1"], prog_name="crdt-sync"
+    )
+    assert result.exit_code == 6
+    assert "cannot listen on 192.0.2.1" in result.output
+    assert "--host is an address of this machine" in result.output
+
+
+def test_the_short_help_of_every_command_is_whole() -> None:
+    result = CliRunner().invoke(cli, ["relay", "--help"], terminal_width=80)
+    commands = result.output.split("Commands:")[1]
+    assert "..." not in commands

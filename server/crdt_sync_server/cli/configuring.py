@@ -22,7 +22,7 @@ from crdt_sync_server.settings import SETTINGS, limits_of
 @json_option
 @click.pass_context
 def config(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
-    """Show every setting as `serve` would have it, and where its value comes from.
+    """Show every setting that `serve` would have, and its source.
 
     Give it the same flags, environment and file as `serve`: what is wrong is said as `serve` would say it,
     and nothing is started. Secrets are not shown.

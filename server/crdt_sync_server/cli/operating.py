@@ -61,6 +61,9 @@ def spaces(data: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    if not found:
+        click.echo("No spaces yet: who has the setup token may create one.")
+        return
     print_table(
         ("space", "rows", "size", "members", "connected"),
         [
@@ -87,7 +90,7 @@ def spaces(data: Path, as_json: bool) -> None:
 @click.option("--space", default="", metavar="ID", help="Only this space's.")
 @json_option
 def devices(data: Path, space: str, as_json: bool) -> None:
-    """List the devices: when seen, how far behind, which app and system.
+    """List the devices: when seen, how far behind, app and system.
 
     The name is the label given over the HTTP API; what people call a device is encrypted.
     """
@@ -166,7 +169,8 @@ def check(ctx: click.Context, /, data: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found["findings"]:
-        click.echo(f"{found['rows']:,} rows in {found['spaces']:,} spaces: nothing is damaged")
+        spaces = "space" if found["spaces"] == 1 else "spaces"
+        click.echo(f"{found['rows']:,} rows in {found['spaces']:,} {spaces}: nothing is damaged")
     else:
         print_table(
             ("space", "row", "problem"),

@@ -70,6 +70,9 @@ def checkouts(data: Path, space: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    if not found:
+        click.echo("Nothing is checked out.")
+        return
     print_table(
         ("space", "record", "device", "since", "until", "token"),
         [

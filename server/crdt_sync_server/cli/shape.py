@@ -41,6 +41,7 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     from rich.text import Text
 
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table.show_header = any(columns)
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 4096, highlight=False, markup=False, emoji=False)

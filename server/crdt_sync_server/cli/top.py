@@ -32,7 +32,7 @@ MAX_DEVICES: Final = 30
 @click.option("--count", type=Whole(1, 10**6), metavar="N", help="Stop after so many looks.")
 @json_option
 def top(data: Path, interval: int, count: int | None, as_json: bool) -> None:
-    """Watch a running relay: traffic, commits, devices furthest behind.
+    """Watch a running relay: traffic, commits, who is behind.
 
     Until Ctrl-C. With --json every look is one line.
     """

@@ -36,6 +36,7 @@ from crdt_sync_server.http.tunnel import (
     Tunnels,
     joined,
 )
+from crdt_sync_server.naming import named
 from crdt_sync_server.storage.port import Storage
 
 READY_S: Final = 2.0
@@ -140,11 +141,15 @@ class Api:
     async def _ready(self, _: Call) -> bodies.Readiness:
         if self._hub.closing:
             raise ApiError(503, "draining", "the relay is about to stop")
+        if self._hub.failing:
+            raise ApiError(
+                503, "storage", "the last commit failed", hint="the relay's log says why; is the disk full?"
+            )
         try:
             async with asyncio.timeout(READY_S):
                 await self._hub.on_thread(self._storage.spaces)
         except Exception as exc:  # whatever it is, the storage does not serve
-            raise ApiError(503, "storage", f"the storage does not answer ({type(exc).__name__})") from None
+            raise ApiError(503, "storage", f"the storage does not answer ({named(exc)})") from None
         return bodies.Readiness(status="ready")
 
     async def _openapi(self, _: Call) -> Response:

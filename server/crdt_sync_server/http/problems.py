@@ -89,6 +89,12 @@ def answer(
     return Response(msgspec.json.encode(problem), status, added, media_type=MEDIA_TYPE)
 
 
+def internal(detail: str, exc: Exception) -> Response:
+    """A bug, or a disk that fails. Says nothing of the error but what the storage has noted on it."""
+    notes = ", ".join(getattr(exc, "__notes__", ())) or "the relay's log has its kind"
+    return answer(500, "internal", detail, f"{notes}; for its operator: `crdt-sync relay check`")
+
+
 def of_error(error: CrdtSyncError) -> Response:
     """An error of ours."""
     status = next((status for family, status in _STATUS if isinstance(error, family)), 500)
@@ -115,6 +121,6 @@ async def on_http_error(_request: Request, exc: Exception) -> Response:
     return answer(exc.status_code, codes.get(exc.status_code, "http"), exc.detail, hint, exc.headers)
 
 
-async def on_bug(_request: Request, _exc: Exception) -> Response:
+async def on_bug(_request: Request, exc: Exception) -> Response:
     """For starlette. What it was is in the log, by its kind only: its text could hold what a device sent."""
-    return answer(500, "internal", "the relay could not do its work; nothing of it was kept")
+    return internal("the relay could not do its work; nothing of it was kept", exc)

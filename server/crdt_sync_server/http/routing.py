@@ -21,6 +21,7 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync_server.http import problems
 from crdt_sync_server.http.problems import ApiError
 from crdt_sync_server.http.tokens import Holder
+from crdt_sync_server.naming import named
 
 log: Final = logging.getLogger("crdt_sync_server")
 
@@ -83,8 +84,8 @@ class Router:
                 raise
             except Exception as exc:
                 # Its kind only: an error's text, or a traceback, could hold what a device sent.
-                log.error("%s could not be answered (%s)", operation.name, type(exc).__name__)
-                return problems.answer(500, "internal", "the relay could not do its work; nothing was kept")
+                log.error("%s could not be answered (%s)", operation.name, named(exc))
+                return problems.internal("the relay could not do its work; nothing was kept", exc)
             if isinstance(given, Response):
                 return given
             if given is None:

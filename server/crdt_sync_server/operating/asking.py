@@ -68,7 +68,8 @@ def relay_at(data: Path) -> Iterator[Relay]:
             else:
                 yield _Running(client, channel, data)
                 return
-    with contextlib.closing(connect_storage(directory.database, os.urandom)) as database:
+    opened = connect_storage(directory.database, os.urandom, to_serve=False)
+    with contextlib.closing(opened) as database:
         try:
             yield _Stopped(directory, SqliteStorage(database), database)
         except sqlite3.DatabaseError as exc:

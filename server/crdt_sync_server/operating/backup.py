@@ -52,10 +52,13 @@ def back_up(storage: Storage, data: DataDir, to: Path) -> dict[str, Any]:
 
 def proved(path: Path) -> int:
     """Open a copy and read all of it; gives its rows. Raises DataDirError when anything about it is wrong."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
-        problems = integrity_problems(copy)
-        check = LogCheck(SqliteStorage(copy))
-        check.run()
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            problems = integrity_problems(copy)
+            check = LogCheck(SqliteStorage(copy))
+            check.run()
+    except sqlite3.Error as exc:
+        raise DataDirError(f"the copy cannot be read: {exc}", hint=HINT) from None
     if problems or check.findings:
         first = problems[0] if problems else check.findings[0].problem
         raise DataDirError(
@@ -67,9 +70,10 @@ def proved(path: Path) -> int:
 def integrity_problems(connection: sqlite3.Connection) -> list[str]:
     """What SQLite itself finds wrong in a database file."""
     try:
-        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+        texts = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
     except sqlite3.DatabaseError as exc:
         return [f"{exc}"]
+    found = [line for text in texts for line in text.splitlines() if not line.startswith("*** in database")]
     return [] if found == ["ok"] else found
 
 

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import shutil
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -87,8 +86,6 @@ def _take(stage: Path, to: Path) -> None:
         backup.sync_to_disk(to / database)
     except OSError as exc:
         raise DataDirError(f"{to} cannot be written: {exc.strerror or exc}", hint=backup.HINT) from None
-    except sqlite3.Error as exc:
-        raise DataDirError(f"the copy to {to} failed: {exc}", hint=backup.HINT) from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

@@ -211,7 +211,7 @@ class Storage(Protocol):
 
     @property
     def relay_id(self) -> RelayId:
-        """Drawn whenever the database is opened: one life of the relay.
+        """Drawn whenever the database is opened to be served: one life of the relay.
 
         A database that was put back from a copy does not know the lives that came after the copy was made,
         and knows where the logs ended when the next one began: so what a device has seen of a log can

@@ -36,6 +36,7 @@ from crdt_sync_server.storage.sqlite_file import (
     SEQUENCE_BITS,
     SEQUENCE_MASK,
     connect_storage,
+    note_cause,
 )
 from crdt_sync_server.storage.sqlite_leases import SqliteLeases
 
@@ -69,15 +70,17 @@ class _Transaction(AbstractContextManager[None]):
     def __enter__(self) -> None:
         self._db.execute("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if kind is None:
             try:
                 self._db.execute("COMMIT")
                 return
-            except BaseException:
+            except BaseException as exc:
                 self._roll_back()
+                note_cause(exc)
                 raise
         self._roll_back()
+        note_cause(error)
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -317,9 +320,13 @@ class SqliteStorage:
         return rows, True
 
     def tidy(self) -> None:
-        # As a script, because it has to be stepped once per page: execute() steps once.
-        self._db.executescript(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        try:
+            # As a script, because it has to be stepped once per page: execute() steps once.
+            self._db.executescript(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as exc:
+            note_cause(exc)
+            raise
 
     def copy_to(self, path: Path) -> None:
         # SQLite copies pages between the statements of this connection, and copies again what they change.

@@ -116,8 +116,11 @@ UPDATE spaces SET bytes =
 """
 
 
-def connect_storage(path: Path, entropy: Entropy) -> sqlite3.Connection:
-    """Open the database file, or make it. Raises DataDirError when it is not ours, too new or in use."""
+def connect_storage(path: Path, entropy: Entropy, *, to_serve: bool = True) -> sqlite3.Connection:
+    """Open the database file, or make it. Raises DataDirError when it is not ours, too new or in use.
+
+    `to_serve` begins a life of the relay; who only looks, or changes what no device sees, begins none.
+    """
     new = not path.exists()
     if new:
         # Made by us, not by SQLite, so that it is never readable by others, not even for a moment.
@@ -139,7 +142,7 @@ def connect_storage(path: Path, entropy: Entropy) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * PAGE_BYTES}")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("BEGIN EXCLUSIVE")
-        prepare(connection, entropy)
+        prepare(connection, entropy, to_serve=to_serve)
         connection.execute("COMMIT")
     except sqlite3.DatabaseError as exc:
         connection.close()
@@ -150,12 +153,14 @@ def connect_storage(path: Path, entropy: Entropy) -> sqlite3.Connection:
     return connection
 
 
-def prepare(connection: sqlite3.Connection, entropy: Entropy) -> None:
+def prepare(connection: sqlite3.Connection, entropy: Entropy, *, to_serve: bool = True) -> None:
     """Make the tables or bring them up to date, and begin a life of the relay. Within a transaction."""
     if connection.execute("PRAGMA application_id").fetchone()[0] == 0:
         _make_tables(connection, entropy)
     else:
         _upgrade(connection)
+    if not to_serve and connection.execute("SELECT count(*) FROM lives").fetchone()[0]:
+        return
     life = connection.execute("INSERT INTO lives (id) VALUES (?)", (entropy(16),)).lastrowid
     connection.execute(_HEADS, {"life": life})
 
@@ -208,6 +213,23 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+_CAUSES: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk failed",
+    sqlite3.SQLITE_CORRUPT: "the database is damaged",
+    sqlite3.SQLITE_READONLY: "the database may not be written",
+}
+
+
+def note_cause(error: BaseException | None) -> None:
+    """Note on an error of SQLite what failed, in words that may be logged."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        cause = _CAUSES.get(code) or getattr(error, "sqlite_errorname", "")
+        if cause and cause not in getattr(error, "__notes__", ()):
+            error.add_note(cause)
+
+
 def _explained(exc: sqlite3.DatabaseError, path: Path) -> DataDirError:
     if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return DataDirError(
@@ -215,10 +237,19 @@ def _explained(exc: sqlite3.DatabaseError, path: Path) -> DataDirError:
             hint="another relay serves this directory; stop it, or choose another one with --data",
         )
     if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
-        return DataDirError(f"{path} is not a relay's database", hint="choose another directory with --data")
+        return DataDirError(
+            f"{path} is not a relay's database, or its beginning is damaged",
+            hint="choose another directory with --data, or put a backup back: crdt-sync relay restore",
+        )
     if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return DataDirError(
             f"{path} cannot be opened and written",
             hint="check the owner and mode of it and its directory: they are to be the relay's user's",
         )
-    return DataDirError(f"{path} cannot be opened: {exc}", hint="check the disk, or restore from a backup")
+    if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        return DataDirError(
+            f"{path} cannot be opened: the disk is full", hint="make room for it, some 10 MB at least"
+        )
+    return DataDirError(
+        f"{path} cannot be opened: {exc}", hint="check the disk; `crdt-sync relay restore` puts a backup back"
+    )
