@@ -242,8 +242,10 @@ def test_an_answer_about_checkouts_is_about_those_that_were_asked_for(asked: lis
 
 def test_acknowledgements_of_another_life_of_the_device_are_not_compared_with_this_one() -> None:
     session = live()
-    session.receive(encode(Ack(Incarnation(99), 1, 10)))
-    session.receive(encode(Ack(LIFE, 3, 10)))
+    other, own = Ack(Incarnation(99), 1, 10), Ack(LIFE, 3, 10)
+    assert (session.receive(encode(other)), session.receive(encode(own))) == (other, own)
+    with pytest.raises(ProtocolViolation):
+        session.receive(encode(Ack(LIFE, 2, 10)))
 
 
 BEFORE_WELCOME = [

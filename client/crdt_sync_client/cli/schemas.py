@@ -110,8 +110,9 @@ def schema_show(out: Output, target: Target | None, file: str, space: str | None
 def schema_diff(out: Output, old: str, new: str) -> int:
     """Say what a new version of a schema changes, and whether safely.
 
-    It tells what devices with the old one make of it. OLD and NEW are files or shipped types. Each change is `safe`, `note` (devices get along, but somebody
-    should know) or `unsafe` (something written would be hidden, or devices show different things).
+    It tells what devices with the old one make of it. OLD and NEW are files or shipped types. Each change is
+    `safe`, `note` (devices get along, but somebody should know) or `unsafe` (something written would be
+    hidden, or devices show different things).
 
     Exit code 10 when a change is unsafe, 0 otherwise.
     """
