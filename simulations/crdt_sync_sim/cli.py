@@ -47,7 +47,7 @@ def _commands(*, as_json: bool) -> ModuleType:
     try:
         import apsw  # noqa: F401  # only whether it is there
     except ImportError:
-        message, hint = "the simulator needs the package apsw", "pip install 'crdt-sync[simulate]'"
+        message, hint = "the simulator needs the package apsw", "pip install apsw"
         complain("not_installed", message, hint=hint, as_json=as_json)
         sys.exit(failures.UNEXPECTED)
     from crdt_sync_sim import commands

@@ -117,7 +117,7 @@ def test_without_apsw_every_command_says_what_to_install(monkeypatch: Patch) -> 
         result = CliRunner().invoke(root, ["simulate", *command, "--json"])
         assert result.exit_code == 1
         text, body = result.stderr.splitlines()
-        assert text == "error: the simulator needs the package apsw. pip install 'crdt-sync[simulate]'"
+        assert text == "error: the simulator needs the package apsw. pip install apsw"
         assert json.loads(body)["error"]["code"] == "not_installed"
 
 
