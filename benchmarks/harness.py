@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from crdt_sync.schemas import RecordSchema
-from crdt_sync_client import Device, find_schema
+from crdt_sync_client import Device, WriteResult, find_schema
 
 START_TIMEOUT_S = 20.0
 REST_TIMEOUT_S = 180.0
@@ -109,6 +109,15 @@ async def new_space(folder: Path, relay: Relay, *, name: str = "office") -> Devi
     device = await new_device(folder, name)
     await device.create_space("bench", relay=relay.url, token=relay.token, schemas=[work_order_schema()])
     return device
+
+
+async def space_with_orders(folder: Path, relay: Relay, records: int) -> tuple[Device, list[WriteResult]]:
+    """As `new_space`, with that many work orders, which the relay has."""
+    office = await new_space(folder, relay)
+    orders = (sample_work_order(number) for number in range(records))
+    created = await asyncio.gather(*(office.create("work_order", order) for order in orders))
+    await office.sync()
+    return office, created
 
 
 async def joined_device(

@@ -5,13 +5,17 @@ The clock runs from `connect()` until the tenth change can be read from its stor
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.harness import bench_folder, joined_device, new_space, running_relay, sample_work_order
+from benchmarks.harness import (
+    bench_folder,
+    joined_device,
+    running_relay,
+    space_with_orders,
+)
 from crdt_sync_client import Device, WriteResult
 
 CHANGED = 10
@@ -21,10 +25,7 @@ ROUNDS = 7
 async def run(records: int = 1_000) -> dict[str, Any]:
     """Figures: `ms` (median of 7 rounds), `bytes_received` (of one more)."""
     async with bench_folder() as folder, running_relay(folder) as relay:
-        office = await new_space(folder, relay)
-        orders = (sample_work_order(number) for number in range(records))
-        created = await asyncio.gather(*(office.create("work_order", order) for order in orders))
-        await office.sync()
+        office, created = await space_with_orders(folder, relay, records)
         tablet = await joined_device(folder, office, "tablet")
         await tablet.sync()
         await tablet.disconnect()

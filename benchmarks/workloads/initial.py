@@ -11,7 +11,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.harness import bench_folder, joined_device, new_space, running_relay, sample_work_order
+from benchmarks.harness import (
+    bench_folder,
+    joined_device,
+    running_relay,
+    space_with_orders,
+)
 
 EDITS = 5
 EDITED_FIELDS: tuple[Mapping[str, Any], ...] = (
@@ -26,10 +31,7 @@ EDITED_FIELDS: tuple[Mapping[str, Any], ...] = (
 async def run(records: int = 1_000) -> dict[str, Any]:
     """Figures: `seconds`, `bytes_received`, `records`."""
     async with bench_folder() as folder, running_relay(folder) as relay:
-        office = await new_space(folder, relay)
-        orders = (sample_work_order(number) for number in range(records))
-        created = await asyncio.gather(*(office.create("work_order", order) for order in orders))
-        await office.sync()
+        office, created = await space_with_orders(folder, relay, records)
         editor = await joined_device(folder, office, "editor")
         await editor.sync()
         for changes in EDITED_FIELDS[:EDITS]:

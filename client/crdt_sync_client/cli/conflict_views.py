@@ -13,7 +13,7 @@ from .output import iso_time, local_time, new_table, print_rich, show, to_json
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from crdt_sync_client import Alternative, ConflictEntry, Device
+    from crdt_sync_client import Alternative, ConflictEntry, Device, ExplainedVersion
 
 _SHORTEST: Final = 4
 """Fewest characters of a conflict's id that stand for the whole of it."""
@@ -57,6 +57,23 @@ def value_of(version: Alternative) -> str:
     return "deleted" if version.removes else show(version.value)
 
 
+def writer_of(version: Alternative | ExplainedVersion) -> str:
+    """Whose write it is, for people."""
+    return f"{version.device_name} (this device)" if version.mine else version.device_name
+
+
+def written_by(version: Alternative | ExplainedVersion) -> dict[str, Any]:
+    """In which field it was written, by whom, in which role and when, for programs."""
+    return {
+        "field": version.field,
+        "device": version.device_name,
+        "device_id": version.device.hex(),
+        "role": version.role.text,
+        "at": iso_time(version.at_ms),
+        "mine": version.mine,
+    }
+
+
 def conflict_json(conflict: ConflictEntry) -> dict[str, Any]:
     """A conflict for programs. Times are ISO 8601 in UTC; `chosen` marks the version that the rule shows."""
     closed = conflict.state == "closed"
@@ -75,12 +92,7 @@ def conflict_json(conflict: ConflictEntry) -> dict[str, Any]:
                 "version": number,
                 "value": None if version.removes else to_json(version.value),
                 "deletes": version.deletes,
-                "field": version.field,
-                "device": version.device_name,
-                "device_id": version.device.hex(),
-                "role": version.role.text,
-                "at": iso_time(version.at_ms),
-                "mine": version.mine,
+                **written_by(version),
                 "chosen": index == conflict.winner,
             }
             for number, (index, version) in enumerate(versions(conflict), start=1)
@@ -107,7 +119,7 @@ def print_conflict(conflict: ConflictEntry) -> None:
     table = new_table(show_lines=False)
     table.add_column("", style="bold")
     for number, (_, version) in enumerate(versions(conflict), start=1):
-        who = f"{version.device_name} (this device)" if version.mine else version.device_name
+        who = writer_of(version)
         table.add_column(Text(f"{number}. {show(who)}"), overflow="fold")
     for label, cells in _rows(conflict):
         table.add_row(label, *cells)

@@ -8,6 +8,7 @@ import click
 
 from .checkout_words import in_words
 from .command import Command, Target, space_option, store_options
+from .conflict_views import writer_of, written_by
 from .output import Output, iso_time, local_time, new_table, print_rich, show, to_json
 from .write_life import how_far, life_json
 
@@ -111,12 +112,7 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
                 "writes": [
                     {
                         "value": to_json(version.value),
-                        "field": version.field,
-                        "device": version.device_name,
-                        "device_id": version.device.hex(),
-                        "role": version.role.text,
-                        "at": iso_time(version.at_ms),
-                        "mine": version.mine,
+                        **written_by(version),
                         "part": version.part,
                         "life": None if version.life is None else life_json(version.life),
                     }
@@ -164,7 +160,7 @@ def _headline(each: ExplainedField) -> str:
 
 
 def _cells(each: ExplainedField, version: ExplainedVersion) -> tuple[str, ...]:
-    who = f"{version.device_name} (this device)" if version.mine else version.device_name
+    who = writer_of(version)
     value = "" if version.part == "deletes" else show(version.value)
     where = "" if version.field == each.field or version.part == "deletes" else f"{show(version.field)} = "
     return (
