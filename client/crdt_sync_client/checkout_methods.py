@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -95,19 +94,13 @@ class CheckoutMethods(DevicePart):
 
         What has run out is asked for anew: another device may have it by now. Raises as `check_out`.
         """
-        return await self._renew(None, ttl_s, space)
-
-    async def _renew(
-        self, records: AbstractSet[tuple[str, str]] | None, ttl_s: float, space: str | None
-    ) -> list[CheckoutResult]:
-        """These, by type and id, or all that are checked out here."""
         engine, chosen_space = self._engine, await self._one_space(space)
-        _check_ttl(ttl_s)
         chosen = await self._run(lambda: engine.own_checkouts(chosen_space))
-        if records is not None:
-            chosen = [each for each in chosen if (each.type, each.id) in records]
-        outcomes = await self._ask(chosen_space, chosen, ttl_s=ttl_s)
-        return [CheckoutResult.of(outcome) for outcome in outcomes]
+        return await self._renew(chosen_space, chosen, ttl_s)
+
+    async def _renew(self, space: SpaceId, chosen: Sequence[Chosen], ttl_s: float) -> list[CheckoutResult]:
+        _check_ttl(ttl_s)
+        return [CheckoutResult.of(outcome) for outcome in await self._ask(space, chosen, ttl_s=ttl_s)]
 
     async def check_in(
         self, type: str | None = None, ids: Sequence[str] = (), *, space: str | None = None
@@ -118,8 +111,13 @@ class CheckoutMethods(DevicePart):
         delivered and what was not. When the relay cannot be reached, everything stays checked out. Raises
         RelayUnreachable; RecordNotFound for what this device has not checked out.
         """
-        engine, chosen_space = self._engine, await self._one_space(space)
-        chosen = await self._run(lambda: self._to_check_in(chosen_space, type, ids))
+        chosen_space = await self._one_space(space)
+        return await self._give_back(
+            chosen_space, await self._run(lambda: self._to_check_in(chosen_space, type, ids))
+        )
+
+    async def _give_back(self, chosen_space: SpaceId, chosen: Sequence[Chosen]) -> list[CheckinResult]:
+        engine = self._engine
         if not chosen:
             return []
         await self._reach(self._syncs[chosen_space].sync(patient=False))
@@ -285,12 +283,10 @@ class CheckoutBlock:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        by_type: dict[str, list[str]] = {}
-        for result in self.granted:
-            by_type.setdefault(result.type, []).append(result.id)
+        device = self._device
         try:
-            for record_type, ids in by_type.items():
-                self.checked_in += await self._device.check_in(record_type, ids, space=self._asked[-1])
+            space = await device._one_space(self._asked[-1])
+            self.checked_in = await device._give_back(space, await self._still_own(space))
         except ConnectionFailed:
             if kind is None:
                 raise
@@ -300,10 +296,16 @@ class CheckoutBlock:
         """Halfway, so that an hour without a network does not cost the checkout."""
         while True:
             await asyncio.sleep(self._ttl_s / 2)
-            names = {(result.type, result.id) for result in self.granted}
             with suppress(CrdtSyncError):  # the next one may come through; until then it holds
-                renewed = await self._device._renew(names, self._ttl_s, self._asked[-1])
+                space = await self._device._one_space(self._asked[-1])
+                renewed = await self._device._renew(space, await self._still_own(space), self._ttl_s)
                 self.lost = [result for result in renewed if not result.done]
+
+    async def _still_own(self, space: SpaceId) -> list[Chosen]:
+        """What the block got and nobody has checked in since."""
+        device, names = self._device, {(result.type, result.id) for result in self.granted}
+        own = await device._run(lambda: device._engine.own_checkouts(space))
+        return [each for each in own if (each.type, each.id) in names]
 
 
 def _check_ttl(ttl_s: float) -> None:
