@@ -20,12 +20,12 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import pycrdt
-from pycrdt import Doc
 
 from crdt_sync.ids import Author
+from crdt_sync.records.plain_doc import PlainDoc
 from crdt_sync.records.update_check import CheckedUpdate
 from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
 from crdt_sync.records.update_writing import edit_update
@@ -38,9 +38,6 @@ EMPTY_UPDATE: Final = b"\0\0"
 
 MAX_UNREAD: Final = 64
 """Updates taken in before they are looked at; the only use of waiting is to look at several at once."""
-
-_NO_CLIENT: Final = 1
-"""Client id of every `Doc`: nothing is inserted through it, so this never stands in a document."""
 
 
 class _Lane:
@@ -86,7 +83,7 @@ class RecordDocument:
         `checked` is what a check of `state` gave, where there was one.
         """
         self._author = author
-        self._doc: Doc[Any] = Doc(client_id=_NO_CLIENT)
+        self._doc = PlainDoc()
         self._lanes: dict[int, _Lane] = {}
         """By client id."""
         self._by_path: dict[Path, tuple[Write, ...]] | None = None
@@ -180,7 +177,7 @@ class RecordDocument:
     def state(self) -> bytes:
         """The whole document as one update, with what is still pending in it."""
         self._read()
-        state: bytes = self._doc.get_update()
+        state = self._doc.get_update()
         return merge_updates([state, *self._held]) if self._held else state
 
     def content_hash(self) -> bytes:

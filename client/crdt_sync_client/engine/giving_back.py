@@ -99,6 +99,15 @@ def acknowledged(replica: Replica, space: Space, author: Author) -> ChainHead:
     What belongs to a group is kept until all of it is acknowledged: a relay that has lost the beginning is
     sent it anew.
     """
+    known = space.session.acknowledged
+    if known is not None and known[:2] == (replica.transactions, author):
+        return known[2]
+    found = _acknowledged(replica, space, author)
+    space.session.acknowledged = replica.transactions, author, found
+    return found
+
+
+def _acknowledged(replica: Replica, space: Space, author: Author) -> ChainHead:
     sequence, head = space.acked.get(author, 0), space.chain(author)
     row = replica.db.execute(
         "SELECT sequence, envelope FROM sealed WHERE space = ? AND incarnation = ? AND error IS NULL"

@@ -132,7 +132,7 @@ class OpenRecords:
         self._db = db
         self._max_open = max_open
         self._open: OrderedDict[RecordKey, OpenRecord] = OrderedDict()
-        self._next_no: int = 1 + (db.value("SELECT max(no) FROM records") or 0)
+        self._next_no: int | None = None
 
     def find(self, space: Space, opaque: OpaqueId, author: Author) -> OpenRecord | None:
         """The record with its document open for writing as `author`, or None when there is none."""
@@ -188,7 +188,9 @@ class OpenRecords:
     def next_no(self) -> int:
         """A number that no record has had."""
         no = self._next_no
-        self._next_no += 1
+        if no is None:
+            no = 1 + (self._db.value("SELECT max(no) FROM records") or 0)
+        self._next_no = no + 1
         return no
 
     def keep(self, record: OpenRecord) -> None:
@@ -208,4 +210,4 @@ class OpenRecords:
     def clear(self) -> None:
         """Forget everything, and take record numbers from the store again."""
         self._open.clear()
-        self._next_no = 1 + (self._db.value("SELECT max(no) FROM records") or 0)
+        self._next_no = None

@@ -28,6 +28,8 @@ from crdt_sync_client.store.tables import check_tables, create_tables, upgrade_t
 
 CLEAN: Final = 1
 IN_USE: Final = 0
+_FEW: Final = 1_000
+"""Records with unsent work; of more it is not asked whose work all of it is."""
 
 _COUNT_WORK: Final = (
     "SELECT record, count(*), count(error) FROM outbox GROUP BY record"
@@ -73,6 +75,10 @@ class Replica:
         self.failed: Counter[int] = Counter()
         self.refused: dict[int, Refused] = {}
         """Records (by number) of which the relay refused something, see `refusing`."""
+        self.transactions = 0
+        """How many there were. As long as it stays, nothing in the store has changed."""
+        self._earlier: bool | None = None
+        """See `has_earlier_work`; None as long as nobody has looked."""
         self.status: dict[int | None, StatusCounts] = {}
         """Counts by space number (None: of all) since the last transaction, see `reading.status_counts`."""
         self.past = OutboxPast(db)
@@ -81,7 +87,7 @@ class Replica:
             upgrade_tables(db)
             self.set_meta("clean", IN_USE)
             if not clean:
-                self.begin_incarnation()
+                self.set_meta("incarnation", new_incarnation(entropy))
         self.reload()
         if not indexes.settled(self):  # a program of another version made them
             with db.transaction(durable=False):
@@ -127,6 +133,7 @@ class Replica:
         incarnation = new_incarnation(self.entropy)
         self.set_meta("incarnation", incarnation)
         self.author = Author(self.device_id, incarnation)
+        self._earlier = None
         self.outbox = OutboxOrder(self.db, incarnation)
         self.records.clear()  # open documents write under the author they were opened for
         for space in self.spaces.values():
@@ -142,6 +149,8 @@ class Replica:
     def reload(self) -> None:
         """Read everything kept in memory from the store again."""
         db = self.db
+        self.transactions += 1
+        self._earlier = None
         self.records.clear()
         self.author = Author(
             self.device_id, Incarnation(db.value("SELECT value FROM meta WHERE name = 'incarnation'"))
@@ -163,6 +172,25 @@ class Replica:
         for record, refused in self.refused.items():
             if refused.retry_ms is not None:
                 self.failed.pop(record, None)
+
+    def has_earlier_work(self) -> bool:
+        """Whether some of the unsent work may be of an earlier life, and so of another author than now's."""
+        if not self.unsent:
+            return False
+        if len(self.unsent) > _FEW:
+            return True
+        if self._earlier is None:
+            found = self.db.value(
+                "SELECT EXISTS (SELECT 1 FROM sealed WHERE incarnation != ?1)"
+                " OR EXISTS (SELECT 1 FROM outbox WHERE incarnation != ?1)",
+                (self.author.incarnation,),
+            )
+            self._earlier = bool(found)
+        return self._earlier
+
+    def look_for_earlier_work(self) -> None:
+        """Some of it has gone; look again."""
+        self._earlier = None
 
     def count_unsent(self, record: int) -> None:
         """Count a record's unsent and failed work again. Inside a transaction."""
@@ -244,6 +272,7 @@ class ReplicaTransaction:
             return
         replica = self._replica
         replica.in_transaction = False
+        replica.transactions += 1
         replica.status.clear()
         try:
             self._inner.__exit__(kind, error)

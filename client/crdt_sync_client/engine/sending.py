@@ -48,7 +48,7 @@ def session_author(replica: Replica, space: Space) -> Author:
     while_held_back = holding_back.session_author(replica, space)
     if while_held_back is not None:
         return while_held_back
-    if not replica.unsent:
+    if not replica.has_earlier_work():
         return replica.author
     incarnation = replica.db.value(
         "SELECT incarnation FROM sealed WHERE space = ? AND error IS NULL ORDER BY no LIMIT 1", (space.no,)
@@ -216,6 +216,8 @@ def acked(
             (sequence, space.no, author.device, incarnation),
         )
         space.acked[author] = sequence
+        if author != replica.author:
+            replica.look_for_earlier_work()
     return synced
 
 

@@ -33,11 +33,23 @@ Stage = Literal["creating", "joining", "active"]
 class SessionMemory:
     """What a space's session with the relay needs to know. Not stored: the next session asks anew."""
 
-    __slots__ = ("author", "fresh", "head", "missed", "pause_s", "refusals", "resend", "skipped")
+    __slots__ = (
+        "acknowledged",
+        "author",
+        "fresh",
+        "head",
+        "missed",
+        "pause_s",
+        "refusals",
+        "resend",
+        "skipped",
+    )
 
     def __init__(self) -> None:
         self.author: Author | None = None
         """Whose chain is compared with the relay's and sent; None once this session cannot go on."""
+        self.acknowledged: tuple[int, Author, ChainHead] | None = None
+        """What `giving_back.acknowledged` found last, after how many transactions and of whom."""
         self.head = 0
         """The end of the relay's log when the session began."""
         self.resend: list[int] = []
