@@ -41,6 +41,8 @@ RETRY_S: Final = (5, 10, 30, 60, 300)
 """Between attempts with one record, the last again and again; each with up to `LATER_BY` more."""
 WHILE_S: Final = (30, 60, 300)
 """The same for what the relay will take sooner or later."""
+SHARE_S: Final = (1, 2, 5, 10, 30)
+"""The same for a device that sent more than its share, of which the relay gives more with every second."""
 LATER_BY: Final = 0.25
 """The most that is added to a wait, as a share of it."""
 LONGEST_S: Final = 300 * (1 + LATER_BY)
@@ -98,3 +100,12 @@ def delay_s(then: Then, attempts: int, jitter: float) -> float | None:
     waits = WHILE_S if then in ("while", "all") else RETRY_S
     first = 1 if then in ("while", "all") else SAME_BYTES
     return waits[min(max(attempts - first, 0), len(waits) - 1)] * (1 + jitter * LATER_BY)
+
+
+def pause_s(code: str, times: int, jitter: float) -> float:
+    """Seconds until anything is sent again, after the same update was held up so many times.
+
+    `jitter` is from 0 up to 1.
+    """
+    waits = SHARE_S if treatment(code).error is RateLimited else WHILE_S
+    return waits[min(times, len(waits)) - 1] * (1 + jitter * LATER_BY)

@@ -260,7 +260,7 @@ class RelayEngine:
             header = envelope.header
             try:
                 if index >= checked.admitted:
-                    raise RateLimited("more at once than one device may send; go on a little later")
+                    raise RateLimited(self._rates.wait_s(device))
                 if not may_write:  # once a frame: nobody's role changes within it
                     may_write = space.writer(device).role.may_write
                 check_signer(device, envelope, good)

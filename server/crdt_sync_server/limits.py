@@ -74,9 +74,13 @@ class RecordOverQuota(RemoteError):
 
 
 class RateLimited(Refusal):
-    """The device sends more than its share; a moment later it may go on."""
+    """The device sends more than its share; a moment later it may go on, best in `wait_s` seconds."""
 
     code = "rate_limited"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(f"more at once than one device may send; go on in {wait_s} s")
+        self.wait_s = wait_s
 
 
 class TooManyConnections(RemoteError):

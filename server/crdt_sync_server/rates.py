@@ -41,6 +41,13 @@ class _Bucket:
     def empty(self) -> bool:
         return self.per_s is not None and self.left < 1000
 
+    @property
+    def wait_ms(self) -> int:
+        """Until there is enough for a second again, or the whole burst if that is less."""
+        if self.per_s is None:
+            return 0
+        return max(0, min(self.most, self.per_s * 1000) - self.left) // self.per_s
+
     def take(self, amount: int) -> None:
         """May go into debt with the last that is taken: no envelope is larger than a burst."""
         if self.per_s is not None:
@@ -76,6 +83,11 @@ class Rates:
             updates.take(1)
             size.take(size_bytes)
         return len(sizes_bytes)
+
+    def wait_s(self, device: DeviceId) -> int:
+        """For how long a device that was just refused something does best to wait: 1 at least."""
+        waits_ms = [bucket.wait_ms for bucket in self._buckets.get(device, ())]
+        return max(1, -(-max(waits_ms, default=0) // 1000))
 
     def _forget(self, now_ms: int) -> None:
         for device, buckets in list(self._buckets.items()):

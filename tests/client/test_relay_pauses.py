@@ -11,6 +11,7 @@ from crdt_sync.protocol.deliveries import AwaitDelivery, ConfirmCursor, Delivere
 from crdt_sync.protocol.frames import Ack, Deliver, Got, Push, Refuse
 from crdt_sync_client.delivery_desk import DeliveryWait
 from crdt_sync_client.endings import Reconnect
+from crdt_sync_client.refusals import pause_s
 from tests.client.engine_world import World
 from tests.client.test_session_driver import Line
 
@@ -51,6 +52,17 @@ def test_it_waits_in_the_session_says_why_and_then_sends_the_same_bytes(line: Li
     again.greet()
     (sent,) = [frame for frame in again.sent() if isinstance(frame, Push)]
     assert sent.envelopes[: len(push.envelopes)] == push.envelopes
+
+
+@pytest.mark.parametrize(("code", "times", "least_s"), [
+    ("rate_limited", 1, 1), ("rate_limited", 2, 2), ("rate_limited", 9, 30),
+    ("over_quota", 1, 30), ("over_quota", 9, 300),
+])  # fmt: skip
+def test_a_share_grows_back_within_seconds_and_a_quota_does_not(
+    code: str, times: int, least_s: float
+) -> None:
+    assert pause_s(code, times, 0.0) == least_s
+    assert least_s < pause_s(code, times, 0.99) <= least_s * 1.25
 
 
 def test_who_waits_for_delivery_asks_when_the_relay_has_it_and_goes_on_in_the_next_session(

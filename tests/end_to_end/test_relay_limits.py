@@ -22,6 +22,7 @@ PATIENCE_S = 60.0
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a minute between tries is right for a relay and long for a test."""
     monkeypatch.setattr(refusals, "WHILE_S", (0.5, 0.5))
+    monkeypatch.setattr(refusals, "SHARE_S", (0.5, 0.5))
 
 
 @asynccontextmanager

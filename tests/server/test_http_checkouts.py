@@ -191,3 +191,14 @@ async def test_a_push_keeps_to_max_push_over_http_too(tmp_path: Path) -> None:
             envelopes = [space.founder.update(record(1)) for _ in range(3)]
             assert (await api.push(*envelopes, expect=413))["code"] == "too_large"
             assert len((await api.push(*envelopes[:2]))["results"]) == 2
+
+
+async def test_who_pushes_too_much_is_told_when_to_go_on(tmp_path: Path) -> None:
+    space = TestSpace(78)
+    with RelayProcess(tmp_path / "data", "--update-rate", "1", "--update-burst", "2") as relay:
+        await create(relay.url, relay.setup_token or "", space)
+        async with ApiClient(relay.url, space.founder) as api:
+            envelopes = [space.founder.update(record(1)) for _ in range(3)]
+            pushed = await api.push(*envelopes)
+            assert [one["status"] for one in pushed["results"]] == ["stored", "stored", "refused"]
+            assert (pushed["results"][2]["code"], pushed["retry_after_s"]) == ("rate_limited", 1)

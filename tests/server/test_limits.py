@@ -51,6 +51,7 @@ def test_beyond_the_rate_the_rest_is_refused_and_taken_a_little_later(open_relay
     assert ack.sequence == 3, "what is within the burst is taken"
     assert isinstance(refuse, Refuse)
     assert (refuse.sequence, refuse.code) == (4, "rate_limited")
+    assert refuse.reason.endswith("go on in 1 s")
     (again,) = answers(relay, peer, envelopes[3:], 5_050)
     assert isinstance(again, Refuse), "50 ms of ten a second are half an update"
     assert again.code == "rate_limited"
@@ -62,6 +63,21 @@ def test_beyond_the_rate_the_rest_is_refused_and_taken_a_little_later(open_relay
     (ack,) = answers(relay, peer, envelopes[4:], 5_200)
     assert isinstance(ack, Ack)
     assert ack.sequence == 5
+
+
+def test_how_long_it_is_best_to_wait_is_told(open_relay: Opener) -> None:
+    """Until there is a second's worth again, also of bytes that one large update took in advance."""
+    relay = open_relay(updates_per_s=10, updates_burst=1000, bytes_per_s=10_000, bytes_burst=10_000)
+    space = TestSpace(1)
+    relay.create(space)
+    peer = relay.connect(space.founder)
+    large, next_one = space.founder.update(record(1), bytes(60_000)), space.founder.update(record(2))
+    _, refuse = answers(relay, peer, [large, next_one], 0)
+    assert isinstance(refuse, Refuse)
+    wait_s = len(large) // 10_000 + 1
+    assert refuse.reason.endswith(f"go on in {wait_s} s")
+    (ack,) = answers(relay, peer, [next_one], wait_s * 1000)
+    assert isinstance(ack, Ack)
 
 
 def test_what_was_sent_on_behind_a_refused_update_waits_for_the_same_reason(open_relay: Opener) -> None:

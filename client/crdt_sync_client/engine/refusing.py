@@ -29,7 +29,7 @@ from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.outbox_order import BY_TURN
 from crdt_sync_client.engine.refused import Refused, save_refused
 from crdt_sync_client.engine.space import Space
-from crdt_sync_client.refusals import LONGEST_S, delay_s, treatment
+from crdt_sync_client.refusals import LONGEST_S, delay_s, pause_s, treatment
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -62,7 +62,7 @@ def is_final(replica: Replica, space: Space, author: Author, sequence: int, code
     with replica.transaction(durable=False):
         replica.db.execute("UPDATE sealed SET last_error = ? WHERE no = ?", (f"{code}: {reason}", no))
     if how.then == "all":
-        space.session.pause_s = delay_s(how.then, times, replica.entropy(1)[0] / 256)
+        space.session.pause_s = pause_s(code, times, replica.entropy(1)[0] / 256)
     return False
 
 

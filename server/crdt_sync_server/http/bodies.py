@@ -232,10 +232,14 @@ class PushResult(Answer):
 
 
 class Pushed(Answer):
-    """One result for each envelope, in their order."""
+    """One result for each envelope, in their order.
+
+    After `rate_limited` the rest does best to come `retry_after_s` later; null otherwise.
+    """
 
     results: list[PushResult]
     head: int
+    retry_after_s: int | None
 
 
 # Checkouts

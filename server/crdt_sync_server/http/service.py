@@ -34,7 +34,7 @@ from crdt_sync_server.http.lease_views import lease_view, why_checked_out
 from crdt_sync_server.http.problems import ApiError
 from crdt_sync_server.http.tokens import NONCE_TTL_S, Holder, Tokens
 from crdt_sync_server.hub import Hub
-from crdt_sync_server.limits import RelayLimits
+from crdt_sync_server.limits import RateLimited, RelayLimits
 from crdt_sync_server.reports import DeviceFigures, device_figures, space_figures
 from crdt_sync_server.spaces import Space, travelling
 from crdt_sync_server.storage.port import AuditEvent, Page, Storage, Visit
@@ -207,12 +207,12 @@ class Service:
 
         return await self.as_member(holder, read)
 
-    async def exchange(self, holder: Holder, frame: FromDevice) -> list[Effect]:
+    async def exchange(self, holder: Holder, frame: FromDevice, peer: Peer | None = None) -> list[Effect]:
         """Have a frame of that device handled, as if it came by the socket; gives what is for the device.
 
         Raises ApiError for what would close a connection, unless it is told by an answer as well.
         """
-        peer = Peer(b"")
+        peer = Peer(b"") if peer is None else peer
         peer.space, peer.author, peer.agent = holder.space, holder.author, holder.agent
         effects = await self.hub.exchange(peer, frame)
         if not any(isinstance(effect, Send) and isinstance(effect.frame, Refuse) for effect in effects):
@@ -264,7 +264,8 @@ class Service:
             except MalformedEnvelope as exc:
                 malformed = exc
                 break
-        effects = await self.exchange(holder, Push(envelopes[: len(headers)])) if headers else []
+        peer = Peer(b"")
+        effects = await self.exchange(holder, Push(envelopes[: len(headers)]), peer) if headers else []
         answers = [effect.frame for effect in effects if isinstance(effect, Send)]
         refused = next((frame for frame in answers if isinstance(frame, Refuse | CheckedOut)), None)
         heads = [frame.head for frame in answers if isinstance(frame, Ack)]
@@ -274,7 +275,9 @@ class Service:
             results.append(_malformed(malformed, tried=refused is None))
         left = len(envelopes) - len(results)
         results += [bodies.PushResult(incarnation=0, sequence=0, status="not_tried") for _ in range(left)]
-        return bodies.Pushed(results=results, head=head)
+        held = None if peer.held is None else peer.held[2]
+        wait_s = held.wait_s if isinstance(held, RateLimited) else None
+        return bodies.Pushed(results=results, head=head, retry_after_s=wait_s)
 
 
 def device_view(device: DeviceFigures) -> bodies.DeviceView:
