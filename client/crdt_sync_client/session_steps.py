@@ -76,7 +76,7 @@ class WelcomeStep(Step):
         )
         self.lost_entries = self.engine.lost_entries(self.space, frame.members_head)
         self.promised = self.engine.promised_checkouts(self.space)
-        self.wants = bool(self.engine.wanted(self.space, 1))
+        self.wants = self.engine.wants(self.space)
         self.gives_back = self.engine.gives_back(self.space)
 
 
@@ -129,7 +129,7 @@ class BatchStep(PushStep):
         self.batch.store()
         if self.batch.error is not None:
             raise self.batch.error
-        self.wants = bool(self.engine.wanted(self.space, 1))
+        self.wants = self.engine.wants(self.space)
         self.gives_back = self.engine.gives_back(self.space)
         if self.pushes and not (self.batch.reconnect or self.batch.over):
             super().work()

@@ -9,8 +9,10 @@ import pytest
 
 from crdt_sync.errors import MalformedEnvelope, RecordAbsent, RecordNotFound
 from crdt_sync.ids import RecordId
+from crdt_sync.protocol.frames import Deliver, Row, RowKind
 from crdt_sync_client.engine.fetched import FetchedRecord
 from crdt_sync_client.engine.model import CreateOp, DeleteOp, Transaction, UpdateOp
+from crdt_sync_client.session_steps import BatchStep
 from tests.client.engine_world import Peer, World
 
 NOBODY = RecordId("00000000-0000-4000-8000-000000000000")
@@ -93,6 +95,27 @@ def test_an_answer_from_before_something_came_is_not_enough(world: World, anna: 
     assert anna.engine.wanted(world.space, 9) == [opaque]
     anna.fetch()
     assert anna.values(job)["status"] == "done"
+
+
+def test_looking_whether_something_is_wanted_does_not_make_an_old_answer_enough(
+    world: World, anna: Peer, job: RecordId
+) -> None:
+    """The batch that brings what the answer lacks asks whether there is something to fetch."""
+    anna.give_up(job)
+    (opaque,) = anna.engine.wanted(anna.space, 10)
+    answer = FetchedRecord(opaque, world.relay.of(opaque), world.relay.head)
+    world.office.set(job, notes="later")
+    world.office.sync()
+    cursor = anna.engine._replica.space(anna.space).cursor
+    rows = [Row(seq, RowKind(kind), raw) for seq, kind, raw in world.relay.after(cursor, anna.greeted)]
+    came = Deliver(cursor, rows, world.relay.head, caught_up=True)
+    step = BatchStep(anna.engine, anna.space, [came], appends=[], bounds=None)
+    step.run()
+    assert step.error is None
+    assert step.wants
+    anna.engine.take_fetched(anna.space, [answer])
+    anna.fetch()
+    assert anna.values(job)["notes"] == "later"
 
 
 def test_a_snapshot_and_what_follows_it_make_the_record(world: World, anna: Peer, job: RecordId) -> None:

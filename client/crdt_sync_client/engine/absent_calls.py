@@ -110,6 +110,10 @@ class AbsentCalls:
         with self._replica.transaction(durable=True):
             return cleaning.clear(self._replica, self._replica.space(space))
 
+    def wants(self, space: SpaceId) -> bool:
+        """Whether there is something to ask the relay for. Unlike `wanted`, it is no beginning of asking."""
+        return bool(self._replica.space(space).wanted)
+
     def wanted(self, space: SpaceId, limit: int) -> list[OpaqueId]:
         """Records to ask the relay for now; then call `take_fetched` with all rows of each."""
         return absent.next_wanted(self._replica.space(space), limit)
