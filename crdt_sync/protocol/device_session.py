@@ -11,7 +11,7 @@ frames the machine is in one of these states:
     LIVE         both sides may send
     DONE         nothing more may be sent or received
 
-What the relay may send in which state is the table `_TRANSITIONS`. Beyond the table the machine holds the
+What the relay may send in which state is a table: `device_states`. Beyond it the machine holds the
 relay to its own words, so that a frame that is replayed, reordered or made up is refused before anything
 of it is stored:
 
@@ -33,14 +33,15 @@ The machine does not know what is inside envelopes, keeps no envelope, and does 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 from typing import Final
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.errors import CrdtSyncError, DamagedFrame, FrameTooLarge, ProtocolViolation, VersionMismatch
 from crdt_sync.ids import DeviceId, Incarnation, InviteId, OpaqueId, RelayId, SpaceId
 from crdt_sync.protocol.codes import CloseCode
-from crdt_sync.protocol.deliveries import AwaitDelivery, ConfirmCursor, Delivered, can_be
+from crdt_sync.protocol.deliveries import AwaitDelivery, Delivered, can_be
+from crdt_sync.protocol.device_states import TRANSITIONS
+from crdt_sync.protocol.device_states import State as State
 from crdt_sync.protocol.frames import (
     Ack,
     Append,
@@ -48,20 +49,16 @@ from crdt_sync.protocol.frames import (
     AppendRefused,
     Bye,
     Challenge,
-    CheckedOut,
     CheckIn,
     CheckOut,
     CheckoutAnswer,
     CompactDecline,
-    CompactRequest,
-    ConfirmRequest,
     ConfirmSnapshot,
     Create,
     Deliver,
     DenySnapshot,
     Fetched,
     FetchRecords,
-    Forked,
     Frame,
     FromRelay,
     GiveBack,
@@ -70,7 +67,6 @@ from crdt_sync.protocol.frames import (
     Mode,
     Push,
     PushSnapshot,
-    Refuse,
     Revive,
     SnapshotResult,
     Welcome,
@@ -98,45 +94,6 @@ ENVELOPE_OVERHEAD_BYTES: Final = 8
 """More than msgpack puts in front of one envelope (5 bytes)."""
 FRAME_OVERHEAD_BYTES: Final = 64
 """More than the tag and the array lengths of a frame take."""
-
-
-class State(Enum):
-    HEARING = auto()
-    CHALLENGED = auto()
-    PROVING = auto()
-    CREATING = auto()
-    LIVE = auto()
-    DONE = auto()
-
-
-_TRANSITIONS: Final[dict[State, dict[type[Frame], State]]] = {
-    State.HEARING: {Challenge: State.CHALLENGED, Bye: State.DONE},
-    State.CHALLENGED: {Bye: State.DONE},
-    State.PROVING: {Welcome: State.LIVE, Bye: State.DONE},
-    State.CREATING: {
-        Appended: State.DONE,
-        AppendRefused: State.DONE,
-        Forked: State.DONE,
-        Bye: State.DONE,
-    },
-    State.LIVE: {
-        Deliver: State.LIVE,
-        Ack: State.LIVE,
-        Refuse: State.LIVE,
-        Appended: State.LIVE,
-        AppendRefused: State.LIVE,
-        CompactRequest: State.LIVE,
-        ConfirmRequest: State.LIVE,
-        SnapshotResult: State.LIVE,
-        Fetched: State.LIVE,
-        CheckoutAnswer: State.LIVE,
-        CheckedOut: State.LIVE,
-        Delivered: State.LIVE,
-        ConfirmCursor: State.LIVE,
-        Bye: State.DONE,
-    },
-    State.DONE: {},
-}
 
 
 class DeviceSession:
@@ -173,7 +130,7 @@ class DeviceSession:
         """The frame in one message. Raises MalformedFrame, FrameTooLarge or ProtocolViolation."""
         try:
             frame = decode_from_relay(data, max_bytes=self._max_frame_bytes)
-            after = _TRANSITIONS[self.state].get(type(frame))
+            after = TRANSITIONS[self.state].get(type(frame))
             if after is None:
                 raise ProtocolViolation(
                     f"the relay sent {type(frame).__name__} in state {self.state.name}, where it may not",

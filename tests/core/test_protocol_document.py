@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crdt_sync.crypto.envelope import HEADER_BYTES, Header
 from crdt_sync.membership.entries import MAX_ENTRY_BYTES, EntryKind
-from crdt_sync.protocol import codes, device_session, frames, limits, relay_session
+from crdt_sync.protocol import codes, device_states, frames, limits, relay_session
 from crdt_sync.protocol.codes import RETRYABLE, CloseCode
 from crdt_sync.protocol.frames import AUTH_DOMAIN, Frame, FromDevice, FromRelay, Got, Mode, RowKind, encode
 
@@ -51,7 +51,7 @@ def test_every_field_has_a_type() -> None:
 def test_the_states_are_those_of_the_code() -> None:
     for title, transitions in (
         ("the relay is", relay_session._TRANSITIONS),
-        ("the device is", device_session._TRANSITIONS),
+        ("the device is", device_states.TRANSITIONS),
     ):
         documented = {row[0]: row[2].split(", ") for row in table(title)}
         actual = {
