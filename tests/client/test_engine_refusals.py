@@ -285,6 +285,38 @@ def test_a_relay_that_had_it_after_all_shows_it_to_us_as_well(world: World, anna
     assert [world.office.values(id)["title"] for id in (a, b)] == ["a", "b"]
 
 
+@pytest.mark.parametrize("refused_first", [False, True])
+def test_what_others_gave_back_for_us_is_not_made_twice(
+    world: World, anna: Peer, ids: list[RecordId], refused_first: bool
+) -> None:
+    """The relay took it, was put back from a copy before it said so, and refuses it now."""
+    a, b, *_ = ids
+    anna.set(a, hours=Increment(5))
+    anna.set(b, title="behind it")
+    author, (first, _) = anna.engine.author, push(anna)
+    assert world.relay.push(first)
+    world.office.sync()
+    assert len(world.office.compact(a)) == 1
+    del world.relay.chains[author]  # as in the copy, to which the office has given its snapshot
+    sequence = Header.unpack(first).sequence
+    if not refused_first:
+        anna.connect()
+        anna.pull()
+    push(anna)
+    anna.engine.refused(anna.space, author.incarnation, sequence, "record_over_quota", "because")
+    if refused_first:
+        assert item_of(anna, a).state == "waiting"
+        anna.connect()
+        anna.pull()
+        world.now_ms += 60_000
+    world.settle()
+    world.assert_converged()
+    assert anna.engine.outbox() == []
+    for peer in (anna, world.office):
+        assert peer.values(a)["hours"] == 5
+        assert peer.values(b)["title"] == "behind it"
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_whatever_is_refused_when_nothing_is_lost_or_doubled(
