@@ -151,15 +151,26 @@ class CheckoutMethods(DevicePart):
         return await self._run(settle)
 
     async def break_checkouts(
-        self, type: str, ids: Sequence[str], *, space: str | None = None
+        self,
+        type: str | None = None,
+        ids: Sequence[str] = (),
+        *,
+        holder: str | None = None,
+        space: str | None = None,
     ) -> list[CheckoutResult]:
         """As an admin free records, whoever has them, and what belongs to them and is checked out.
 
-        What their holders still send is merged, and marked as late. Raises RelayUnreachable, UnknownType.
+        Or everything that one device has: `holder` is its name, or its hex id; also records that are not on
+        this device. What holders still send is merged, and marked as late. Raises RelayUnreachable,
+        UnknownType, ValidationError.
         """
+        if (type is None) is (holder is None):
+            raise ValidationError("break_checkouts", "needs a type with ids, or a holder")
         engine, chosen_space = self._engine, await self._one_space(space)
 
         def choose() -> list[Chosen]:
+            if type is None:
+                return engine.checked_out_by(holder or "", space=chosen_space)
             named = [engine.chosen_record(type, id, space=chosen_space) for id in ids]
             return engine.with_checked_out_below(chosen_space, named)
 

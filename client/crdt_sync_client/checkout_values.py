@@ -18,8 +18,8 @@ CheckinState = Literal["returned", "expired", "broken", "taken"]
 class CheckoutResult:
     """What became of one record: "granted", "renewed", "broken", or why not: "checked_out", "permission" …
 
-    "returned": an admin broke what this device itself had. `checkout` says who has it now, and until when;
-    None: nobody had it.
+    "returned": an admin broke what this device itself had. `checkout` says who has it now, until when;
+    None: nobody had it. `type` and `id` are empty for a record that is not known on this device.
     """
 
     type: str
@@ -37,7 +37,7 @@ class CheckoutResult:
 
     def to_json(self) -> dict[str, Any]:
         held = None if self.checkout is None else self.checkout.to_json()
-        return {"type": self.type, "id": self.id, "code": self.code, "checkout": held}
+        return {"type": self.type or None, "id": self.id or None, "code": self.code, "checkout": held}
 
 
 @dataclass(frozen=True, slots=True)

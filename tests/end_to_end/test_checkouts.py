@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from crdt_sync.errors import RecordNotFound, RelayUnreachable, ValidationError
-from crdt_sync_client import Device
+from crdt_sync.errors import RecordNotFound, RelayUnreachable, UnknownType, ValidationError
+from crdt_sync_client import Device, blocking
 from crdt_sync_client.shipped import find_schema
 from tests.end_to_end.conftest import RelayProcess, crdt_sync, start_relay
 
@@ -282,3 +282,57 @@ async def test_a_time_that_no_checkout_can_last_is_refused(crew: tuple[Device, D
     with pytest.raises(ValidationError):
         await tablet.renew_checkouts(ttl_s=ttl_s)
     assert await tablet.checkouts() == []
+
+
+async def test_an_admin_frees_everything_that_a_lost_tablet_has_also_what_the_office_does_not_keep(
+    crew: tuple[Device, Device],
+) -> None:
+    office, tablet = crew
+    one, _ = await ids(office)
+    await tablet.check_out("work_order", [one])
+    away = (await tablet.create("work_order", {"title": "Paint", "asset_id": "RIG-7"})).id
+    await tablet.check_out("work_order", [away])
+    with pytest.raises(ValidationError, match="no device 'Rig 8' has anything checked out"):
+        await office.break_checkouts(holder="Rig 8")
+    with pytest.raises(ValidationError, match="needs a type with ids, or a holder"):
+        await office.break_checkouts("work_order", [one], holder="Rig 7")
+    with pytest.raises(UnknownType):
+        await office.break_checkouts("wrok_order", [one])
+    await office.set_scope("work_order", {"asset_id": "RIG-8"})
+    await office.sync()
+    broken = await office.break_checkouts(holder="Rig 7")
+    assert [result.code for result in broken] == ["broken", "broken"]
+    await tablet.sync()
+    assert {held.id: held.state for held in await tablet.checkouts()} == {one: "broken", away: "broken"}
+
+
+def test_a_block_in_an_app_without_asyncio(relay: RelayProcess, tmp_path: Path) -> None:
+    with blocking.Device.create(tmp_path / "tablet.db", name="Rig 7", key=b"t" * 32) as device:
+        device.create_space(
+            "Pit 4", relay=relay.url, token=relay.setup_token, schemas=[find_schema("work_order")]
+        )
+        id = device.create("work_order", {"title": "Grease", "asset_id": "A"}).id
+        with device.checkout("work_order", where={"asset_id": "A"}, ttl_s=60) as lease:
+            assert [result.id for result in lease.granted] == [id]
+            held = device.get("work_order", id)
+            assert held is not None
+            assert held.checkout is not None
+            assert held.checkout.own
+        assert [(result.id, result.state) for result in lease.checked_in] == [(id, "returned")]
+
+
+async def test_whoever_watches_a_record_is_told_when_it_is_checked_out_and_in(
+    crew: tuple[Device, Device],
+) -> None:
+    office, tablet = crew
+    one, _ = await ids(office)
+    await office.connect()
+    for device in (office, tablet):
+        changes = device.watch("work_order", one)
+        await (tablet.check_out("work_order", [one]) if device is office else tablet.check_in())
+        async for change in changes:
+            assert change.record is not None
+            held = change.record.checkout
+            assert (held is not None and held.device == "Rig 7") is (device is office)
+            break
+        changes.close()

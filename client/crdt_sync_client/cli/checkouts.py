@@ -163,14 +163,24 @@ def checkouts_ls(out: Output, target: Target, space: str | None) -> None:
 
 
 @command_checkouts.command(
-    name="break", examples=("crdt-sync checkouts break work_order 6f1c9f0e-… --store office.db",)
+    name="break",
+    examples=(
+        "crdt-sync checkouts break work_order 6f1c9f0e-… --store office.db",
+        "crdt-sync checkouts break --holder 'Rig 7' --store office.db",
+    ),
 )
-@click.argument("record_type", metavar="TYPE")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("record_type", metavar="[TYPE", required=False)
+@click.argument("ids", nargs=-1, metavar="ID...]")
+@click.option("--holder", metavar="DEVICE", help="All that this device has, by its name or id.")
 @store_options
 @space_option
 def checkouts_break(
-    out: Output, target: Target, record_type: str, ids: tuple[str, ...], space: str | None
+    out: Output,
+    target: Target,
+    record_type: str | None,
+    ids: tuple[str, ...],
+    holder: str | None,
+    space: str | None,
 ) -> None:
     """End checkouts of others. Admins only.
 
@@ -179,8 +189,12 @@ def checkouts_break(
     """
     from . import opening
 
+    if (holder is None) is not bool(ids):
+        raise UsageProblem("name records by type and id, or a device with --holder")
+
     async def work(device: Device) -> int:
-        return _tell(out, await device.break_checkouts(record_type, ids, space=space), "broken")
+        results = await device.break_checkouts(record_type, ids, holder=holder, space=space)
+        return _tell(out, results, "broken")
 
     click.get_current_context().exit(opening.run(target, work))
 
@@ -202,5 +216,6 @@ def _tell(out: Output, results: list[CheckoutResult], word: str) -> int:
                 why = "your role may not do that"
             else:
                 why = "nobody has it checked out"
-            out.say(f"  {result.type} {result.id}: {why}")
+            name = f"{result.type} {result.id}" if result.id else "a record that is not on this device"
+            out.say(f"  {name}: {why}")
     return PARTIAL if refused else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from crdt_sync.errors import ValidationError
 from crdt_sync.ids import OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult
 from crdt_sync.protocol.leases import Promised
@@ -56,6 +57,24 @@ class CheckoutCalls:
             return list(chosen)
         below = checkouts.below(self._replica, found, chosen, deleted=True)
         return [*chosen, *(each for each in below if each.opaque in held)]
+
+    def checked_out_by(self, holder: str, *, space: SpaceId | None = None) -> list[Chosen]:
+        """Everything that the device of that name, or hex id, has to itself now, known here or not.
+
+        Raises ValidationError when that is nothing.
+        """
+        found = self._replica.space(space)
+        leases = [
+            lease
+            for lease in found.leases.in_force(self._replica.now_ms())
+            if holder in (found.device_name(lease.device), lease.device.hex())
+        ]
+        if not leases:
+            said = f"no device {holder!r} has anything checked out"
+            raise ValidationError("holder", said, hint="`crdt-sync checkouts ls` shows who has what")
+        unknown = ("", RecordId(""))
+        names = [holders.name_of(self._replica, found, lease.record) or unknown for lease in leases]
+        return [Chosen(*name, lease.record) for name, lease in zip(names, leases, strict=True)]
 
     def own_checkouts(self, space: SpaceId, *, in_force: bool = False) -> list[Chosen]:
         """What is checked out here and not checked in yet; with `in_force` only what did not end."""

@@ -36,7 +36,7 @@ _SHOWN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A record to check out or in."""
+    """A record to check out or in. `type` and `id` are empty for one that is not known here, to be freed."""
 
     type: str
     id: RecordId

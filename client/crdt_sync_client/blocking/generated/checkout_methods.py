@@ -76,13 +76,20 @@ class CheckoutMethods(Blocking[W]):
         return self._run(lambda: self._inner.check_in(type, ids, space=space))
 
     def break_checkouts(
-        self, type: str, ids: Sequence[str], *, space: str | None = None
+        self,
+        type: str | None = None,
+        ids: Sequence[str] = (),
+        *,
+        holder: str | None = None,
+        space: str | None = None,
     ) -> list[CheckoutResult]:
         """As an admin free records, whoever has them, and what belongs to them and is checked out.
 
-        What their holders still send is merged, and marked as late. Raises RelayUnreachable, UnknownType.
+        Or everything that one device has: `holder` is its name, or its hex id; also records that are not on
+        this device. What holders still send is merged, and marked as late. Raises RelayUnreachable,
+        UnknownType, ValidationError.
         """
-        return self._run(lambda: self._inner.break_checkouts(type, ids, space=space))
+        return self._run(lambda: self._inner.break_checkouts(type, ids, holder=holder, space=space))
 
     def checkouts(self, space: str | None = None) -> list[Checkout]:
         """Who has which record, as far as this device knows, its own first; also without a network.
