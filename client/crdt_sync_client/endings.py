@@ -22,6 +22,7 @@ from crdt_sync.errors import (
     InviteExpired,
     InviteUsed,
     InviteWithdrawn,
+    RelayBusy,
     RelayRefused,
     RelayUnreachable,
     ShutOut,
@@ -124,7 +125,8 @@ def refusal(close_code: int, error: str, reason: str, url: str) -> CrdtSyncError
         return ShutOut(text or _SHUT_OUT, close_code=close_code, hint=_ADMIT)
     if close_code in RETRYABLE:
         detail = f": {text}" if text else ""
-        return RelayUnreachable(
+        kind_of_end = RelayBusy if error == RelayBusy.code else RelayUnreachable
+        return kind_of_end(
             f"the connection to {url} ended ({close_code}{detail})",
             hint="local work goes on; the device tries again by itself while it is connected",
         )

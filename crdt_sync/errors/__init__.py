@@ -28,7 +28,7 @@
     │   └── BadMembership           an entry of the membership log
     │       └── ForkedLog           a relay lost what let this device in
     └── ConnectionFailed          the relay cannot be reached or said no
-        ├── RelayUnreachable, SyncTimeout, PortTaken
+        ├── RelayUnreachable (RelayBusy), SyncTimeout, PortTaken
         ├── RelayRefused            carries the relay's code and reason
         │   └── ShutOut               its operator has shut this device out
         └── WorkRefused             it did not take something that was sent; that is kept
@@ -47,6 +47,7 @@ from crdt_sync.errors.base import (
 from crdt_sync.errors.connection import (
     ConnectionFailed,
     PortTaken,
+    RelayBusy,
     RelayRefused,
     RelayUnreachable,
     ShutOut,
@@ -169,6 +170,7 @@ __all__ = [
     "RecordHasChildren",
     "RecordNotFound",
     "RecordTooLarge",
+    "RelayBusy",
     "RelayRefused",
     "RelayUnreachable",
     "RemoteError",

@@ -16,6 +16,12 @@ class RelayUnreachable(ConnectionFailed):
     code = "relay_unreachable"
 
 
+class RelayBusy(RelayUnreachable):
+    """The relay, or this device at it, has as many connections as it may; the device comes back by itself."""
+
+    code = "too_many_connections"
+
+
 class RelayRefused(ConnectionFailed):
     """The relay said no. `close_code` is the WebSocket close code, see `protocol.codes`."""
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from crdt_sync.errors import OverQuota, RelayBusy, WorkTooLarge
 from crdt_sync_client import Device, find_schema, refusals
+from crdt_sync_client.refusals import treatment
 from tests.server.relay_kit import RelayProcess
 
 TYPE = "work_order"
@@ -74,3 +76,74 @@ async def test_what_a_full_space_does_not_take_waits_and_goes_when_there_is_room
                 await office.sync(timeout_s=PATIENCE_S)
                 assert await office.outbox() == []
                 assert larger.stop() == 0
+
+
+async def test_an_envelope_that_is_too_large_waits_for_a_person_and_the_rest_goes(tmp_path: Path) -> None:
+    with RelayProcess(tmp_path / "relay", "--max-envelope", "16KiB") as relay:
+        async with founder(tmp_path, relay) as office:
+            large = await office.create(TYPE, {"title": "Photo", "description": os.urandom(20_000).hex()})
+            small = await office.create(TYPE, {"title": "Order"})
+            await office.sync(timeout_s=PATIENCE_S)
+            (item,) = await office.outbox()
+            assert (item.id, item.state, item.code) == (large.id, "failed", "too_large")
+            (life,) = await office.lives(TYPE, large.id)
+            assert isinstance(life.refusal, WorkTooLarge)
+            assert "this relay takes at most 16,384" in str(item.error)
+            sent = await office.get(TYPE, small.id)
+            assert sent is not None
+            assert sent.sync_state == "synced"
+
+
+async def test_a_record_that_is_full_waits_alone_and_goes_when_there_is_room(tmp_path: Path) -> None:
+    data = tmp_path / "relay"
+    with RelayProcess(data, "--max-record", "64KiB") as relay:
+        async with founder(tmp_path, relay) as office:
+            grows = await office.create(TYPE, {"title": "Log"})
+            await office.sync(timeout_s=PATIENCE_S)
+            await office.update(TYPE, grows.id, {"description": os.urandom(70_000).hex()})
+            other = await office.create(TYPE, {"title": "Order"})
+            await office.sync(timeout_s=PATIENCE_S)
+            (item,) = await office.outbox()
+            assert (item.id, item.state, item.code) == (grows.id, "waiting", "record_over_quota")
+            assert treatment("record_over_quota").error is OverQuota
+            sent = await office.get(TYPE, other.id)
+            assert sent is not None
+            assert sent.sync_state == "synced"
+            assert relay.stop() == 0
+            with RelayProcess(data, "--port", relay.url.rpartition(":")[2]) as larger:
+                await office.retry(TYPE, grows.id)
+                await office.sync(timeout_s=PATIENCE_S)
+                assert await office.outbox() == []
+                assert larger.stop() == 0
+
+
+async def test_who_finds_no_free_connection_is_told_and_comes_back(tmp_path: Path) -> None:
+    with RelayProcess(tmp_path / "relay", "--max-connections", "1") as relay:
+        async with (
+            founder(tmp_path, relay) as office,
+            await Device.create(tmp_path / "t.db", name="Tablet", key=KEY) as tablet,
+        ):
+            invite = await office.invite(role="field")
+            await office.connect()
+            async with asyncio.timeout(PATIENCE_S):
+                async for status in office.watch_status():
+                    if status.state == "idle":
+                        break
+            with pytest.raises(RelayBusy, match="as many connections as it may") as told:
+                await tablet.join(invite)
+            assert told.value.retryable
+            await office.disconnect()
+            await tablet.join(invite)
+
+
+async def test_the_tightest_limits_only_make_more_and_smaller_frames(tmp_path: Path) -> None:
+    tight = ("--max-push", "2", "--max-frame", "64KiB", "--max-envelope", "16KiB", "--window", "64KiB")
+    with RelayProcess(tmp_path / "relay", *tight) as relay:
+        async with founder(tmp_path, relay) as office:
+            for number in range(40):
+                await office.create(TYPE, {"title": f"Order {number}", "description": "x" * 1000})
+            await office.sync(timeout_s=PATIENCE_S)
+            async with await Device.create(tmp_path / "t.db", name="Tablet", key=KEY) as tablet:
+                await tablet.join(await office.invite(role="field"))
+                await tablet.sync(timeout_s=PATIENCE_S)
+                assert len(await tablet.query(TYPE)) == 40
