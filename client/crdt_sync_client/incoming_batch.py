@@ -118,6 +118,10 @@ class IncomingBatch:
             self.over = self._engine.session_over(self._space)
         except Exception as exc:
             self.error = exc
+        finally:
+            # They know this batch, and it them: together they would stay until the collector came by, and
+            # a first sync is many batches of megabytes.
+            self._steps.clear()
 
     def _step(self, step: Callable[[], object]) -> None:
         self.only_cursor = False

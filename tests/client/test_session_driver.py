@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from crdt_sync.errors import DamagedFrame, ProtocolViolation, RelayRefused, RelayUnreachable
@@ -31,6 +33,9 @@ from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.limits import Limits
 from crdt_sync.roles import Role
 from crdt_sync_client.endings import Reconnect
+from crdt_sync_client.engine.arrivals import Arrival
+from crdt_sync_client.engine.receiving import ReceivedBatch
+from crdt_sync_client.incoming_batch import IncomingBatch
 from crdt_sync_client.session_driver import LAZY_CURSORS, SessionDriver
 from crdt_sync_client.session_steps import Step
 from tests.client.engine_world import Peer, World
@@ -133,6 +138,28 @@ def test_what_waits_becomes_one_batch_and_is_confirmed_by_bytes(world: World, li
     assert line.sent() == [Got(before)]
     assert line.driver.caught_up
     assert len(line.peer.engine.query("job")) == 40
+
+
+def test_a_stored_batch_is_gone_at_once_with_all_that_it_held(world: World, line: Line) -> None:
+    """In reference cycles it would stay until the collector came by: a first sync is many megabytes of them."""
+    line.greet(head=world.relay.head + 5)
+    for n in range(5):
+        world.office.create({"title": f"Job {n}"})
+    world.office.connect()
+    world.office.push()
+    before = line.driver.cursor
+    rows = world.relay.after(before, line.peer.engine.author)
+    gc.collect()
+    gc.disable()
+    try:
+        line.relay(Deliver(before, [Row(q, RowKind(kind), raw) for q, kind, raw in rows], rows[-1][0], True))
+        line.steps.clear()
+        held = (IncomingBatch, ReceivedBatch, Arrival)
+        kept = [type(each) for each in gc.get_objects() if isinstance(each, held)]
+    finally:
+        gc.enable()
+    assert len(line.peer.engine.query("job")) == 5
+    assert kept == []
 
 
 def test_a_cursor_over_own_rows_is_stored_at_the_end(world: World, line: Line) -> None:

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
+from weakref import WeakMethod
 
 from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.envelope import parse
@@ -81,7 +82,8 @@ class Gathering:
         self._waiting = space.waiting
         self._caught_up = caught_up
         self._now_ms = now_ms
-        self._put_aside = put_aside
+        self._put_aside = WeakMethod(put_aside)
+        """Weak: whose it is has this, and is to go with all that it received as soon as it is done."""
         self._settled: Mapping[Author, int] = space.settled
         self._added: list[Waiter] = []
         self._gone: list[int] = []
@@ -179,7 +181,12 @@ class Gathering:
         self._waiting.keep(author, [waiter for waiter in queue.waiters if waiter not in bad])
         for waiter, arrival in zip(bad, arrivals, strict=True):
             self._forget(waiter)
-            self._put_aside(arrival, BadUpdate("another update of its group could not be merged"))
+            self._aside(arrival, BadUpdate("another update of its group could not be merged"))
+
+    def _aside(self, arrival: Arrival, error: CrdtSyncError) -> None:
+        put_aside = self._put_aside()
+        assert put_aside is not None
+        put_aside(arrival, error)
 
     # Who waits ----------------------------------------------------------------------------------------
 
@@ -327,7 +334,7 @@ class Gathering:
             try:
                 ready.append(self._opened(waiter))
             except RemoteError as error:  # it did open when it came
-                self._put_aside(self._arrival(waiter), error)
+                self._aside(self._arrival(waiter), error)
             self._forget(waiter)
         return ready
 
