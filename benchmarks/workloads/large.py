@@ -29,7 +29,8 @@ OPENINGS = 5
 
 
 async def run(records: int = 100_000) -> dict[str, Any]:
-    """Figures: `…_s`, `…_cpu_s` and `…_peak_mb` of importing, pushing, fetching, opening and using."""
+    """Figures: `…_s`, `…_cpu_s` and `…_peak_mb` of importing, pushing, fetching, opening, using
+    and vacuuming, and medians of what a screen asks for (see `large_device`)."""
     async with bench_folder() as folder, running_relay(folder) as relay:
         schema = load_schema(work_order_schema().text + "x-indexes: [status, asset_id]\n", source="bench")
         office = await new_device(folder, "office", key=KEY)
@@ -38,18 +39,28 @@ async def run(records: int = 100_000) -> dict[str, Any]:
         await tablet.close()
         await office.close()
         figures: dict[str, Any] = {"records": records}
-        for what, store in (
-            ("import", "office"),
-            ("push", "office"),
-            ("use", "office"),
-            ("fetch", "tablet"),
-        ):
-            figures |= _named(what, await _act(what, folder / f"{store}.db", records))
-        opened = [await _act("open", folder / "tablet.db", records) for _ in range(OPENINGS)]
-        figures |= _named("open", {key: statistics.median(one[key] for one in opened) for key in opened[0]})
-        figures["python_mb"] = round(opened[0]["start_mb"], 1)
+        figures |= await _take(folder, records)
         figures["store_mb"] = round((folder / "tablet.db").stat().st_size / 2**20, 1)
         figures["relay_rss_mb"] = round(relay.rss_mb(), 1)
+    return figures
+
+
+async def _take(folder: Path, records: int) -> dict[str, float]:
+    """The figures of each thing; the store is opened with all of it unsent, and with all of it received."""
+    figures: dict[str, float] = {}
+    office, tablet = folder / "office.db", folder / "tablet.db"
+    for what, store in (
+        ("import", office),
+        ("open_unsent", office),
+        ("push", office),
+        ("fetch", tablet),
+        ("open", tablet),
+        ("use", tablet),
+        ("vacuum", office),
+    ):
+        begun = [await _act(what, store, records) for _ in range(OPENINGS if what.startswith("open") else 1)]
+        middle = {name: statistics.median(each[name] for each in begun) for name in begun[0]}
+        figures |= _named(what, middle)
     return figures
 
 
@@ -66,8 +77,12 @@ async def _act(what: str, store: Path, records: int) -> dict[str, float]:
 
 
 def _named(what: str, answer: dict[str, float]) -> dict[str, float]:
-    return {
+    figures = {
         f"{what}_s": round(answer["seconds"], 3),
         f"{what}_cpu_s": round(answer["cpu_s"], 3),
         f"{what}_peak_mb": round(answer["peak_mb"], 1),
     }
+    if what == "import":
+        figures["python_mb"] = round(answer["start_mb"], 1)
+    known = ("seconds", "cpu_s", "peak_mb", "start_mb")
+    return figures | {name: round(value, 2) for name, value in answer.items() if name not in known}
