@@ -141,7 +141,7 @@ def test_what_waits_becomes_one_batch_and_is_confirmed_by_bytes(world: World, li
 
 
 def test_a_stored_batch_is_gone_at_once_with_all_that_it_held(world: World, line: Line) -> None:
-    """In reference cycles it would stay until the collector came by: a first sync is many megabytes of them."""
+    """In reference cycles it would stay until the collector came by: a first sync is many such."""
     line.greet(head=world.relay.head + 5)
     for n in range(5):
         world.office.create({"title": f"Job {n}"})
