@@ -179,6 +179,9 @@ def test_every_command_says_who_has_a_record(stores: Stores) -> None:
     assert "checked out by Rig 7 until" in " ".join(crdt_sync("outbox", "ls", "--store", office).out.split())
     (item,) = crdt_sync("outbox", "ls", "--store", office, "--json").json
     assert item["waits_for"]["device"] == "Rig 7"
+    (life, *_) = crdt_sync("outbox", "life", "work_order", id, "--store", office, "--json").json
+    assert (life["stage"], life["waits_for"]["device"]) == ("pending", "Rig 7")
+    assert "waits: checked out by Rig 7" in crdt_sync("explain", "work_order", id, "--store", office).out
 
     crdt_sync("checkouts", "break", "work_order", id, "--store", office)
     crdt_sync("sync", "--store", tablet)

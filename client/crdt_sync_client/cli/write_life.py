@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .checkout_words import who_until
 from .command import Command, Target, space_option, store_options
 from .output import Output, iso_time, local_time
 
@@ -83,6 +84,7 @@ def life_json(life: WriteLife) -> dict[str, Any]:
         "code": None if life.refusal is None else life.refusal.relay_code,
         "error": life.error,
         "retry_at": iso_time(life.retry_at_ms),
+        "waits_for": None if life.waits_for is None else life.waits_for.to_json(),
         "discarded": iso_time(life.discarded_ms),
         "relayed": iso_time(life.relayed_ms),
         "relay_row": life.relay_row,
@@ -100,6 +102,8 @@ def how_far(life: WriteLife) -> str:
     """How far it has come, in a few words."""
     match life.stage:
         case "pending":
+            if life.waits_for is not None:
+                return f"waits: checked out by {who_until(life.waits_for)}"
             return f"not sent yet{_again(life)}"
         case "sending":
             return f"on its way{_again(life)}"

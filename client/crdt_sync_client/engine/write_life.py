@@ -18,7 +18,8 @@ from crdt_sync.ids import DeviceId, OpaqueId, RecordId, SpaceId
 from crdt_sync.records import explaining
 from crdt_sync.records.explaining import Part
 from crdt_sync.records.writes import Path
-from crdt_sync_client.engine import outbox_past
+from crdt_sync_client.engine import holding_back, outbox_past
+from crdt_sync_client.engine.holders import Checkout
 from crdt_sync_client.engine.older_copy import OLDER_COPY
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.refusals import TREATMENTS, work_refused
@@ -50,6 +51,7 @@ class WriteLife:
     `envelope` is its place in this device's chain, "incarnation/sequence"; what is written to a record while
     it waits shares one. `attempts` counts sendings after the first. `refusal` is why the relay did not take
     it last, `error` the same in words, or what else holds it up; it is tried again at `retry_at_ms`.
+    `waits_for` is the checkout of another device until whose end it stays here.
     `relay_row`: where the relay's log ended when it had it. `delivered_to` of `others`, the space's other
     devices, have it, as far as the relay has told.
 
@@ -77,6 +79,7 @@ class WriteLife:
     others: int | None = None
     values: tuple[WrittenValue, ...] | None = None
     overwritten: bool | None = None
+    waits_for: Checkout | None = None
 
 
 class _Step(NamedTuple):
@@ -213,6 +216,8 @@ def _of_step(
         to, others = replica.past.reached(space.no, step.row) or (None, None)
         return replace(known, relayed_ms=step.ended_ms, delivered_to=to, others=others)
     no = replica.db.value("SELECT no FROM records WHERE space = ? AND opaque = ?", (space.no, opaque))
+    if step.stage == "pending":
+        known = replace(known, waits_for=holding_back.waits_for(replica, space).get(no))
     refused = replica.refused.get(no)
     if refused is None:
         return known
