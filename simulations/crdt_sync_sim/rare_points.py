@@ -33,6 +33,8 @@ class RarePoints:
 
     def decide(self, point: Point) -> bool:
         """Whether it fires now."""
+        if not self._shares:
+            return False
         share = self._shares.get(point)
         if share is None or self._world.streams[f"rare/{point}"].random() >= share:
             return False

@@ -30,7 +30,7 @@ from crdt_sync.records.update_check import check_update
 from crdt_sync.records.update_format import parse_update
 from crdt_sync.records.writes import check_write
 
-REALLY_EACH_TIME: Final = 8
+REALLY_EACH_TIME: Final = 16
 """One run in so many remembers nothing."""
 
 _FUNCTIONS: Final[tuple[Callable[..., Any], ...]] = (

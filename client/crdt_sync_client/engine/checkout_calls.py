@@ -125,11 +125,15 @@ class CheckoutCalls:
 
     def begin_leases(self, space: SpaceId, relay: RelayId, cursor: int, relay_ms: int) -> None:
         """A session begins: what the relay's clock shows, and from where on its log may be another."""
-        found = self._replica.space(space)
+        found, now_ms = self._replica.space(space), self._replica.now_ms()
+        leases = found.leases
+        behind = bool(leases.rows) and (relay != found.relay_seen or cursor < found.cursor)
+        if not behind and not leases.has_another_clock(relay_ms, now_ms):
+            return
         with self._replica.transaction(durable=False):
-            found.leases.hear_clock(self._replica.db, relay_ms, self._replica.now_ms())
-            if relay != found.relay_seen or cursor < found.cursor:
-                found.leases.forget_behind(self._replica.db, cursor)
+            leases.hear_clock(self._replica.db, relay_ms, now_ms)
+            if behind:
+                leases.forget_behind(self._replica.db, cursor)
 
     def checkouts(self, space: SpaceId | None = None) -> list[Checkout]:
         """Everything that somebody has, this device's first; what ended here stays until it is checked in."""

@@ -139,11 +139,14 @@ class Leases:
                 del self.rows[record]
                 db.execute("DELETE FROM leases WHERE space = ? AND opaque = ?", (self._no, record))
 
+    def has_another_clock(self, relay_ms: int, now_ms: int) -> bool:
+        """Whether it is worth keeping that the relay's clock shows `relay_ms` when ours shows `now_ms`."""
+        return abs(relay_ms - now_ms - self.relay_ahead_ms) >= _CLOCK_STEP_MS
+
     def hear_clock(self, db: Database, relay_ms: int, now_ms: int) -> None:
         """The relay's clock shows `relay_ms` when ours shows `now_ms`."""
-        ahead_ms = relay_ms - now_ms
-        if abs(ahead_ms - self.relay_ahead_ms) >= _CLOCK_STEP_MS:
-            self.relay_ahead_ms = ahead_ms
+        if self.has_another_clock(relay_ms, now_ms):
+            self.relay_ahead_ms = ahead_ms = relay_ms - now_ms
             db.execute(
                 "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (self._clock_name, ahead_ms)
             )
