@@ -162,24 +162,28 @@ class Actor:
         self._sim.holdings.let_go(device, device.clear_cache)
 
     def _scope(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
-        keeping.set_condition(self._device(arguments), arguments["type"], arguments.get("where"))
+        device, record_type, where = self._device(arguments), arguments["type"], arguments.get("where")
+        self._sim.holdings.let_go(device, lambda: keeping.set_condition(device, record_type, where))
 
     def _pick(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         keeping.pick(self._device(arguments), self._name(arguments))
 
     def _unpick(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
-        keeping.unpick(self._device(arguments), self._name(arguments))
+        device, record = self._device(arguments), self._name(arguments)
+        self._sim.holdings.let_go(device, lambda: keeping.unpick(device, record))
 
     def _open(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         keeping.open_one(self._device(arguments), self._name(arguments))
 
     def _clean_up(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
-        keeping.clean_up(self._device(arguments))
+        device = self._device(arguments)
+        self._sim.holdings.let_go(device, lambda: keeping.clean_up(device))
 
     def _rescope(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         device = self._device(arguments)
         if device.ready:
-            keeping.draw_choice(device, Streams(self._sim.seed)[f"scope/{arguments['draw']}"])
+            chance = Streams(self._sim.seed)[f"scope/{arguments['draw']}"]
+            self._sim.holdings.let_go(device, lambda: keeping.draw_choice(device, chance))
 
     def _join(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         role = Role.parse(arguments["role"]) if "role" in arguments else None

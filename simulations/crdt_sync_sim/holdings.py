@@ -53,7 +53,7 @@ class Holdings:
         self._loses(node, set)
 
     def let_go(self, device: DeviceNode, action: Callable[[], object]) -> None:
-        """The device's owner lets it forget what it has, which `action` does."""
+        """The device's owner lets it forget some of what it has, which `action` does."""
         if not self._sim.relay_loses or not device.ready:
             action()
             return

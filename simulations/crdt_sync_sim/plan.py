@@ -22,11 +22,6 @@ YEAR_S: Final = 365 * 86_400
 FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
-RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe", "forks"})
-NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"scopes"})
-"""Not drawn together with a relay that loses something: a device that never had a record, or let go of it as
-its owner chose, cannot give it back."""
-
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
 LARGEST_SHARES: Final[Mapping[Point, float]] = {"session_over": 0.1}
@@ -43,10 +38,7 @@ def drawn_faults(scenario: Scenario, seed: int) -> tuple[Fault, ...]:
     if not scenario.swarm:
         return scenario.faults
     chance = Streams(seed)["swarm"]
-    drawn = [fault for fault in scenario.faults if chance.random() < FAULT_SHARE]
-    if not RELAY_LOSES.isdisjoint(drawn):
-        drawn = [fault for fault in drawn if fault not in NOT_WITH_THAT]
-    return tuple(drawn)
+    return tuple(fault for fault in scenario.faults if chance.random() < FAULT_SHARE)
 
 
 def plan(scenario: Scenario, seed: int) -> tuple[Scheduled, ...]:
