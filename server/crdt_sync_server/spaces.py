@@ -237,7 +237,7 @@ class Space:
             stored = self._record_bytes.get(record)
             if stored is None:
                 stored = self._storage.record_bytes(self.key, record)
-            if stored + size_bytes > limits.record_bytes:
+            if stored + size_bytes > limits.record_bytes or rare("record_full"):
                 raise RecordOverQuota(
                     f"the record has {stored:,} of {limits.record_bytes:,} bytes at this relay",
                     hint="it takes less when it is compacted; the relay's operator can raise max_record",
