@@ -41,6 +41,16 @@ def test_loss_and_jitter_stall_messages_but_keep_their_order() -> None:
     assert wire.network.tally.retransmitted > 10
 
 
+def test_no_message_stays_away_for_longer_than_a_dead_connection_would() -> None:
+    """Found by seed 600029 of a swarm: fourteen losses in a row, and half an hour on a link that worked again."""
+    wire = Wire()
+    wire.network.set_profile(LinkProfile(loss=1.0))
+    start_us = wire.world.now_us
+    wire.ends["c"].send(b"late")
+    wire.world.run(start_us + 2 * KEEPALIVE_US)
+    assert wire.heard["s"] == [b"late"]
+
+
 def test_bandwidth_is_shared_by_what_is_sent() -> None:
     wire = Wire(profile=LinkProfile(delay_us=0, jitter_us=0, bytes_per_s=1000))
     start_us = wire.world.now_us
