@@ -42,7 +42,7 @@ def test_loss_and_jitter_stall_messages_but_keep_their_order() -> None:
 
 
 def test_no_message_stays_away_for_longer_than_a_dead_connection_would() -> None:
-    """Found by seed 600029 of a swarm: fourteen losses in a row, and half an hour on a link that worked again."""
+    """Found by seed 600029 of a swarm: losses in a row, and half an hour of silence on a link that worked."""
     wire = Wire()
     wire.network.set_profile(LinkProfile(loss=1.0))
     start_us = wire.world.now_us
