@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from crdt_sync.errors import LocalError, RecordAbsent, RecordNotFound
+from crdt_sync.errors import CrdtSyncError, LocalError, RecordAbsent, RecordNotFound
 from crdt_sync.ids import RecordId
 from crdt_sync.records.changes import Increment
 from crdt_sync_client.engine.exporting import UnsyncedOperation
@@ -143,3 +143,25 @@ def test_a_write_is_relayed_when_the_relay_has_it_whatever_comes_after(world: Wo
     world.settle()
     assert [relayed(second), relayed(third)] == [True, True]
     assert anna.engine.is_relayed(anna.space, "job", other, third)
+
+
+def test_a_part_that_the_relay_took_of_a_transaction_that_is_given_up_shows_nowhere(
+    world: World, anna: Peer
+) -> None:
+    """It refused the rest; others keep the part aside for good."""
+    ids = [world.office.create({"title": title}) for title in "ab"]
+    world.settle()
+    together = Transaction(tuple(UpdateOp("job", id, {"notes": "both"}) for id in ids))
+    assert not isinstance(anna.engine.write([together])[0], CrdtSyncError)
+    refuse_record(anna, ids[1])
+    anna.pull()  # past its own part, which is not echoed
+    assert len(discard(anna, ids[0])) == 2
+    anna.connect()
+    anna.pull()
+    fetch(anna)
+    world.settle()
+    world.assert_converged()
+    assert [anna.values(id).get("notes") for id in ids] == [None, None]
+    anna.set(ids[0], notes="alone")
+    world.settle()
+    assert world.office.values(ids[0])["notes"] == "alone"

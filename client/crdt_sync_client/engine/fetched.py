@@ -19,7 +19,7 @@ from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.absent import Absent
-from crdt_sync_client.engine.arrivals import Arrival
+from crdt_sync_client.engine.arrivals import Arrival, Opened
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.space import Space
 
@@ -79,6 +79,14 @@ class Coming:
         """Whether it waits for the rest of its group, or behind one."""
         queue = self._space.waiting.queues.get(arrival.author)
         return queue is not None and queue.find(arrival.envelope.header.sequence) is not None
+
+    def is_remnant(self, opened: Opened) -> bool:
+        """Whether it is a part of a group of ours of which the relay has refused the rest.
+
+        Others wait for that rest for good. It was made again since, or given up: it shows nowhere.
+        """
+        author, (_, last) = opened.arrival.author, opened.span
+        return author.device == self._replica.device_id and last > self._space.chain(author).sequence
 
     def revive(self, opaque: OpaqueId) -> int | None:
         """The number under which a record is made anew; None for one that is not coming."""

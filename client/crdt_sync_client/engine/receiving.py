@@ -151,7 +151,9 @@ class ReceivedBatch:
             if coming.waits(arrival):
                 continue
             try:
-                _bring(incoming, self._contents(arrival))
+                opened = self._contents(arrival)
+                if not coming.is_remnant(opened):
+                    _bring(incoming, opened)
             except RemoteError as error:
                 self._put_aside(arrival, error)
         result = self._merge(incoming)
