@@ -26,8 +26,9 @@ def relay(tmp_path: Path) -> Iterator[RestartableRelay]:
     running.stop()
 
 
-async def test_a_device_asks_a_wiped_relay_again_for_what_it_has_checked_out(
-    relay: RestartableRelay, tmp_path: Path
+@pytest.mark.parametrize("how", ["wiped", "restored"])
+async def test_a_device_asks_a_relay_again_that_lost_what_it_has_checked_out(
+    relay: RestartableRelay, tmp_path: Path, how: str
 ) -> None:
     async with AsyncExitStack() as stack:
         office, tablet = [
@@ -41,6 +42,10 @@ async def test_a_device_asks_a_wiped_relay_again_for_what_it_has_checked_out(
         kept, taken = [(await office.create(TYPE, {"title": title})).id for title in ("Bucket", "Grease")]
         await office.sync()
         await tablet.sync()
+        if how == "restored":
+            relay.stop()
+            shutil.copytree(relay.data, tmp_path / "backup")
+            relay.start()
         before = {each.id: each for each in await tablet.check_out(TYPE, [kept, taken], ttl_s=7200)}
         await tablet.update(TYPE, kept, {"description": "cracked"})
         await tablet.sync()
@@ -48,6 +53,8 @@ async def test_a_device_asks_a_wiped_relay_again_for_what_it_has_checked_out(
             await device.disconnect()
         relay.kill()
         shutil.rmtree(relay.data)
+        if how == "restored":
+            shutil.copytree(tmp_path / "backup", relay.data)
         relay.start()
         DataDir.open(relay.data).take_back(2**62)
 
