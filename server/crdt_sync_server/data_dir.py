@@ -42,11 +42,15 @@ class DataDir:
     def open(cls, path: Path, *, create: bool = True) -> DataDir:
         """The directory, new or ours. Raises DataDirError."""
         data_dir = cls(path)
-        if not create and not data_dir.database.exists():
-            raise DataDirError(f"{path} is not a relay's data directory", hint=_CHOOSE)
         try:
+            if not create and not data_dir.database.exists():
+                raise DataDirError(f"{path} is not a relay's data directory", hint=_CHOOSE)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             names = {entry.name for entry in os.scandir(path)}
+        except PermissionError:
+            raise DataDirError(
+                f"{path} cannot be used: permission denied", hint="do it as the relay's user, or as root"
+            ) from None
         except OSError as exc:
             raise DataDirError(
                 f"{path} cannot be used as a directory: {exc.strerror}", hint=_CHOOSE
@@ -60,7 +64,7 @@ class DataDir:
                 hint="put a backup back (crdt-sync relay restore), or start on an empty directory",
             )
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-            raise DataDirError(f"{path} cannot be written", hint="check the owner and mode of the directory")
+            raise DataDirError(f"{path} cannot be written", hint="do it as the relay's user, or as root")
         return data_dir
 
     def first_token(self, entropy: Entropy) -> str | None:

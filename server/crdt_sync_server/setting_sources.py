@@ -105,7 +105,8 @@ class _Option(click.Option):
             and ctx.get_parameter_source(self.name) is ParameterSource.ENVIRONMENT
         ):
             return str(self.envvar)
-        if self.required and ctx is not None and ctx.params.get(str(self.name)) is None:
+        source = None if ctx is None else ctx.get_parameter_source(str(self.name))
+        if self.required and source in (None, ParameterSource.DEFAULT):
             return f"'{self.opts[0]}' (or {self.envvar}, or `{self.name}` in the file of --config)"
         return super().get_error_hint(ctx)
 

@@ -70,7 +70,12 @@ class Setting:
 
 
 SETTINGS: Final = (
-    Setting("data", click.Path(path_type=Path), None, "The relay's data directory; made if it is new."),
+    Setting(
+        "data",
+        click.Path(path_type=Path, readable=False),  # DataDir says more of what is wrong with one
+        None,
+        "The relay's data directory; made if it is new.",
+    ),
     Setting("host", click.STRING, "127.0.0.1", "Address to listen on.", "nobody else until you say so"),
     Setting("port", Whole(0, 65535), DEFAULT_PORT, "Port to listen on; 0 takes any free one."),
     Setting(

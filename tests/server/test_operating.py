@@ -163,6 +163,20 @@ def test_what_root_makes_for_a_relay_belongs_to_the_relays_user(tmp_path: Path, 
     assert set(made.values()) == {relays_user}, made
 
 
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read everything")
+def test_who_may_not_is_told_who_may(tmp_path: Path, filled: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(filled, data)
+    data.chmod(0)
+    for command in ("status", "check", "token", "serve"):
+        error = relay_command(command, "--data", data, code=5)
+        assert "permission denied" in error["message"]
+        assert error["hint"] == "do it as the relay's user, or as root"
+    assert "permission denied" in relay_command("restore", data, "--data", filled, code=5)["message"]
+    assert "Permission denied" in relay_command("backup", "--data", filled, "--to", data, code=5)["message"]
+    data.chmod(0o700)
+
+
 def test_a_backup_of_a_stopped_relay_and_of_a_damaged_one(tmp_path: Path) -> None:
     data, space = tmp_path / "data", TestSpace(303)
     with RelayProcess(data) as relay:

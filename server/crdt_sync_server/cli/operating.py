@@ -128,7 +128,7 @@ def device_row(one: dict[str, Any]) -> tuple[str, ...]:
 @setting_options("data")
 @click.option(
     "--to",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     required=True,
     metavar="DIR",
     help="A new directory for the copy.",

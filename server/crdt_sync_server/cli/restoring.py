@@ -18,7 +18,7 @@ from crdt_sync_server.setting_sources import setting_options
         "crdt-sync relay restore /backup/crdt-sync-2026-11-21 --data /var/lib/crdt-sync --force",
     ),
 )
-@click.argument("backup", type=click.Path(path_type=Path))
+@click.argument("backup", type=click.Path(path_type=Path, readable=False))
 @setting_options("data")
 @click.option("--force", is_flag=True, help="Also in place of data that is newer than the backup.")
 @json_option

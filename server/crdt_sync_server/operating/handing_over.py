@@ -61,8 +61,9 @@ def back_up(ask: Callable[[Asked], dict[str, Any]], data: Path, to: Path) -> dic
 @contextlib.contextmanager
 def _made(to: Path) -> Iterator[None]:
     """The directory, made if it is new, and taken away again if it stays empty. Raises DataDirError."""
-    new = not to.exists()
+    new = False
     try:
+        new = not to.exists()
         to.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(to.iterdir()):
             raise DataDirError(f"{to} is not empty", hint=backup.HINT)

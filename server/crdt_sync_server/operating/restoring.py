@@ -50,7 +50,13 @@ def restore(source: Path, to: Path, *, force: bool) -> dict[str, Any]:
     `force`: also in place of data that is newer.
     """
     backup, data = DataDir(source), DataDir(to)
-    if not backup.database.is_file():
+    try:
+        found = backup.database.is_file()
+    except PermissionError:
+        raise DataDirError(
+            f"{source} cannot be read: permission denied", hint="do it as the relay's user, or as root"
+        ) from None
+    if not found:
         raise DataDirError(f"{source} is no backup: it has no {backup.database.name}", hint=_NOT_A_BACKUP)
     if to.exists() and os.path.samefile(source, to):
         raise DataDirError("that is the relay's own directory", hint=_NOT_A_BACKUP)
