@@ -148,6 +148,7 @@ def test_a_carry_is_refused_that_forges_or_brings_nothing(site: Site) -> None:
     refused(stands.log, carry(site.log.entries[0]), "bare")
     refused(stands.log, carry(make_site(2).invite()[0]), "another space")
     refused(stands.log, carry(invite, by=LAPTOP), "no member with it either")
+    refused(stands.log, carry(site.invite(by=PHONE)[0], by=PHONE), "only an admin")
     payload = parse_entry(join).payload
     assert isinstance(payload, Join)
     forged = make_entry(

@@ -15,6 +15,7 @@ from crdt_sync.errors import BadMembership
 from crdt_sync.ids import InviteId, SpaceId
 from crdt_sync.membership.authoring import make_genesis
 from crdt_sync.membership.entries import (
+    Carry,
     Invite,
     Join,
     Withdraw,
@@ -40,6 +41,7 @@ ids16 = st.binary(min_size=16, max_size=16)
 times = st.integers(1, 2**53 - 1)
 payloads = st.one_of(
     st.builds(Withdraw, ids16.map(InviteId)),
+    st.builds(Carry, st.lists(st.binary(max_size=100), min_size=1, max_size=5).map(tuple)),
     st.builds(
         lambda sign, role, expires, sealed: Invite(invite_id_of(sign), sign, role, expires, sealed),
         keys32, st.integers(1, 5), times, st.binary(max_size=300),
@@ -58,7 +60,7 @@ payloads = st.one_of(
     times,
 )
 def test_entries_come_back_as_they_were(
-    payload: Invite | Withdraw | Join, space: SpaceId, index: int, prev: bytes, at_ms: int
+    payload: Invite | Withdraw | Join | Carry, space: SpaceId, index: int, prev: bytes, at_ms: int
 ) -> None:
     joins = isinstance(payload, Join)
     raw = make_entry(

@@ -9,6 +9,7 @@ from crdt_sync.crypto.device_keys import DeviceKeys
 from crdt_sync.errors import BadMembership, InviteExpired, InviteUsed, InviteWithdrawn
 from crdt_sync.ids import InviteId, SpaceId
 from crdt_sync.membership.authoring import make_withdraw
+from crdt_sync.membership.carrying import carry_over
 from crdt_sync.membership.entries import NO_HASH, NO_SPACE, Genesis, Invite, Join, hpke_hash, parse_entry
 from crdt_sync.membership.invites import InviteSecret
 from crdt_sync.membership.log import MembershipLog
@@ -46,11 +47,14 @@ def test_no_byte_of_an_entry_can_be_changed(site: Site) -> None:
     genesis, invite = site.log.entries
     join = site.join(TABLET, secret)
     withdraw = make_withdraw(site.log, site.founder, secret.invite_id, at_ms=1)
+    stands = MembershipLog.restore(site.log.space_id, [genesis])
+    (carry,) = carry_over(stands, [invite, join], TABLET, at_ms=1).entries
     for before, raw in (
         ([], genesis),
         ([genesis], invite),
         ([genesis, invite], join),
         ([genesis, invite], withdraw),
+        ([genesis], carry),
     ):
         log = MembershipLog.restore(site.log.space_id, before)
         step = 1 if len(raw) < 800 else 7
