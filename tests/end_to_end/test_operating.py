@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from crdt_sync.errors import ShutOut
-from crdt_sync_client import Device, find_schema
+from crdt_sync_client import Device, agent, find_schema, name_app
 from crdt_sync_client.cli.main import cli
 from tests.end_to_end.office import KEY, TYPE, Enter
 from tests.end_to_end.relay_process import RestartableRelay
@@ -122,3 +123,20 @@ async def test_a_backup_that_is_put_back_loses_nothing_that_a_device_has(
         records = await fresh.query(TYPE, space="Pit 5")
         assert [record["title"] for record in records] == ["in a space of its own"]
     assert (await operate("check", "--data", relay.data))["findings"] == []
+
+
+async def test_an_operator_sees_how_far_a_device_is_and_with_which_app_and_system(
+    relay: RestartableRelay, office: Device, enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "_app", "")
+    name_app("Rigs", "2.3")
+    tablet = await enter("Tablet")
+    await tablet.sync(timeout_s=PATIENCE_S)
+    await tablet.create(TYPE, {"title": "Swap bucket"})
+    await tablet.sync(timeout_s=PATIENCE_S)
+    seen = {one["device"]: one for one in await operate("devices", "--data", relay.data)}
+    here, behind = seen[tablet.device_id.hex()], seen[office.device_id.hex()]
+    assert (here["app"], here["lag"], here["role"]) == ("Rigs-2.3", 0, "field")
+    assert here["os"].startswith(platform.system())
+    assert here["last_sync_ms"] is not None
+    assert behind["lag"] > 0, "the office has not been here since"
