@@ -212,7 +212,7 @@ class Actor:
             chosen = chance.sample(names, min(len(names), chance.randint(1, 5)))
             back = chance.random() < 0.3
             breaks = back and chance.random() < 0.3
-            device.ask_checkout(chosen, ttl_s=chance.choice((2, 20, 60)), back=back, breaks=breaks)
+            device.ask_checkout(chosen, ttl_s=chance.choice((2, 20, 60, 300)), back=back, breaks=breaks)
 
     def _check(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         device = self._device(arguments)
