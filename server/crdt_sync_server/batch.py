@@ -7,7 +7,7 @@ import json
 from crdt_sync.crypto.envelope import Envelope
 from crdt_sync.errors import ChainBroken, CrdtSyncError
 from crdt_sync.ids import DeviceId, Incarnation, SpaceId
-from crdt_sync.protocol.frames import Bye, Refuse
+from crdt_sync.protocol.frames import Bye, CheckedOut, Refuse
 from crdt_sync.protocol.limits import MAX_REASON_CHARS
 from crdt_sync_server.effects import Close, Effect, Peer, Replaced, Send
 from crdt_sync_server.limits import Refusal
@@ -48,12 +48,21 @@ class Batch:
                 error = held
         reason = error.message[:MAX_REASON_CHARS]
         self.effects.append(Send(peer, Refuse(header.incarnation, header.sequence, error.code, reason)))
-        if error.code not in peer.refused:  # once a connection: a device that insists fills no book
-            peer.refused.add(error.code)
-            assert peer.space is not None
-            space = self.touched[peer.space]
-            self.note(space.key, header.device, "refused", code=error.code, sequence=header.sequence)
+        self._note_refusal(peer, error.code, header.sequence)
         return error
+
+    def refuse_checked_out(self, peer: Peer, frame: CheckedOut) -> None:
+        """Answer that nothing of a push was taken, because somebody else has a record of it."""
+        self.effects.append(Send(peer, frame))
+        self._note_refusal(peer, "checked_out", frame.sequence)
+
+    def _note_refusal(self, peer: Peer, code: str, sequence: int) -> None:
+        if code in peer.refused:  # once a connection: a device that insists fills no book
+            return
+        peer.refused.add(code)
+        assert peer.space is not None
+        assert peer.author is not None
+        self.note(self.touched[peer.space].key, peer.author.device, "refused", code=code, sequence=sequence)
 
     # The books
 

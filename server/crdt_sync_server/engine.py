@@ -254,7 +254,7 @@ class RelayEngine:
             device, checked.envelopes, lambda author: space.chain(author).head.sequence, batch.now_ms
         )
         if checked_out is not None:
-            batch.effects.append(Send(peer, checked_out))
+            batch.refuse_checked_out(peer, checked_out)
             return
         for index, (envelope, good) in enumerate(zip(checked.envelopes, checked.good, strict=True)):
             header = envelope.header

@@ -18,7 +18,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from crdt_sync.protocol.frames import Refuse, RowKind
+from crdt_sync.protocol.frames import CheckedOut, Refuse, RowKind
 from crdt_sync_server.effects import Effect, Grown, Send
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -90,6 +90,8 @@ class Metrics:
                             self.rows.labels(live.row.kind.name.lower()).inc()
             elif isinstance(effect, Send) and isinstance(effect.frame, Refuse):
                 self.refusals.labels(effect.frame.code).inc()
+            elif isinstance(effect, Send) and isinstance(effect.frame, CheckedOut):
+                self.refusals.labels("checked_out").inc()
 
     def synced(self, after_s: float) -> None:
         """A device was told for the first time in its connection that it has everything."""

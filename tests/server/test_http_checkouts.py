@@ -122,6 +122,10 @@ async def test_a_push_to_a_record_of_somebody_else_is_refused_whole_and_says_so(
     refused = pushed["results"][2]
     assert (refused["code"], refused["lease"]) == ("checked_out", mine["lease"])
     assert hex_id(tablet) in refused["reason"]
+    await other.push(free, taken, after)
+    audit = await site.office.call("GET", "audit", params={"limit": 500})
+    refusals = [one["detail"] for one in audit["events"] if one["event"] == "refused"]
+    assert refusals == [{"code": "checked_out", "sequence": 3}], "once for a token: insisting fills no book"
     log = await tablet.call("GET", "log", params={"limit": 500})
     assert [row["kind"] for row in log["rows"]].count("update") == 1, "nothing of that push is there"
 

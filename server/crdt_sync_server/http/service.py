@@ -109,7 +109,7 @@ class Service:
                 self._storage.books.note([AuditEvent(now_ms, found.key, device, "token", "{}")])
 
         await self.hub.on_thread(check)
-        token = self.tokens.issue(Holder(space, author, asked.agent), time.monotonic())
+        token = self.tokens.issue(Holder(space, author, asked.agent, set()), time.monotonic())
         return bodies.Token(access_token=token, token_type=bodies.BEARER, expires_in_s=self.tokens.ttl_s)
 
     def holder(self, token: str) -> Holder:
@@ -214,6 +214,8 @@ class Service:
         """
         peer = Peer(b"") if peer is None else peer
         peer.space, peer.author, peer.agent = holder.space, holder.author, holder.agent
+        if holder.refused is not None:
+            peer.refused = holder.refused
         effects = await self.hub.exchange(peer, frame)
         if not any(isinstance(effect, Send) and isinstance(effect.frame, Refuse) for effect in effects):
             _raise_if_closed(effects)

@@ -28,11 +28,12 @@ _TOKEN_BYTES: Final = 24
 
 
 class Holder(NamedTuple):
-    """Whose a token is."""
+    """Whose a token is. `refused`: codes of refusals that are in the books, as of a connection."""
 
     space: SpaceId
     author: Author
     agent: str
+    refused: set[str] | None = None
 
 
 class Tokens:
