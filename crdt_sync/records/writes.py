@@ -107,6 +107,10 @@ def check_write(raw: bytes, author: Author) -> Write:
 
 
 def _check_path(path: Path) -> None:
+    if len(path) == 1:  # a field of the record, which nearly all are
+        name = path[0]
+        if 0 < len(name) <= MAX_NAME_LENGTH and (name[0] != "$" or name in RESERVED):
+            return
     if not 0 < len(path) <= MAX_PATH_LENGTH:
         raise ValueError(f"a path has 1 to {MAX_PATH_LENGTH} elements")
     for name in path:

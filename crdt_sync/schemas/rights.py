@@ -22,6 +22,8 @@ from crdt_sync.records.writes import Write
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import WRITERS, RecordSchema
 
+_BY_NAME: Final[Mapping[str, Role]] = {role.text: role for role in WRITERS}
+
 
 @dataclass(frozen=True, slots=True)
 class Rights:
@@ -66,6 +68,5 @@ def role_names(roles: Iterable[Role]) -> list[str]:
 
 def _roles(names: Any) -> frozenset[Role]:
     """Names that this version does not know are roles of a later one, which no member here can have."""
-    known = {role.text: role for role in WRITERS}
     listed = names if isinstance(names, list) else []
-    return frozenset(known[name] for name in listed if isinstance(name, str) and name in known)
+    return frozenset(_BY_NAME[name] for name in listed if isinstance(name, str) and name in _BY_NAME)

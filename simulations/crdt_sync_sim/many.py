@@ -20,7 +20,7 @@ from crdt_sync_sim.run import Outcome, simulate
 from crdt_sync_sim.scenario import Scenario
 from crdt_sync_sim.scenario_file import load_scenario
 
-_COLLECTED_AFTER: Final = 20_000
+_COLLECTED_AFTER: Final = 100_000
 """Objects made and not let go of again, instead of 700."""
 AHEAD: Final = 4
 """Runs that each process has in line, so that none waits for the next seed."""
