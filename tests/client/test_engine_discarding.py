@@ -165,3 +165,18 @@ def test_a_part_that_the_relay_took_of_a_transaction_that_is_given_up_shows_nowh
     anna.set(ids[0], notes="alone")
     world.settle()
     assert world.office.values(ids[0])["notes"] == "alone"
+
+
+def test_what_was_to_leave_once_it_is_sent_and_is_given_up_leaves_nothing_to_do(
+    world: World, anna: Peer
+) -> None:
+    """Or the device would look for something to do for ever."""
+    id = world.office.create({"title": "a", "status": "open"})
+    world.settle()
+    anna.set(id, status="done")
+    anna.engine.set_scope(anna.space, "job", {"status": "open"})
+    refuse_record(anna, id)
+    discard(anna, id)
+    assert not anna.engine.upkeep_due
+    fetch(anna)
+    assert anna.values(id)["status"] == "open"

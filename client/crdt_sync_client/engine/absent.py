@@ -96,7 +96,8 @@ def leave(
     db.many(_MARKS, [(why, int(wanted), no) for no, _ in gone])
     for table in ("documents", "conflicts", "history", "leaving"):
         db.many(f"DELETE FROM {table} WHERE record = ?", numbers)
-    for _, opaque in gone:
+    for no, opaque in gone:
+        space.scope.leaving.discard(no)
         replica.records.forget(space, opaque)
         if wanted:
             space.wanted[opaque] = None
