@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import apsw
+
 from crdt_sync.errors import InviteError, RelayUnreachable, RemoteError
 from crdt_sync_client.connection_driver import ConnectionDriver
 from crdt_sync_client.session_steps import Step
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from crdt_sync_sim.device_node import DeviceNode
 
 AGENT: Final = "crdt-sync-sim"
+DISK_FAULTS: Final = (apsw.FullError, apsw.IOError, apsw.ConnectionClosedError)
+"""What a disk does to a healthy program, and what one hears that goes on after its power was cut."""
 STORE_US: Final = (100, 2_000)
 """How long a step waits while the store's thread is busy."""
 
@@ -138,5 +142,5 @@ def demand_sound(error: Exception | None) -> None:
 
 
 def device_is_sound(error: Exception) -> bool:
-    """Whether an error is one that a healthy program meets: the storage's own, and none of ours."""
-    return type(error).__module__.startswith("apsw") or "Full" in type(error).__name__
+    """Whether an error is one that a healthy program meets: the disk's own, and none of ours."""
+    return isinstance(error, DISK_FAULTS) or "Full" in type(error).__name__

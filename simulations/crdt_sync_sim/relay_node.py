@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
+import apsw
+
 from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import DeviceId, SpaceId
 from crdt_sync.protocol.frames import Ack, Bye, CheckedOut, Push, Refuse, RowKind, encode
@@ -45,6 +47,8 @@ QUIET_TICK_US: Final = seconds(30)
 simulated week would be a million ticks. A clock that jumps is noticed as late."""
 NEW_DATABASE: Final = ("PRAGMA page_size=2048", "PRAGMA auto_vacuum=INCREMENTAL")
 """As in `crdt_sync_server.storage.sqlite.connect_storage`."""
+DISK_FAULTS: Final = (apsw.FullError, apsw.IOError)
+"""What a disk does to a relay that starts. All else that it raises ends the run."""
 KEPT_PUSHES: Final = 6
 MAX_RETRY_START_US: Final = seconds(5)
 
@@ -93,8 +97,7 @@ class RelayNode(Node):
     def on_start(self) -> None:
         try:
             self._open()
-        except Exception as exc:
-            # A disk without room, say: the operator's supervisor tries again.
+        except DISK_FAULTS as exc:  # the operator's supervisor tries again
             self.world.note("start_failed", self.name, type(exc).__name__)
             self.storage.crash()
             self.later(MAX_RETRY_START_US, self.on_start)

@@ -125,6 +125,28 @@ def test_what_comes_twice_while_it_waits_is_taken_once(anna: Peer, ben: Peer, id
     assert waiting(ben) == 0
 
 
+def test_a_snapshot_that_comes_twice_while_it_waits_is_taken_once(
+    world: World, anna: Peer, ben: Peer, ids: list[RecordId]
+) -> None:
+    write_group(anna, ids)
+    anna.push()
+    world.office.sync()
+    world.office.compact(ids[0])
+    space = ben.engine._replica.space(ben.space)
+    before = space.cursor
+    rows = world.relay.after(before, ben.greeted)
+    (snapshot,) = [row for row in rows if row[1] == Kind.SNAPSHOT]
+    for _ in range(2):  # the relay was put back in between, and delivers from the beginning
+        received = ben.engine.receive(ben.space, [snapshot], snapshot[0], caught_up=False)
+        space.cursor = before
+    assert received.duplicates == 1
+    assert waiting(ben) == 1
+    assert shown(ben, ids[:3]) == NONE
+    deliver(ben)
+    assert shown(ben, ids[:3]) == ALL
+    assert waiting(ben) == 0
+
+
 # An author who does not come back
 
 

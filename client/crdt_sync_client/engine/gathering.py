@@ -102,6 +102,9 @@ class Gathering:
         arrival = opened.arrival
         record, author = arrival.envelope.header.record, arrival.author
         if arrival.cover is not None:
+            if any(waiter.hash == arrival.envelope.hash for waiter in self._waiting.snapshots):
+                self.duplicates += 1
+                return _NOTHING
             if not self._holds(opened):
                 return (opened,)
             self._wait(opened)
