@@ -323,7 +323,7 @@ def _check_ttl(ttl_s: float) -> None:
     if not 0 < ttl_s <= MAX_TTL_S:
         days = MAX_TTL_S / 86_400
         raise ValidationError(
-            "ttl_s",
+            "ttl",
             f"a checkout lasts at most {days:.0f} days, not {ttl_s / 86_400:.4g}",
             hint="renew it later",
         )

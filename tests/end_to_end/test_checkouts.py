@@ -339,3 +339,18 @@ async def test_whoever_watches_a_record_is_told_when_it_is_checked_out_and_in(
             assert (held is not None and held.device == "Rig 7") is (device is office)
             break
         changes.close()
+
+
+def test_a_tablet_that_joined_a_moment_ago_checks_out_what_it_has_never_seen(stores: Stores) -> None:
+    office, _, id = stores
+    new = office.with_name("new.db")
+    crdt_sync("init", "--store", new, "--name", "Rig 8")
+    link = crdt_sync("invite", "--role", "field", "--store", office, "--json").json["link"]
+    crdt_sync("join", link, "--store", new)
+    (result,) = crdt_sync("checkout", "work_order", "--where", "asset_id=A", "--store", new, "--json").json
+    assert (result["id"], result["code"]) == (id, "granted")
+    crdt_sync("checkin", "--store", new)
+    assert crdt_sync("renew", "--store", new).out == "Nothing is checked out on this device.\n"
+    said = crdt_sync("checkout", "work_order", "--where", "asset_id=B", "--store", new)
+    assert said.out == "No record on this device matches.\n"
+    assert "at most 7 days" in crdt_sync("renew", "--ttl", "9d", "--store", new, code=4).err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
+
+from crdt_sync.errors import UnknownType
 
 from .checkout_words import who_until
 from .command import Command, Duration, Group, Target, space_option, store_options
@@ -14,7 +16,9 @@ from .output import Output, local_time
 if TYPE_CHECKING:
     from crdt_sync_client import Device
     from crdt_sync_client.checkout_values import CheckoutResult
+    from crdt_sync_client.engine.queries import Where
 
+_NOTHING: Final = "Nothing is checked out on this device."
 _ttl_option = click.option(
     "--ttl", type=Duration(), default="24h", metavar="TIME", help="For how long, as in 8h or 2d; at most 7d."
 )
@@ -56,8 +60,14 @@ def command_checkout(
         raise UsageProblem("name records by id, or say which with --where")
 
     async def work(device: Device) -> int:
-        schema = await device.schema(record_type, space)
-        condition = conditions.parse_conditions(schema, where) if where else None
+        condition: Where = None
+        if where:
+            try:
+                schema = await device.schema(record_type, space)
+            except UnknownType:  # it may have joined a moment ago
+                await device.sync()
+                schema = await device.schema(record_type, space)
+            condition = conditions.parse_conditions(schema, where)
         results = await device.check_out(
             record_type, ids, where=condition, ttl_s=ttl, children=not no_children, space=space
         )
@@ -102,7 +112,7 @@ def command_checkin(
                 )
                 for each in results
             ],
-            none="Nothing is checked out on this device.",
+            none=_NOTHING,
         )
         return code
 
@@ -118,7 +128,8 @@ def command_renew(out: Output, target: Target, ttl: int, space: str | None) -> N
     from . import opening
 
     async def work(device: Device) -> int:
-        return _tell(out, await device.renew_checkouts(ttl_s=ttl, space=space), "renewed")
+        results = await device.renew_checkouts(ttl_s=ttl, space=space)
+        return _tell(out, results, "renewed", none=_NOTHING)
 
     click.get_current_context().exit(opening.run(target, work))
 
@@ -199,11 +210,15 @@ def checkouts_break(
     click.get_current_context().exit(opening.run(target, work))
 
 
-def _tell(out: Output, results: list[CheckoutResult], word: str) -> int:
+def _tell(
+    out: Output, results: list[CheckoutResult], word: str, *, none: str = "No record on this device matches."
+) -> int:
     """Say what became of each; the exit code."""
     refused = [result for result in results if not result.done]
     if out.as_json:
         out.result([result.to_json() for result in results])
+    elif not results:
+        out.say(none)
     else:
         until = {each.checkout.until_at for each in results if each.done and each.checkout is not None}
         when = f" until {local_time(min(until))}" if until and word != "broken" else ""
