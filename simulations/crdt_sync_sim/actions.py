@@ -35,6 +35,7 @@ _FOR: Final = Argument("seconds", required=False)
 _DEVICE: Final = Argument("device")
 _NODE: Final = Argument("node")
 _RECORD: Final = Argument("record")
+_PRIORITY: Final = Argument("number", required=False)
 _LATER: Final = "this version of the product does not have it"
 
 EDIT_PARTS: Final = ("set", "add", "remove", "count", "clear")
@@ -52,11 +53,17 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "remove": Argument("elements", required=False),
             "count": Argument("counts", required=False),
             "clear": Argument("fields", required=False),
+            "priority": _PRIORITY,
         },
     ),
     "together": ActionSpec(
         "write the same fields of several records in one transaction",
-        {"device": _DEVICE, "records": Argument("records"), "set": Argument("values")},
+        {
+            "device": _DEVICE,
+            "records": Argument("records"),
+            "set": Argument("values"),
+            "priority": _PRIORITY,
+        },
     ),
     "create": ActionSpec(
         "make a record; `record` names it for later events, `under` the one it belongs to",
@@ -66,6 +73,7 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "type": Argument("text"),
             "set": Argument("values"),
             "under": Argument("record", required=False),
+            "priority": _PRIORITY,
         },
     ),
     "delete": ActionSpec("delete a record", {"device": _DEVICE, "record": _RECORD}),
@@ -82,7 +90,8 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     ),
     "check": ActionSpec(
         "see what a device shows at this time, whether the record is an orphan or absent, how many records"
-        " wait to be sent, and the code of the `problem` that keeps it from syncing, or none",
+        " wait to be sent or have `failed` to be, and the code of the `problem` that keeps it from syncing,"
+        " or none",
         {
             "device": _DEVICE,
             "record": Argument("record", required=False),
@@ -90,6 +99,7 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
             "orphaned": Argument("truth", required=False),
             "absent": Argument("truth", required=False),
             "pending": Argument("number", required=False),
+            "failed": Argument("number", required=False),
             "problem": Argument("text", required=False),
         },
     ),
@@ -123,6 +133,10 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     "open": ActionSpec(
         "someone opens a record; it is fetched if it is not on the device",
         {"device": _DEVICE, "record": _RECORD},
+    ),
+    "retry": ActionSpec("someone tries again what the relay refused of a device", {"device": _DEVICE}),
+    "discard": ActionSpec(
+        "someone gives up what is unsent of a record", {"device": _DEVICE, "record": _RECORD}
     ),
     "clean_up": ActionSpec("a device lets go of records that are closed or deleted", {"device": _DEVICE}),
     # The network
@@ -182,8 +196,23 @@ ACTIONS: Final[dict[str, ActionSpec]] = {
     "shut_out": ActionSpec(
         "the relay's operator shuts a device out, and lets it in again", {"device": _DEVICE, "for_s": _FOR}
     ),
+    "refuse": ActionSpec(
+        "the relay refuses what a device sends of a record, with a `code`; in the end people try again",
+        {"device": _DEVICE, "record": _RECORD, "code": Argument("text", required=False), "for_s": _FOR},
+    ),
     # Made by a workload: one random valid operation, drawn from a stream of its own
-    "work": ActionSpec("something that people do", {"device": _DEVICE, "draw": Argument("number")}),
+    "work": ActionSpec(
+        "something that people do", {"device": _DEVICE, "draw": Argument("number"), "priority": _PRIORITY}
+    ),
+    "spoil": ActionSpec(
+        "something that people do, and the relay refuses for good",
+        {
+            "device": _DEVICE,
+            "draw": Argument("number"),
+            "code": Argument("text"),
+            "give_up": Argument("truth"),
+        },
+    ),
     # Made by a fault, in the same way
     "rescope": ActionSpec(
         "someone changes what the device keeps", {"device": _DEVICE, "draw": Argument("number")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from crdt_sync.errors import CrdtSyncError
@@ -17,7 +18,9 @@ from crdt_sync_client.engine.model import (
     ResolveOp,
     RestoreOp,
     Transaction,
+    TransactionResult,
     UpdateOp,
+    WriteResult,
 )
 from crdt_sync_sim import keeping
 from crdt_sync_sim.checks import Violation
@@ -25,6 +28,7 @@ from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.expecting import check_now
 from crdt_sync_sim.network import Mischief, between
 from crdt_sync_sim.node import Node
+from crdt_sync_sim.poison import CODES, give_up, try_again
 from crdt_sync_sim.relay_node import RelayNode
 from crdt_sync_sim.scenario import DEFAULT_MIX, RELAY, Scheduled
 from crdt_sync_sim.work import draw_operation
@@ -59,6 +63,8 @@ _PEOPLE: Final = {
     "checkin",
     "break_checkout",
     "lend",
+    "retry",
+    "discard",
 }
 """What people do is not a fault."""
 
@@ -106,7 +112,34 @@ class Actor:
             mix, fields = dict(workload.mix), workload.fields
         operation = draw_operation(device, chance, mix, fields)
         if operation is not None:
-            device.write([operation])
+            device.write([replace(operation, priority=arguments.get("priority"))])
+
+    def _spoil(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        """Somebody saves something that the relay is going to refuse for good."""
+        device = self._sim.devices[arguments["device"]]
+        if not device.ready:
+            return
+        chance = Streams(self._sim.seed)[f"spoil/{arguments['draw']}"]
+        operation = draw_operation(device, chance, {"update": 3, "create": 1, "group": 1})
+        done = None if operation is None else device.write([operation])
+        for outcome in done or ():
+            results = outcome.results[:1] if isinstance(outcome, TransactionResult) else (outcome,)
+            for result in results:
+                if isinstance(result, WriteResult):
+                    give_up = arguments.get("give_up", False) and not self._sim.relay_loses
+                    record = result.type, result.id
+                    self._sim.poison.add(device, record, arguments["code"], give_up=give_up)
+
+    def _refuse(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        device, record = self._device(arguments), self._name(arguments)
+        self._sim.poison.add(device, record, arguments.get("code", CODES[0]))
+        self._after(arguments, lambda: self._sim.poison.take(device, record))
+
+    def _retry(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        try_again(self._device(arguments))
+
+    def _discard(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
+        give_up(self._device(arguments), self._name(arguments))
 
     def _edit(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         record_type, id = self._name(arguments)
@@ -114,12 +147,12 @@ class Actor:
         for given, change in (("add", AddElement), ("remove", RemoveElement), ("count", Increment)):
             changes |= {name: change(value) for name, value in arguments.get(given, {}).items()}
         changes |= dict.fromkeys(arguments.get("clear", ()))
-        self._write(event, arguments, UpdateOp(record_type, id, changes))
+        self._write(event, arguments, UpdateOp(record_type, id, changes, priority=arguments.get("priority")))
 
     def _together(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         names = [self._sim.records[record] for record in arguments["records"]]
         ops = tuple(UpdateOp(record_type, id, arguments["set"]) for record_type, id in names)
-        self._write(event, arguments, Transaction(ops))
+        self._write(event, arguments, Transaction(ops, arguments.get("priority")))
 
     def _create(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         record_type, id = self._sim.name_record(arguments["record"], arguments["type"])
@@ -128,7 +161,7 @@ class Actor:
             parent = self._device(arguments).engine.schemas()[record_type].parent
             if parent is not None:
                 values[parent.field] = self._sim.records[arguments["under"]][1]
-        self._write(event, arguments, CreateOp(record_type, values, id))
+        self._write(event, arguments, CreateOp(record_type, values, id, priority=arguments.get("priority")))
 
     def _delete(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         self._write(event, arguments, DeleteOp(*self._name(arguments)))

@@ -48,6 +48,8 @@ INVARIANTS: Final = {
     7: "everything is sent and converges in time",
     8: "what is written together shows together",
     9: "devices that keep a part keep the right one",
+    10: "the urgent goes first",
+    11: "what is refused for good waits alone, and is seen",
 }
 
 
@@ -103,7 +105,7 @@ def check_all(sim: Simulation) -> list[Violation]:
     sim.asked |= {1, 2, 3, 6, 7}
     if sim.oracle.groups.count:
         sim.asked.add(8)
-    found += [*one_holder(sim), *held_as_believed(sim)]
+    found += [*one_holder(sim), *held_as_believed(sim), *urgent_first(sim)]
     if not found:
         found += replay_changes_nothing(sim)
         sim.asked.add(5)
@@ -128,6 +130,10 @@ def _why_not_asked(number: int, asked: set[int]) -> str:
         return "nobody checked anything out"
     if number == 9:
         return "every device kept everything"
+    if number == 10:
+        return "nobody said how urgent it is what waits"
+    if number == 11:
+        return "nothing was refused for good"
     if number == 8:
         return "nothing was written together"
     if 1 in asked:
@@ -346,6 +352,18 @@ def _lease_in_words(lease: Lease | None) -> str:
         return "nothing"
     state = lease.state.name.lower()
     return f"device {lease.device.hex()[:8]} with token {lease.token}, {state} until {lease.expires_ms} ms"
+
+
+# 10
+
+
+def urgent_first(sim: Simulation) -> Iterator[Violation]:
+    """Devices send in the order that they promise, see `urgency`. Also where they do not converge."""
+    for device in sim.devices.values():
+        if device.urgency.asked:
+            sim.asked.add(10)
+        for what, record in device.urgency.broken:
+            yield Violation(10, f"{device.name} {what}", record=record, devices=(device.name,))
 
 
 # 5

@@ -44,6 +44,7 @@ from crdt_sync_sim.network import Network
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import Oracle, RecordName, WriteId, write_id
 from crdt_sync_sim.storage import Storage
+from crdt_sync_sim.urgency import Urgency
 from crdt_sync_sim.world import World, seconds
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ class DeviceNode(Node):
         """Records that somebody opened though the device may not keep them: they may stay."""
         self.changes = 0
         """Grows with everything that may change what the store holds."""
+        self.urgency = Urgency()
         self.sync = DeviceSync(self)
         self._seen: dict[RecordName, tuple[DocWrites, frozenset[Write]]] = {}
         """Per record, the visible writes that its document showed, and the set of them."""
@@ -172,7 +174,7 @@ class DeviceNode(Node):
         """Its owner clears the app's data: the store is gone. It comes back as a new device."""
         if not self.member:
             return
-        self.oracle.wiped(self._unsent_writes())
+        self.oracle.wiped(self.unsent_writes())
         self.crash()
         self.world.note("wipe", self.name)
         self.storage.restore({})
@@ -198,6 +200,11 @@ class DeviceNode(Node):
             if self.up:
                 self.crash()
                 self.start()
+
+    @property
+    def database(self) -> Database:
+        assert self._database is not None
+        return self._database
 
     @property
     def open(self) -> bool:
@@ -231,13 +238,14 @@ class DeviceNode(Node):
             self.tally.failed += 1
             self.world.note("write_failed", self.name, type(exc).__name__)
             return None
+        self.urgency.wrote(self, work, outcomes)
+        self.urgency.sealed(self, sealed.get(self.space, ()))
         results = list(_each_result(work, outcomes))
         for operation, result in results:
             self._note_result(operation, result)
             if isinstance(result, WriteResult):
                 names.append((result.type, result.id))
-        assert self._database is not None
-        self.tally.peak_outbox = max(self.tally.peak_outbox, self._database.value(_WAITING))
+        self.tally.peak_outbox = max(self.tally.peak_outbox, self.database.value(_WAITING))
         added: dict[RecordName, frozenset[WriteId]] = {}
         for name in dict.fromkeys(names):
             was, now = before.get(name, frozenset()), self.visible(name)
@@ -319,10 +327,7 @@ class DeviceNode(Node):
 
     def absent_names(self) -> dict[RecordName, str]:
         """The records that are known and not on the device, and why."""
-        assert self._database is not None
-        rows = self._database.rows(
-            "SELECT type, id, absent FROM records WHERE absent IS NOT NULL ORDER BY no"
-        )
+        rows = self.database.rows("SELECT type, id, absent FROM records WHERE absent IS NOT NULL ORDER BY no")
         return {(record_type, RecordId(id)): why for record_type, id, why in rows}
 
     def is_absent(self, name: RecordName) -> bool:
@@ -331,12 +336,11 @@ class DeviceNode(Node):
 
     def _below(self, names: Sequence[RecordName]) -> list[RecordName]:
         """The records that belong to these, and to those, which an operation on them may reach."""
-        assert self._database is not None
         found: dict[str, RecordName] = {}
         above = [id for _, id in names]
         while above:
             marks = ", ".join("?" * len(above))
-            rows = self._database.rows(f"SELECT type, id FROM records WHERE parent IN ({marks})", above)
+            rows = self.database.rows(f"SELECT type, id FROM records WHERE parent IN ({marks})", above)
             new = {id: (record_type, RecordId(id)) for record_type, id in rows if id not in found}
             found |= new
             above = [RecordId(id) for id in new]
@@ -402,17 +406,15 @@ class DeviceNode(Node):
         return seen[1]
 
     def record_names(self) -> list[RecordName]:
-        assert self._database is not None
-        rows = self._database.rows("SELECT type, id FROM records ORDER BY type, id")
+        rows = self.database.rows("SELECT type, id FROM records ORDER BY type, id")
         return [(record_type, RecordId(id)) for record_type, id in rows]
 
     @property
     def has_to_send(self) -> bool:
         """Whether work waits to be sent, or was refused and will be sent again by itself."""
-        assert self._database is not None
         if self.engine.retry_in_s(self.space) is not None:
             return True
-        return bool(self._database.value(_TO_SEND))
+        return bool(self.database.value(_TO_SEND))
 
     def unsent(self) -> list[RecordName]:
         """Records with work that no relay has acknowledged, as the disk has it; the process may be down."""
@@ -429,7 +431,7 @@ class DeviceNode(Node):
         """Records with unacknowledged work, and the device's time of the oldest of it."""
         return [((record_type, RecordId(id)), at_ms) for record_type, id, at_ms in database.rows(_UNSENT)]
 
-    def _unsent_writes(self) -> Iterator[WriteId]:
+    def unsent_writes(self) -> Iterator[WriteId]:
         """The writes that no relay has acknowledged, as the disk has them; the process may be down."""
         database = self._database or Database(self.storage.connect())
         device, keys = self.engine.author.device, self.engine._replica.space(self.space).keys
@@ -449,8 +451,7 @@ class DeviceNode(Node):
         """Every conflict this device has seen: id, kind, state, and whether someone's write ended it."""
         if not self.ready:
             return []
-        assert self._database is not None
-        return self._database.rows("SELECT id, kind, state, resolver IS NOT NULL FROM conflicts")
+        return self.database.rows("SELECT id, kind, state, resolver IS NOT NULL FROM conflicts")
 
     # What sync tells
 

@@ -133,6 +133,12 @@ class DeviceSync:
             self._driver.push_soon()
             self._line.look()
 
+    def again(self) -> None:
+        """Something is to be sent that takes another session."""
+        if self._driver is not None:
+            self._driver.end(Reconnect("another session has to send what is left"))
+            self._line.look()
+
     def fetch_soon(self) -> None:
         """A record is wanted."""
         if self._driver is not None:
@@ -215,6 +221,7 @@ class DeviceSync:
                 pass
         if isinstance(step, PushStep) and step.envelopes:
             note("push", device.name, f"{len(step.envelopes)}")
+            device.urgency.sealed(device, step.envelopes)
 
     def _try_again_in_time(self, driver: SessionDriver) -> None:
         """What was refused and is to be tried again needs a session that begins then."""

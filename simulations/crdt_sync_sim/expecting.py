@@ -80,11 +80,12 @@ def check_now(sim: Simulation, device: DeviceNode, event: Scheduled) -> Iterator
         elif record.orphaned != event.arguments.get("orphaned", record.orphaned):
             what = "is an orphan" if record.orphaned else "is no orphan"
             yield Violation(0, f"{where} {name} {what} on {device.name}")
-    pending = device.engine.status_counts().pending
-    if pending != event.arguments.get("pending", pending):
-        yield Violation(
-            0, f"{where} {pending} records wait on {device.name}, not {event.arguments['pending']}"
-        )
+    counts = device.engine.status_counts()
+    for what, words, count in (("pending", "wait", counts.pending), ("failed", "have failed", counts.failed)):
+        if count != event.arguments.get(what, count):
+            yield Violation(
+                0, f"{where} {count} records {words} on {device.name}, not {event.arguments[what]}"
+            )
 
 
 def _totals(sim: Simulation) -> Iterator[Violation]:

@@ -9,12 +9,14 @@ lets a failing run be minimised and replayed from its case.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
 from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.rare import POINTS, Point
 from crdt_sync.roles import Role
+from crdt_sync_sim.poison import CODES
 from crdt_sync_sim.scenario import RELAY, Fault, Scenario, Scheduled
 from crdt_sync_sim.world import Streams
 
@@ -27,6 +29,8 @@ RARE_POINT_SHARE: Final = 0.25
 LARGEST_SHARES: Final[Mapping[Point, float]] = {"session_over": 0.1}
 """A device that connected again after every batch would get a batch for it, and do nothing else: thousands of
 connections in ten minutes."""
+GIVEN_UP_SHARE: Final = 0.3
+"""Of what the relay refuses for good; the rest is tried again when it would take it."""
 NEWCOMER_DRAWS: Final = 1_000_000
 """Where the numbers of a newcomer's random operations begin, beyond those of the workload."""
 RARE_SHARES: Final = (0.02, 0.25, 1.0)
@@ -45,9 +49,23 @@ def plan(scenario: Scenario, seed: int) -> tuple[Scheduled, ...]:
     """Everything that will happen, in order of time."""
     streams = Streams(seed)
     events = [*scenario.events, *_work(scenario, streams["workload"])]
-    for fault in drawn_faults(scenario, seed):
+    drawn = drawn_faults(scenario, seed)
+    for fault in drawn:
         events += _FAULTS[fault](scenario, streams[f"faults/{fault}"])
-    return tuple(sorted(events, key=lambda event: event.at_s))
+    events.sort(key=lambda event: event.at_s)
+    if "priorities" in drawn:
+        events = _with_priorities(events, streams["faults/priorities"])
+    return tuple(events)
+
+
+def _with_priorities(events: Iterable[Scheduled], chance: Random) -> list[Scheduled]:
+    """People say how urgent it is what they do."""
+    return [
+        replace(event, arguments={**event.arguments, "priority": chance.randint(1, 10)})
+        if event.action == "work"
+        else event
+        for event in events
+    ]
 
 
 def _work(scenario: Scenario, chance: Random) -> list[Scheduled]:
@@ -237,6 +255,18 @@ def _scopes(scenario: Scenario, chance: Random) -> list[Scheduled]:
     ]
 
 
+def _refusals(scenario: Scenario, chance: Random) -> list[Scheduled]:
+    """The relay refuses something for good, now and then; in the end people try again, or give it up."""
+    writers = [name for name, role in scenario.devices.items() if role is not Role.READER]
+    return [
+        _event(
+            at_s, "spoil", device=chance.choice(writers), draw=chance.getrandbits(32),
+            code=chance.choice(CODES), give_up=chance.random() < GIVEN_UP_SHARE,
+        )
+        for at_s in _times(scenario, chance, 3)
+    ]  # fmt: skip
+
+
 def _checkouts(scenario: Scenario, chance: Random) -> list[Scheduled]:
     """People check records out and in, and admins break checkouts."""
     return [
@@ -362,5 +392,7 @@ _FAULTS: Final[dict[Fault, Callable[[Scenario, Random], list[Scheduled]]]] = {
     "cleared_caches": _cleared_caches,
     "scopes": _scopes,
     "shut_out": _shut_out,
+    "priorities": lambda scenario, chance: [],
+    "refusals": _refusals,
     "forks": _forks,
 }

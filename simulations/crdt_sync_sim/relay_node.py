@@ -30,6 +30,7 @@ from crdt_sync_server.switchboard import Switchboard, Waiting
 from crdt_sync_sim.lease_ledger import LeaseLedger
 from crdt_sync_sim.network import Endpoint, Network
 from crdt_sync_sim.node import Node
+from crdt_sync_sim.poison import Refusing
 from crdt_sync_sim.scenario import RELAY
 from crdt_sync_sim.storage import Connection, Storage
 from crdt_sync_sim.world import Timer, World, seconds
@@ -81,6 +82,7 @@ class RelayNode(Node):
         """Whether its database is open."""
         self.peak_waiting = 0
         self.commits = 0
+        self.refusing = Refusing()
         self.leases = LeaseLedger()
         """What it lent, to be compared with what it may lend."""
         self.switchboard: Switchboard
@@ -297,7 +299,8 @@ class RelayNode(Node):
 
     def _commit(self) -> None:
         batch = self.switchboard.next_batch()
-        effects = self.engine.process([waiting.arrival for waiting in batch], self.clock.now_ms())
+        arrivals = [waiting.arrival for waiting in batch]
+        effects = self.refusing.process(self.engine, arrivals, self.clock.now_ms())
         self.commits += 1
         if self.shut_out:
             self._demand_nothing_taken(effects)

@@ -144,7 +144,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         state = "BROKEN" if invariant.state == "broken" else invariant.state
         why = f": {invariant.why}" if invariant.why else ""
         heading = "invariants" if number == 0 else ""
-        yield f"{heading:<13} {invariant.number} {state:<9}  {invariant.name}{why}"
+        yield f"{heading:<13} {invariant.number:<2} {state:<9}  {invariant.name}{why}"
     yield f"digest        {outcome.digest}"
 
 

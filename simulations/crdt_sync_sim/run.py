@@ -29,6 +29,7 @@ from crdt_sync_sim.checks import (
     invariants,
     nothing_readable,
     one_holder,
+    urgent_first,
     whole,
 )
 from crdt_sync_sim.device_node import DeviceNode
@@ -42,6 +43,7 @@ from crdt_sync_sim.network import LinkProfile, Mischief
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import RecordName
 from crdt_sync_sim.plan import everyone, plan
+from crdt_sync_sim.poison import Poison
 from crdt_sync_sim.rare_points import RarePoints
 from crdt_sync_sim.relay_node import RelayNode
 from crdt_sync_sim.remembering import Remembering, remembers
@@ -112,6 +114,7 @@ class Simulation(Site):
                 )
         self.joins = Joins(self)
         self.shutting_out = ShuttingOut(self)
+        self.poison = Poison(self)
         self.actor = Actor(self)
         self.relay_loses = relay_loses(self.events)
         self.holdings = Holdings(self)
@@ -290,8 +293,16 @@ def _run(sim: Simulation) -> tuple[Verdict, list[Violation]]:
     sim.heal()
     if not sim.settle():
         sim.asked |= {3, 7, 8} if sim.oracle.groups.count else {3, 7}
-        violations = [sim.liveness(), *nothing_readable(sim), *whole(sim), *one_holder(sim)]
+        violations = [
+            sim.liveness(),
+            *nothing_readable(sim),
+            *whole(sim),
+            *one_holder(sim),
+            *urgent_first(sim),
+        ]
         return _judge(sim, violations), violations
+    if sim.poison and (unlike := _act_on_refusals(sim)):
+        return _judge(sim, unlike), unlike
     parts = keeping.look(sim)
     if parts and not _everywhere(sim, parts):
         sim.asked |= {3, 7}
@@ -299,6 +310,16 @@ def _run(sim: Simulation) -> tuple[Verdict, list[Violation]]:
         return _judge(sim, violations), violations
     violations = [*check_all(sim), *keeping.check(sim, parts), *check_expectations(sim)]
     return _judge(sim, violations), violations
+
+
+def _act_on_refusals(sim: Simulation) -> list[Violation]:
+    """Look at what was refused, and let people act; what is wrong."""
+    found = list(sim.poison.check())
+    if not found:
+        sim.poison.end()
+        if not sim.settle():
+            found = [sim.liveness()]
+    return found
 
 
 def _everywhere(sim: Simulation, parts: Sequence[keeping.Kept]) -> bool:

@@ -49,6 +49,8 @@ Fault = Literal[
     "scopes",
     "shut_out",
     "forks",
+    "priorities",
+    "refusals",
 ]
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 NOT_SURVIVED: Final[frozenset[Fault]] = frozenset()

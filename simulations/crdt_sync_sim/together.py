@@ -58,6 +58,16 @@ class Groups:
     count: int = 0
     _of: dict[RecordName, list[Together]] = field(default_factory=dict)
 
+    def tied(self, device: str, records: Iterable[RecordName]) -> set[RecordName]:
+        """These, and all that this device ever wrote together with them, and with those."""
+        found, ahead = set(records), list(records)
+        while ahead:
+            for each in self._of.get(ahead.pop(), ()):
+                new = set(each.writes) - found if each.device == device else set()
+                found |= new
+                ahead += sorted(new)
+        return found
+
     def wrote(self, device: DeviceNode, writes: dict[RecordName, frozenset[WriteId]]) -> None:
         """One transaction added these writes."""
         writes = {name: ids for name, ids in writes.items() if ids}

@@ -12,8 +12,8 @@ from crdt_sync_sim.scenario import FAULTS
 
 FOLDER = commands.scenario_folder()
 README = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-NOT_WRITTEN = {"work", "rescope"}
-"""Made by a workload and by a fault; nobody writes them."""
+NOT_WRITTEN = {"work", "rescope", "spoil"}
+"""Made by a workload and by faults; nobody writes them."""
 
 
 def part(title: str) -> str:
