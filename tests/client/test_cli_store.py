@@ -244,6 +244,15 @@ def test_logout_refuses_unsent_work_then_exports_it_and_wipes(store: Path, tmp_p
     assert run("status", "--store", store, passphrase=OLD).exit_code == 5
 
 
+def test_an_export_at_logout_of_which_nothing_was_needed_says_so(tmp_path: Path) -> None:
+    empty, file = tmp_path / "empty.db", tmp_path / "unsent.jsonl"
+    assert run("init", "--store", empty, "--name", "Tablet", passphrase=OLD).exit_code == 0
+    done = run("logout", "--store", empty, "--yes", "--export", file, passphrase=OLD)
+    assert done.exit_code == 0, done.stderr
+    assert f"A relay had everything: {file} is empty." in done.stdout
+    assert file.read_bytes() == b""
+
+
 def test_logout_forgets_the_keychains_key(store: Path, chain: MemoryKeychain, tmp_path: Path) -> None:
     assert run("store", "passphrase", "--store", store, "--to-keychain", passphrase=OLD).exit_code == 0
     said = answer("logout", "--store", store, "--yes", "--force")

@@ -19,9 +19,10 @@ from .failures import UsageProblem
 
 if TYPE_CHECKING:
     from crdt_sync.schemas.model import RecordSchema
-    from crdt_sync_client.engine.filters import Filter
+    from crdt_sync_client.engine.filters import Compare, Filter
 
-_STEP: Final = r'(?:"(?:[^"\\]|\\.)*"|[^."=<>!^\s]+)'
+_PLAIN_STEP: Final = r'[^."=<>!^\s]+'
+_STEP: Final = rf'(?:"(?:[^"\\]|\\.)*"|{_PLAIN_STEP})'
 _CONDITION: Final = re.compile(
     rf"\s*({_STEP}(?:\.{_STEP})*)(?:\s*(!=|<=|>=|\^=|=|<|>)|\s+(in)\s)(.*)", re.DOTALL
 )
@@ -32,6 +33,40 @@ def parse_conditions(schema: RecordSchema, conditions: Iterable[str]) -> Filter:
     from crdt_sync_client.engine.filters import AllOf
 
     return AllOf(tuple(_condition(schema, text) for text in conditions))
+
+
+def in_words(condition: Filter) -> str:
+    """As it would be typed, `and` between those that all must hold; what `--where` cannot say, in words."""
+    from crdt_sync_client.engine.filters import AllOf, AnyOf, Compare, Not
+
+    if isinstance(condition, Compare):
+        return _compared(condition, "=")
+    if isinstance(condition, Not):
+        part = condition.part
+        if isinstance(part, Compare) and part.op == "=":
+            return _compared(part, "!=")
+        return f"not ({in_words(part)})"
+    assert isinstance(condition, (AllOf, AnyOf))
+    if not condition.parts:
+        return "all of them" if isinstance(condition, AllOf) else "none of them"
+    word = " and " if isinstance(condition, AllOf) else " or "
+    several = len(condition.parts) > 1
+    return word.join(
+        f"({in_words(part)})" if several and isinstance(part, (AllOf, AnyOf)) else in_words(part)
+        for part in condition.parts
+    )
+
+
+def _compared(condition: Compare, equal: str) -> str:
+    name = ".".join(step if re.fullmatch(_PLAIN_STEP, step) else json.dumps(step) for step in condition.path)
+    if condition.op == "in":
+        return f"{name} in {','.join(map(_value, condition.value))}"
+    sign = {"=": equal, "contains": "=", "prefix": "^="}.get(condition.op, condition.op)
+    return f"{name}{sign}{_value(condition.value)}"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _condition(schema: RecordSchema, text: str) -> Filter:

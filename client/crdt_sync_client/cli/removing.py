@@ -55,7 +55,9 @@ def say_what_became(out: Output, removed: Removed) -> None:
     """Of work that no relay had."""
     count = removed.unsynced_operations
     some = f"{count} {'change' if count == 1 else 'changes'} that no relay has"
-    if removed.exported_to is not None:
+    if removed.exported_to is not None and not count:
+        out.say(f"A relay had everything: {removed.exported_to} is empty.")
+    elif removed.exported_to is not None:
         out.say(f"{some} {'is' if count == 1 else 'are'} in {removed.exported_to}.")
         out.note("That file can be read by whoever has it; keep it safe, and delete it after use.")
     elif count:

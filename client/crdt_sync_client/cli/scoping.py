@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import Command, Group, Target, space_option, store_options
-from .conditions import parse_conditions
+from .conditions import in_words, parse_conditions
 from .failures import UsageProblem
 from .output import Output
 
@@ -35,8 +35,7 @@ def scope_ls(out: Output, target: Target, space: str | None) -> None:
         if out.as_json:
             out.result(scope.to_json())
             return
-        said = scope.to_json()["conditions"]
-        rows = [("condition", name, text) for name, text in said.items()]
+        rows = [("condition", name, in_words(each)) for name, each in sorted(scope.conditions.items())]
         rows += [("picked", name, id) for name, id in scope.picks]
         out.table(("what", "type", "which"), rows, none="All records are kept.")
         for count, what in (
