@@ -40,7 +40,8 @@ _UNFINISHED: Final = ".repairing"
 async def examine(path: StorePath, *, passphrase: str | None = None, key: bytes | None = None) -> Examination:
     """Look at everything in a store and say what is wrong; nothing in it changes.
 
-    Nobody else may have it open. Takes about 2 s per 10,000 records, and the file's size in memory.
+    Nobody else may have it open. Takes about 2 s per 10,000 records, and two to three times the file's size
+    in memory.
     Raises StoreMissing, NotAStore, WrongPassphrase, StoreInUse, StoreTooNew.
     """
     secret = secret_of(passphrase, key)
