@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from crdt_sync.errors import RecordNotFound, RelayUnreachable, UnknownType, ValidationError
-from crdt_sync_client import Device, blocking
+from crdt_sync_client import Device, Query, blocking
 from crdt_sync_client.shipped import find_schema
 from tests.end_to_end.conftest import RelayProcess, crdt_sync, start_relay
 
@@ -31,6 +31,10 @@ async def crew(relay: RelayProcess, tmp_path: Path) -> AsyncIterator[tuple[Devic
     yield office, tablet
     await office.close()
     await tablet.close()
+
+
+PATIENCE_S = 30.0
+"""A test that waits for what never comes ends."""
 
 
 async def ids(device: Device) -> list[str]:
@@ -333,12 +337,30 @@ async def test_whoever_watches_a_record_is_told_when_it_is_checked_out_and_in(
     for device in (office, tablet):
         changes = device.watch("work_order", one)
         await (tablet.check_out("work_order", [one]) if device is office else tablet.check_in())
-        async for change in changes:
-            assert change.record is not None
-            held = change.record.checkout
-            assert (held is not None and held.device == "Rig 7") is (device is office)
-            break
+        async with asyncio.timeout(PATIENCE_S):
+            change = await anext(changes)
+        assert change.record is not None
+        held = change.record.checkout
+        assert (held is not None and held.device == "Rig 7") is (device is office)
         changes.close()
+
+
+async def test_a_live_query_shows_who_has_a_record(crew: tuple[Device, Device]) -> None:
+    office, tablet = crew
+    one, _ = await ids(office)
+    await office.connect()
+    seen: list[str | None] = []
+    async with asyncio.timeout(PATIENCE_S):
+        async for page in office.live(Query("work_order")):
+            held = next(record.checkout for record in page.records if record.id == one)
+            seen.append(None if held is None else held.device)
+            if len(seen) == 1:
+                await tablet.check_out("work_order", [one])
+            elif seen[-1] is None:
+                break
+            elif len(seen) == 2:
+                await tablet.check_in()
+    assert seen == [None, "Rig 7", None]
 
 
 def test_a_tablet_that_joined_a_moment_ago_checks_out_what_it_has_never_seen(stores: Stores) -> None:

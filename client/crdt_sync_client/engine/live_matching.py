@@ -55,12 +55,13 @@ class LiveAnswer:
             change.fields if self._watched is None else not self._watched.isdisjoint(change.fields)
         ):
             return True
-        return (record.sync_state, record.conflicts, record.provisional, record.deleted) != (
-            held.sync_state,
-            held.conflicts,
-            held.provisional,
-            held.deleted,
-        )
+        return (
+            record.sync_state,
+            record.conflicts,
+            record.provisional,
+            record.deleted,
+            record.checkout,
+        ) != (held.sync_state, held.conflicts, held.provisional, held.deleted, held.checkout)
 
     def _may_show(self, deleted: bool) -> bool:
         wanted = self._query.deleted
