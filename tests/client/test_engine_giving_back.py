@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crdt_sync.ids import Author, Incarnation, RelayId
 from crdt_sync.records.update_format import parse_update
-from crdt_sync_client.engine import giving_back
+from crdt_sync_client.engine import absent, giving_back
 from crdt_sync_client.engine.model import CreateOp, Transaction
 from tests.client.engine_world import World
 
@@ -82,3 +82,34 @@ def test_what_is_to_be_given_back_cannot_be_cleared_away(world: World) -> None:
     office.engine.gave_back(space, opaque, "stored")
     office.engine.give_back(space, max_bytes=10**6)
     assert lost in {change.id for change in office.engine.clear(space)}
+
+
+def test_what_a_relay_lost_of_a_record_that_is_not_here_is_not_written_over(world: World) -> None:
+    """The record comes back without the last that was written here, which others have and give back later."""
+    office, ben = world.office, world.join("ben")
+    id = office.create({"title": "a"})
+    office.sync()
+    office.set(id, count=1)
+    office.sync()
+    ben.sync()
+    assert id in {change.id for change in office.engine.clear(world.space)}
+    author, lost = office.greeted, world.relay.rows.pop()
+    start, before = office.engine.session_start(world.space), office.engine.author
+    acked = start.acked
+    office.engine.welcome(world.space, ANOTHER_LIFE, acked.sequence, acked.hash, world.relay.head, 0)
+    rows = world.relay.after(0, Author(author.device, Incarnation(1)))
+    office.engine.receive(world.space, rows, world.relay.head)
+    replica = office.engine._replica
+    with replica.transaction(durable=False):
+        absent.want(replica, replica.space(world.space), [office.opaque(id)])
+    office.fetch()
+    assert office.values(id).get("count") is None
+    office.set(id, notes="written without it")
+    assert office.engine.author != before  # it goes on beside what it may have lost
+    world.relay.id = ANOTHER_LIFE
+    world.relay.rows.append(lost)  # as ben gives it back
+    office.engine._replica.space(world.space).cursor = lost[0] - 1
+    world.settle()
+    world.assert_converged()
+    assert office.values(id)["count"] == 1
+    assert office.values(id)["notes"] == "written without it"

@@ -78,6 +78,9 @@ def greeted(replica: Replica, space: Space, relay: RelayId, cursor: int) -> bool
             replica.past.relay_lost(space.no)
             _enter(replica, space, COMPARING)
             giving.promised = 0
+            if space.absent and space.chain(replica.author).sequence:
+                # What comes for those may lack what this author wrote: it must not go on where that ends.
+                replica.begin_incarnation()
         space.relay_seen, space.cursor = relay, cursor
         replica.db.execute(
             "UPDATE spaces SET relay_seen = ?, cursor = ?, promised = ? WHERE no = ?",
