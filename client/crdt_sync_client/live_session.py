@@ -24,6 +24,7 @@ from .checkout_desk import CheckoutStep, Question, Told
 from .database_thread import DatabaseThread
 from .engine.checkouts import CheckoutOutcome
 from .engine.model import RecordChange
+from .giving import GiveBackStep
 from .push_window import PushWindow
 from .relay_connection import RelayConnection
 from .session_driver import SessionDriver
@@ -228,4 +229,6 @@ class LiveSession:
                 self._publish(received.changes)
             if step.batch.settles_work:
                 self._publish(())  # no record changed, but what of them is unsent
+        if isinstance(step, GiveBackStep):
+            self._publish(())  # what stayed because the relay lacked it may leave now
         self.look()

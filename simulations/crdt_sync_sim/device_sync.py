@@ -15,7 +15,7 @@ from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client.checkout_desk import Question
 from crdt_sync_client.endings import Reconnect, Reconnecting
-from crdt_sync_client.giving import after_refusal
+from crdt_sync_client.giving import GiveBackStep, after_refusal
 from crdt_sync_client.session_driver import Answered, SessionDriver
 from crdt_sync_client.session_steps import (
     BatchStep,
@@ -214,6 +214,8 @@ class DeviceSync:
                 device.took(step.frames, step.batch)
             case FetchedStep():
                 device.fetched(step)
+            case GiveBackStep():
+                device.look_after()
             case SnapshotStep():
                 made = len(step.records) - len(step.left_out)
                 note("compact", device.name, f"{made} of {len(step.records)}")

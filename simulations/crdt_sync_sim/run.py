@@ -188,12 +188,15 @@ class Simulation(Site):
             node.taken.clear()  # what it had taken then, it may not have any more
         self.holdings.replaced(node)
         if isinstance(node, DeviceNode) and node.backup is not None:
+            node.urgency.forget()
             self.oracle.restored(node.name, node.unsent(), self._backups[node.name])
 
     def before_wipe(self, node: Node) -> None:
         """Where the relay loses something too, what only this node had is nowhere."""
         if isinstance(node, RelayNode):
             node.taken.clear()
+        else:
+            node.urgency.forget()
         self.holdings.wiped(node)
 
     # The end

@@ -6,8 +6,8 @@ Whenever envelopes were sealed, none may be less urgent than one that follows it
 left; and the writes of a record go in their order.
 
 Where something waits that people did not give a priority, or that was made again after a refusal, nobody can
-say from outside how urgent it is: it is not held against anything. Nor is anything while others have records
-checked out, for what is held back does not go however urgent it is.
+say from outside how urgent it is: it is not held against anything. Nor is what an earlier life left, nor
+anything while others have records checked out, for what is held back does not go however urgent it is.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class Urgency:
         self._ends: dict[Place, int] = {}
         """Up to where in its author's array of the record everything was sealed."""
 
+    def forget(self) -> None:
+        """The device's store is another one from now on: what waits there the ledger does not know."""
+        self._asked, self._together, self._sealed, self._ends = {}, [], {}, {}
+
     def wrote(
         self, device: DeviceNode, work: Sequence[Operation | Transaction], outcomes: Sequence[Outcome]
     ) -> None:
@@ -100,6 +104,7 @@ class Urgency:
             (header, raw)
             for header, raw in zip(headers, envelopes, strict=True)
             if header.sequence > self._sealed.get(header.incarnation, _LAST)
+            and header.incarnation == device.engine.incarnation
         ]
         replica = device.engine._replica
         space = replica.space(device.space)
@@ -146,7 +151,7 @@ class Urgency:
         return levels
 
     def _in_order(self, device: DeviceNode, place: Place, raw: bytes) -> None:
-        """Each update of an author goes on where the one before it ended."""
+        """No update of an author begins before one ended that was sent."""
         replica = device.engine._replica
         keys = replica.space(device.space).keys
         envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
@@ -155,7 +160,7 @@ class Urgency:
         for blocks in parse_update(opened.update).blocks:
             if blocks.client != client:
                 continue
-            if self._ends.get(place, blocks.start) != blocks.start and len(self.broken) < KEPT:
+            if blocks.start < self._ends.get(place, 0) and len(self.broken) < KEPT:
                 what = f"sent an update of {_words(place)} before one that was made earlier"
                 self.broken.append((what, place[1]))
             self._ends[place] = blocks.end
