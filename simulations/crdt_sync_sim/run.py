@@ -195,7 +195,7 @@ class Simulation(Site):
         """Where the relay loses something too, what only this node had is nowhere."""
         if isinstance(node, RelayNode):
             node.taken.clear()
-        else:
+        elif isinstance(node, DeviceNode):
             node.urgency.forget()
         self.holdings.wiped(node)
 
