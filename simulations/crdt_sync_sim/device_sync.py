@@ -219,6 +219,8 @@ class DeviceSync:
             case SnapshotStep():
                 made = len(step.records) - len(step.left_out)
                 note("compact", device.name, f"{made} of {len(step.records)}")
+            case GiveBackStep() if not step.snapshots:
+                device.gave_back()
             case _:
                 pass
         if isinstance(step, PushStep) and step.envelopes:
