@@ -54,9 +54,8 @@ UPKEEP_US = seconds(0.025)
 KEPT_BATCHES = 40
 """Received batches kept per device, to be replayed at the end."""
 _UNSENT = (
-    "SELECT type, id, min(at_ms) FROM records JOIN"
-    " (SELECT record, at_ms FROM outbox UNION ALL SELECT record, at_ms FROM sealed) ON record = no"
-    " GROUP BY type, id"
+    "SELECT type, id, min(at_ms) FROM records JOIN (SELECT record, at_ms FROM outbox UNION ALL"
+    " SELECT record, at_ms FROM sealed) ON record = no GROUP BY type, id"
 )
 _TO_SEND = (
     "SELECT EXISTS (SELECT 1 FROM"
@@ -65,7 +64,6 @@ _TO_SEND = (
 )
 """Whether a record waits to be sent; one that has failed does not."""
 _WAITING = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM sealed)"
-
 
 Received = tuple[list[tuple[int, int, bytes]], int]
 """Rows (sequence, kind, payload) as they came in one frame, and the cursor after them."""
