@@ -231,6 +231,4 @@ class LiveSession:
                 self._publish(received.changes)
             if step.batch.settles_work:
                 self._publish(())  # no record changed, but what of them is unsent
-        if isinstance(step, GiveBackStep):
-            self._publish(())  # what stayed because the relay lacked it may leave now
         self.look()

@@ -463,10 +463,6 @@ class DeviceNode(Node):
             self.world.note("fetch", self.name, f"{len(step.records)} records")
         self._keep_up_soon()
 
-    def gave_back(self) -> None:
-        """Nothing is left to be given back: what had to stay for that may leave."""
-        self._keep_up_soon()
-
     def took(self, frames: Sequence[FromRelay], batch: IncomingBatch) -> None:
         """A batch was given to the store; `batch.error` says whether all of it was taken."""
         self.changes += 1

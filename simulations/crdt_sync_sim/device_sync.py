@@ -214,13 +214,11 @@ class DeviceSync:
                 device.took(step.frames, step.batch)
             case FetchedStep():
                 device.fetched(step)
-            case GiveBackStep():
-                device.look_after()
             case SnapshotStep():
                 made = len(step.records) - len(step.left_out)
                 note("compact", device.name, f"{made} of {len(step.records)}")
             case GiveBackStep() if not step.snapshots:
-                device.gave_back()
+                device.look_after()
             case _:
                 pass
         if isinstance(step, PushStep) and step.envelopes:
