@@ -272,6 +272,21 @@ def test_an_earlier_lifes_work_is_due_when_the_lease_has_run_out_though_nothing_
     assert pending(site.mine) == []
 
 
+def test_an_earlier_lifes_work_is_due_also_when_later_work_went_before_it(site: Site) -> None:
+    """Found by seed 610605 of a swarm: later work was more urgent, and the rest lay for good."""
+    site.lease(site.other, site.one, expires_ms=site.now_ms + HOUR_MS)
+    site.mine.sync()
+    site.mine.set(site.one, status="busy")
+    site.mine.crash()
+    site.mine.write(UpdateOp("job", site.two, {"status": "done"}, priority=1))
+    site.mine.sync()
+    assert not site.mine.engine.passed_over_is_due(site.space)
+    site.now_ms += HOUR_MS
+    assert site.mine.engine.passed_over_is_due(site.space)
+    site.mine.sync()
+    assert pending(site.mine) == []
+
+
 def test_every_record_shown_says_who_has_it_now(site: Site) -> None:
     _, lease = site.lease(site.other, site.one)
     site.mine.connect()

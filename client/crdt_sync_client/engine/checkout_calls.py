@@ -158,7 +158,7 @@ class CheckoutCalls:
     def passed_over_is_due(self, space: SpaceId) -> bool:
         """Whether an earlier life's work, passed over because it was held back, may go in another session."""
         found = self._replica.space(space)
-        return bool(found.session.skipped) and sending.session_over(self._replica, found)
+        return found.session.author == self._replica.author and sending.session_over(self._replica, found)
 
     def hear_relay_clock(self, space: SpaceId, relay_ms: int) -> None:
         """What the relay's clock shows now: ours may have been set since we heard it last."""

@@ -64,9 +64,21 @@ def session_over(replica: Replica, space: Space) -> bool:
     if author is None:
         return True
     if author == replica.author:
-        # The work of an earlier life that waited for a lease to end may go now.
-        return bool(space.session.skipped) and author != session_author(replica, space)
+        # Work of an earlier life that waited for a lease to end may go now: at once if it came first, else
+        # when ours is sent.
+        if not replica.unsent or not (space.session.skipped or _is_sent(replica, space, author)):
+            return False
+        return author != session_author(replica, space)
     return author != session_author(replica, space)
+
+
+def _is_sent(replica: Replica, space: Space, author: Author) -> bool:
+    """Whether nothing of that life waits to be sent."""
+    place = (space.no, author.incarnation)
+    return not any(
+        replica.db.value(f"SELECT 1 FROM {table} WHERE space = ? AND incarnation = ? LIMIT 1", place)
+        for table in ("outbox", "sealed")
+    )
 
 
 def welcome(
