@@ -24,6 +24,12 @@ YEAR_S: Final = 365 * 86_400
 FAULT_SHARE: Final = 0.4
 """With `swarm`, how likely each allowed fault is on in a run: two or three of many, in ever new mixes."""
 
+RELAY_LOSES: Final[frozenset[Fault]] = frozenset({"relay_rollback", "relay_wipe", "forks"})
+NOT_WITH_THAT: Final[frozenset[Fault]] = frozenset({"backups"})
+"""Not drawn together with a relay that loses something. When a device and the relay are both put back from
+copies, nobody may be there who knows that the device had gone on: it sends a second time, under the numbers
+of the first, and who saw the first puts a group of it aside. People connect the others first (see the
+operator's guide). A scenario without `swarm` may list both."""
 RARE_POINT_SHARE: Final = 0.25
 """How likely each rare point is on in a run in which they are. FoundationDB takes the same."""
 LARGEST_SHARES: Final[Mapping[Point, float]] = {"session_over": 0.1}
@@ -42,7 +48,10 @@ def drawn_faults(scenario: Scenario, seed: int) -> tuple[Fault, ...]:
     if not scenario.swarm:
         return scenario.faults
     chance = Streams(seed)["swarm"]
-    return tuple(fault for fault in scenario.faults if chance.random() < FAULT_SHARE)
+    drawn = [fault for fault in scenario.faults if chance.random() < FAULT_SHARE]
+    if not RELAY_LOSES.isdisjoint(drawn):
+        drawn = [fault for fault in drawn if fault not in NOT_WITH_THAT]
+    return tuple(drawn)
 
 
 def plan(scenario: Scenario, seed: int) -> tuple[Scheduled, ...]:
