@@ -24,6 +24,19 @@ def test_a_group_acknowledged_in_part_is_sent_whole_to_a_relay_that_lost_it(worl
     assert office.engine.session_start(world.space).acked.sequence == before.sequence + 3
 
 
+def test_a_device_holds_a_relay_to_what_a_welcome_acknowledged(world: World) -> None:
+    office = world.office
+    office.create({"title": "taken"})
+    office.connect()
+    before = office.engine.session_start(world.space)
+    assert office.push(acknowledge=False)
+    assert office.engine.session_start(world.space).promised < world.relay.head
+    office.connect()  # the acknowledgement was lost with the connection; the relay has it all the same
+    after = office.engine.session_start(world.space)
+    assert after.acked.sequence > before.acked.sequence
+    assert after.promised == world.relay.head
+
+
 def test_what_a_relay_has_not_shown_is_given_back_and_nothing_else(world: World) -> None:
     office = world.office
     kept, lost = office.create({"title": "kept"}), office.create({"title": "lost"})

@@ -191,7 +191,8 @@ def acked(
 ) -> list[Named]:
     """Everything of that chain up to `sequence` is at the relay: forget it, and count it as covered.
 
-    The relay's log ended at `head` then (0: not known).
+    The relay's log ended at `head` then (0: not known). That is promised from now on, however this device
+    comes to know it: the welcome of a next session may bring what the acknowledgement would have.
     """
     author = Author(replica.device_id, incarnation)
     if sequence <= space.acked.get(author, 0) or author not in space.chains:
@@ -228,6 +229,7 @@ def acked(
             (sequence, space.no, author.device, incarnation),
         )
         space.acked[author] = sequence
+        giving_back.promise(replica, space, head)
         if author != replica.author:
             replica.look_for_earlier_work()
     return synced

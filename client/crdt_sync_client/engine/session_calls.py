@@ -59,11 +59,7 @@ class SessionCalls:
 
         The relay's log ended at `head` then.
         """
-        found = self._replica.space(space)
-        with self._replica.transaction(durable=False):
-            synced = sending.acked(self._replica, found, incarnation, sequence, head)
-            giving_back.promise(self._replica, found, head)
-        return synced
+        return sending.acked(self._replica, self._replica.space(space), incarnation, sequence, head)
 
     def confirm_snapshot(self, space: SpaceId, snapshot: bytes, rest: Sequence[bytes]) -> str:
         """Whether another device's snapshot holds what it covers: `same`, `differs` or `unable`.
