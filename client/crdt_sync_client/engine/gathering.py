@@ -55,6 +55,9 @@ _SPOILED: Final = (
     "SELECT 1 FROM quarantine WHERE space = ? AND device = ? AND incarnation = ?"
     " AND sequence BETWEEN ? AND ? AND code != 'unmerged' LIMIT 1"
 )
+_UNDER_WAY: Final = (
+    "SELECT 1 FROM sealed WHERE space = ? AND incarnation = ? AND sequence = ? AND error IS NULL"
+)
 _STAND_IN: Final = (
     "DELETE FROM quarantine WHERE space = ? AND device = ? AND incarnation = ? AND sequence = ?"
     " AND code = 'unmerged'"
@@ -111,6 +114,9 @@ class Gathering:
             return _NOTHING
         queue = self._waiting.queues.get(author)
         sequence, span = arrival.envelope.header.sequence, opened.span
+        if span[1] and self._is_under_way(author, sequence):
+            self.duplicates += 1
+            return _NOTHING
         known = None if queue is None else queue.find(sequence)
         if known is not None:
             if known.hash != arrival.envelope.hash:
@@ -237,6 +243,16 @@ class Gathering:
             (space.no, record),
         )
         return {} if raw is None else decode_heads(raw)
+
+    def _is_under_way(self, author: Author, sequence: int) -> bool:
+        """Whether it is ours and is to be sent: a relay that lost something shows what it has taken of it.
+
+        The record holds it as unsent work until the relay has all of its group, which it may yet refuse.
+        """
+        place = (self._space.no, author.incarnation, sequence)
+        return (
+            author.device == self._replica.device_id and self._replica.db.value(_UNDER_WAY, place) is not None
+        )
 
     def _is_spoiled(self, author: Author, span: Span) -> bool:
         if not self._space.unmerged:

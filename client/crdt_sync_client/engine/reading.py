@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crdt_sync.errors import NotReady, TypeNotKnown
 from crdt_sync.ids import DeviceId, RecordId, SpaceId
 from crdt_sync.schemas.model import RecordSchema
-from crdt_sync_client.engine import holding_back
+from crdt_sync_client.engine import holding_back, unmerged
 from crdt_sync_client.engine.holders import Checkout
 from crdt_sync_client.engine.model import OutboxItem, Quarantined, Record, StatusCounts
 from crdt_sync_client.engine.presenting import COLUMNS, Orphans, record_of_row
@@ -167,6 +167,13 @@ _COUNT_SHOWN: Final = (
 """From indexes alone: the table itself is most of a store, and this is asked for after every write."""
 
 
+_PUT_ASIDE: Final = "code != ?2 AND (code != ?3 OR device != ?4)"
+
+
+def _not_put_aside(replica: Replica) -> tuple[str, str, bytes]:
+    return TypeNotKnown.code, unmerged.STAND_IN, replica.device_id
+
+
 def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
     unsent, failed = replica.db.execute(_COUNT_UNSENT, (space_no,)).fetchone()
     conflicts = replica.db.value(
@@ -175,8 +182,8 @@ def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
         (space_no,),
     )
     quarantined = replica.db.value(
-        "SELECT count(*) FROM quarantine WHERE code != ?2 AND (?1 IS NULL OR space = ?1)",
-        (space_no, TypeNotKnown.code),
+        "SELECT count(*) FROM quarantine WHERE (?1 IS NULL OR space = ?1) AND " + _PUT_ASIDE,
+        (space_no, *_not_put_aside(replica)),
     )
     records = replica.db.value(_COUNT_SHOWN, (space_no,))
     return StatusCounts(
@@ -195,10 +202,14 @@ def _count_status(replica: Replica, space_no: int | None) -> StatusCounts:
 
 
 def quarantined(replica: Replica, space: Space) -> list[Quarantined]:
-    """What was put aside and kept, oldest first; not what only waits for its record type."""
+    """What was put aside and kept, oldest first; not what only waits for its record type.
+
+    Nor is what the relay has of our own refused work: that is in the outbox, or was made again.
+    """
     rows = replica.db.rows(
-        "SELECT device, code, reason, at_ms, type FROM quarantine WHERE space = ? AND code != ? ORDER BY no",
-        (space.no, TypeNotKnown.code),
+        "SELECT device, code, reason, at_ms, type FROM quarantine"
+        f" WHERE space = ?1 AND {_PUT_ASIDE} ORDER BY no",
+        (space.no, *_not_put_aside(replica)),
     )
     return [
         Quarantined(

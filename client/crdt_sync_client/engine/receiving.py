@@ -16,7 +16,6 @@ harmless; one that is known to be merged is skipped for speed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -43,7 +42,7 @@ from crdt_sync.records.document import merge_updates
 from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync_client.engine import absent, admission, giving_back, older_copy, scoping, sending
+from crdt_sync_client.engine import absent, admission, giving_back, older_copy, scoping, sending, unmerged
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.arrivals import Incoming as _Incoming
 from crdt_sync_client.engine.checkouts import RowKind, take_row
@@ -397,7 +396,7 @@ class ReceivedBatch:
     ) -> list[tuple[bytes, CheckedUpdate]]:
         """What came for a record and is not in it yet; `heads` are brought to where that brings them."""
         news: list[tuple[bytes, CheckedUpdate]] = []
-        unmerged = self._space.unmerged
+        aside = self._space.unmerged
         for arrival, payload, checked, *_ in coming.opened:
             sequence = arrival.envelope.header.sequence
             if arrival.cover is not None:
@@ -413,7 +412,7 @@ class ReceivedBatch:
             if checked is None:
                 self._duplicates += 1
                 continue
-            if unmerged and (arrival.author, sequence) in unmerged.get(opaque, ()):
+            if aside and (arrival.author, sequence) in aside.get(opaque, ()):
                 self._note_merged(opaque, arrival.author, sequence)
             news.append((payload.update, checked))
         return news
@@ -457,30 +456,17 @@ class ReceivedBatch:
         self._follow_clock(checked.latest)
         for author, sequence in cover.unmerged - aside:
             if author not in heads or heads[author].sequence < sequence:
-                self._note_unmerged(opaque, author, sequence)
+                # It reaches past an update that neither its author nor this device has merged.
+                unmerged.note(
+                    self._replica, space, opaque, author, sequence, unmerged.BY_SNAPSHOT, self._now_ms
+                )
         heads.update(news)
         for author, sequence in merged_now:
             self._note_merged(opaque, author, sequence)
         return checked
 
-    def _note_unmerged(self, opaque: OpaqueId, author: Author, sequence: int) -> None:
-        """A snapshot reaches past an update that neither its author nor this device has merged."""
-        self._space.unmerged.setdefault(opaque, set()).add((author, sequence))
-        stand_in = hashlib.sha256(opaque + author.device + f"{author.incarnation}:{sequence}".encode())
-        reason = "named as not merged by a snapshot; not received"
-        values = (
-            self._space.no, 0, opaque, author.device, author.incarnation, sequence, stand_in.digest(),
-            "unmerged", reason, b"", self._now_ms, None,
-        )  # fmt: skip
-        self._replica.db.execute(_QUARANTINE, values)
-
     def _note_merged(self, opaque: OpaqueId, author: Author, sequence: int) -> None:
-        self._space.unmerged.get(opaque, set()).discard((author, sequence))
-        self._replica.db.execute(
-            "DELETE FROM quarantine WHERE space = ? AND opaque = ? AND device = ?"
-            " AND incarnation = ? AND sequence = ?",
-            (self._space.no, opaque, author.device, author.incarnation, sequence),
-        )
+        unmerged.forget(self._replica, self._space, opaque, author, sequence)
         self._gathering.drop(author, sequence)
 
     def _follow_clock(self, latest: Hlc) -> None:

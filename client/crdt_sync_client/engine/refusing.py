@@ -24,7 +24,7 @@ from crdt_sync.crypto.envelope import Header
 from crdt_sync.errors import ChainBroken
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId
 from crdt_sync.records.update_format import parse_update
-from crdt_sync_client.engine import had_already
+from crdt_sync_client.engine import had_already, unmerged
 from crdt_sync_client.engine.older_copy import OLDER_COPY, Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.outbox_order import BY_TURN
@@ -82,8 +82,10 @@ def set_aside(
     `taken_before`: the relay has what came before it in the chain. Returns the records that wait.
     """
     db, chain = replica.db, (space.no, author.incarnation)
+    taken = space.acked.get(author, 0)
     _cut_chain(replica, space, author, sequence if taken_before else 0)
     had_already.forget(replica, space, "s.incarnation = ? AND s.error IS NULL", (author.incarnation,))
+    unmerged.note_refused(replica, space, author, taken)
     refused = _tied_to(replica, space, author, _records_at(replica, space, author, sequence))
     rest = {
         record: None

@@ -19,7 +19,7 @@ from crdt_sync.crypto.groups import decode_ends, encode_ends
 from crdt_sync.errors import ChainBroken, CheckedOut
 from crdt_sync.ids import Author, Incarnation, OpaqueId, RecordId, RelayId
 from crdt_sync.rare import rare
-from crdt_sync_client.engine import absent, giving_back, holding_back, older_copy, refusing
+from crdt_sync_client.engine import absent, giving_back, holding_back, older_copy, refusing, unmerged
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.refused import taken
@@ -213,6 +213,8 @@ def acked(
         for record, own, link, record_type, id, opaque, until, updates in rows:
             space.leases.count_sent(replica.db, opaque, updates)
             newest[record] = (opaque, ChainHead(own, link))
+            if (author, own) in space.unmerged.get(opaque, ()):  # named by another's snapshot meanwhile
+                unmerged.forget(replica, space, opaque, author, own)
             if until is not None:
                 group_ends[record] = until
             if _count_down(replica, record):
