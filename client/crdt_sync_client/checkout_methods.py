@@ -146,7 +146,7 @@ class CheckoutMethods(DevicePart):
                     )
                 )
             engine.forget_checkouts(chosen_space, [each.opaque for each in chosen])
-            return results
+            return sorted(results, key=lambda each: (each.type, each.id))
 
         return await self._run(settle)
 

@@ -95,7 +95,7 @@ def test_a_wipe_excuses_what_only_the_wiped_device_had(monkeypatch: pytest.Monke
     def nothing(device: DeviceNode) -> Iterator[Any]:
         return iter(())
 
-    monkeypatch.setattr(DeviceNode, "_unsent_writes", nothing)
+    monkeypatch.setattr(DeviceNode, "unsent_writes", nothing)
     outcome = simulate(named("wiped_tablet"), 1)
     assert {violation.rule for violation in outcome.violations} == {2}
 
