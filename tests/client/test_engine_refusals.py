@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -322,7 +323,10 @@ def test_what_others_gave_back_for_us_is_not_made_twice(
 def test_whatever_is_refused_when_nothing_is_lost_or_doubled(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    """Each write adds a row of its own and an hour: a missing one and a doubled one both show."""
+    """Each write adds a row of its own and an hour: a missing one and a doubled one both show.
+
+    And so does a part of a transaction, the rows of which have the same step.
+    """
     rng = random.Random(seed)
     world = World(tmp_path_factory.mktemp("world"), seed=str(seed))
     office, anna = world.office, world.join("anna")
@@ -335,6 +339,11 @@ def test_whatever_is_refused_when_nothing_is_lost_or_doubled(
         written[id].append(step)
         changes: dict[str, Any] = {"parts": {step: {"qty": 1}}, "hours": Increment(1), "count": 1}
         return UpdateOp("job", id, {**changes, "tags": AddElement(step)}, priority=rng.choice([None, 1, 9]))
+
+    def assert_no_part() -> None:
+        there = Counter(part.split(".")[0] for id in ids for part in office.values(id).get("parts", {}))
+        all_of = Counter(part.split(".")[0] for parts in written.values() for part in parts)
+        assert {step: all_of[step] for step in there} == dict(there)
 
     for step in range(40):
         match rng.randrange(9):
@@ -357,6 +366,7 @@ def test_whatever_is_refused_when_nothing_is_lost_or_doubled(
             case 4:
                 office.write(op(f"R{step}"))
                 office.sync()
+                assert_no_part()
             case 5:
                 anna.engine.retry()
             case 6:
@@ -366,6 +376,8 @@ def test_whatever_is_refused_when_nothing_is_lost_or_doubled(
                 (anna.crash if rng.random() < 0.5 else anna.reopen)()
             case _:
                 anna.write(op(f"R{step}"))
+    world.settle()
+    assert_no_part()
     for _ in range(3):
         anna.engine.retry()
         world.settle()

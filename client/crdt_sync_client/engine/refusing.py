@@ -4,7 +4,8 @@ An envelope that is refused breaks its author's chain: nothing that follows it t
 and another envelope at its place would look as if this device told two stories. So:
 
 1. The refused record is *set aside*: what is unsent of it stays in the store and in its document, marked with
-   the reason. What a transaction tied to it waits with it, so that nobody sees a part of that.
+   the reason. What a transaction tied to it waits with it, so that nobody sees a part of that. So does all
+   that is unsent of a record of which later work is set aside already: none of it can be made again alone.
 2. All other work of that chain is *made again* by a new author, with its old time, as `older_copy` does with
    what a copied store wrote, and goes on at once.
 3. What is written to the record later waits behind what is set aside (`refused.hold_back`).
@@ -86,22 +87,27 @@ def set_aside(
     _cut_chain(replica, space, author, sequence if taken_before else 0)
     had_already.forget(replica, space, "s.incarnation = ? AND s.error IS NULL", (author.incarnation,))
     unmerged.note_refused(replica, space, author, taken)
-    refused = _tied_to(replica, space, author, _records_at(replica, space, author, sequence))
+    ties = _ties(replica, space, author)
+    refused = _closure(_records_at(replica, space, author, sequence), ties)
+    noted = {record: _noted(replica, record, code, reason) for record in sorted(refused)}
+    for record in sorted(_partly_aside(replica, space, author) - refused):
+        known = _known_aside(replica, record) or _noted(replica, record, code, reason)
+        for tied in sorted(_closure({record}, ties) - noted.keys()):
+            noted[tied] = _known_aside(replica, tied) or known
     rest = {
         record: None
         for table in ("sealed", "outbox")
         for (record,) in db.rows(f"SELECT record FROM {table} WHERE {_OF_CHAIN} ORDER BY no", chain)
-        if record not in refused
+        if record not in noted
     }
-    for record in sorted(refused):
-        noted = _noted(replica, record, code, reason)
-        save_refused(db, record, noted)
-        replica.refused[record] = noted
+    for record, note in noted.items():
+        save_refused(db, record, note)
+        replica.refused[record] = note
         db.execute(
-            f"UPDATE sealed SET error = ? WHERE record = ? AND {_OF_CHAIN}", (noted.error, record, *chain)
+            f"UPDATE sealed SET error = ? WHERE record = ? AND {_OF_CHAIN}", (note.error, record, *chain)
         )
         # A later life may have gone on with the record: that waits behind it, like all that comes.
-        db.execute("UPDATE outbox SET error = ? WHERE record = ? AND error IS NULL", (noted.error, record))
+        db.execute("UPDATE outbox SET error = ? WHERE record = ? AND error IS NULL", (note.error, record))
         replica.count_unsent(record)
     for table in ("sealed", "outbox"):
         db.execute(f"UPDATE {table} SET error = ? WHERE {_OF_CHAIN}", (_MOVING, *chain))
@@ -110,7 +116,7 @@ def set_aside(
     if author == replica.author == before:
         replica.begin_incarnation()
     space.session.end()
-    return names(replica, refused)
+    return names(replica, noted)
 
 
 def release(replica: Replica, space: Space, records: Iterable[int], *, anew: bool) -> None:
@@ -154,12 +160,7 @@ def aside_in(replica: Replica, space: Space) -> list[int]:
     """The records of a space of which something is set aside."""
     noted = {no for no, one in replica.refused.items() if one.aside and _is_in(replica, no, space)}
     # What was marked is the truth: the note of a record goes when the relay takes what it was about.
-    marked = replica.db.rows(
-        "SELECT record FROM outbox WHERE space = ?1 AND error IS NOT NULL AND error != ?2"
-        " UNION SELECT record FROM sealed WHERE space = ?1 AND error IS NOT NULL AND error != ?2",
-        (space.no, OLDER_COPY),
-    )
-    return sorted(noted | {no for (no,) in marked})
+    return sorted(noted | _marked(replica, space))
 
 
 def _is_in(replica: Replica, record: int, space: Space) -> bool:
@@ -186,8 +187,35 @@ def _records_at(replica: Replica, space: Space, author: Author, sequence: int) -
     return {record for (record,) in rows}
 
 
-def _tied_to(replica: Replica, space: Space, author: Author, records: set[int]) -> set[int]:
-    """These records, and all that transactions tie to them: sealed ones of the author, others of any life."""
+def _known_aside(replica: Replica, record: int) -> Refused | None:
+    known = replica.refused.get(record)
+    return known if known is not None and known.aside else None
+
+
+def _partly_aside(replica: Replica, space: Space, author: Author) -> set[int]:
+    """Records that have unsent work of that chain, and other work that is set aside already.
+
+    A part of a transaction is set aside because of the rest; what its record had before went on its way.
+    """
+    unsent = replica.db.rows(
+        f"SELECT record FROM sealed WHERE {_OF_CHAIN} UNION SELECT record FROM outbox WHERE {_OF_CHAIN}",
+        (space.no, author.incarnation) * 2,
+    )
+    return {record for (record,) in unsent} & _marked(replica, space)
+
+
+def _marked(replica: Replica, space: Space) -> set[int]:
+    """The records of a space of which work is marked as set aside."""
+    rows = replica.db.rows(
+        "SELECT record FROM outbox WHERE space = ?1 AND error IS NOT NULL AND error != ?2"
+        " UNION SELECT record FROM sealed WHERE space = ?1 AND error IS NOT NULL AND error != ?2",
+        (space.no, OLDER_COPY),
+    )
+    return {record for (record,) in rows}
+
+
+def _ties(replica: Replica, space: Space, author: Author) -> list[tuple[str, int]]:
+    """What transactions tie together of what may be sent: sealed work of the author, other of any life."""
     sealed = replica.db.rows(
         f"SELECT until, record FROM sealed WHERE {_OF_CHAIN} AND until IS NOT NULL",
         (space.no, author.incarnation),
@@ -197,8 +225,7 @@ def _tied_to(replica: Replica, space: Space, author: Author, records: set[int]) 
         (space.no,),
     )
     ties = [(f"until {until}", record) for until, record in sealed]
-    ties += [(f"tied {incarnation} {tied}", record) for tied, incarnation, record in unsealed]
-    return _closure(records, ties)
+    return ties + [(f"tied {incarnation} {tied}", record) for tied, incarnation, record in unsealed]
 
 
 def _tied_aside(replica: Replica, records: set[int]) -> set[int]:
