@@ -5,7 +5,7 @@ only when all of this is so, and then prunes what is covered and nothing else:
 
 1. everything the current snapshot covers is covered again, so that it can be superseded;
 2. every update the vector names is in the record's tail with that hash, or stands so in the current snapshot;
-3. every update it names as known but unmerged is in the tail;
+3. every update it names as known but unmerged is in the tail, or is named so in the current snapshot;
 4. no update of the record before the snapshot's place in the log is passed over in silence: each is
    covered or named as unmerged;
 5. something new is covered, else the snapshot is stale;
@@ -76,7 +76,8 @@ def judge(
                 "mismatch", f"names an update {head.sequence} of {_short(author)} that the log does not have"
             )
     for author, sequence in cover.unmerged:
-        if (author, sequence) not in in_tail and not given_back:
+        known = (author, sequence) in in_tail or (author, sequence) in before.unmerged
+        if not known and not given_back:
             return Rejected(
                 "mismatch",
                 f"names an unmerged update {sequence} of {_short(author)} that the log does not have",

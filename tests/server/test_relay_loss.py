@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -165,8 +166,10 @@ def test_a_relay_that_has_more_does_not_go_back(team: Team) -> None:
 # Records
 
 
-def given_back(team: Team, device: TestDevice, peer: Peer, covered: list[bytes]) -> str:
-    raw = device.snapshot(R1, covered)
+def given_back(
+    team: Team, device: TestDevice, peer: Peer, covered: list[bytes], unmerged: Sequence[bytes] = ()
+) -> str:
+    raw = device.snapshot(R1, covered, unmerged)
     return team.relay.answer(peer, GiveBack(raw), SnapshotResult).code
 
 
@@ -204,6 +207,17 @@ def test_a_record_can_be_given_back_though_it_covers_nothing_new(team: Team) -> 
     peer, _ = team.enter(team.tablet, 0)
     assert given_back(team, team.tablet, peer, team.sent) == "stored"
     assert given_back(team, team.tablet, peer, team.sent) == "stored"
+
+
+def test_a_record_of_which_nobody_had_merged_what_was_lost_is_compacted_again(team: Team) -> None:
+    *merged, lost = team.sent
+    team.put_back()
+    peer, _ = team.enter(team.tablet, team.base + 3)
+    assert given_back(team, team.tablet, peer, merged, [lost]) == "stored"
+    again, _ = team.enter(team.office, 0, 0, team.office.head)
+    later = team.office.update(R1)
+    team.relay.push(again, later)
+    assert team.relay.snapshot(again, team.office.snapshot(R1, [*merged, later], [lost])) == "stored"
 
 
 # Membership
