@@ -103,7 +103,7 @@ def test_a_device_that_lets_a_record_overtake_itself_is_found(monkeypatch: Patch
 
 def test_a_device_that_keeps_everything_back_with_what_was_refused_is_found(monkeypatch: Patch) -> None:
     assert simulate(one_of_two_refused(), 1).verdict == "pass"
-    monkeypatch.setattr(refusing, "_tied_to", lambda replica, space, author, records: set(replica.unsent))
+    monkeypatch.setattr(refusing, "_records_at", lambda replica, *given: set(replica.unsent))
     (violation,) = simulate(one_of_two_refused(), 1).violations
     assert (violation.rule, violation.devices) == (11, ("tablet",))
     assert "which nobody refused" in violation.message
