@@ -112,7 +112,10 @@ def test_it_is_told_as_typed(run: Run, pair: Any) -> None:
     assert item["sealed"] is None
     assert "not sent yet" in run("explain", "work_order", record, "title", *place).out
     pair.sync()
-    life = run("outbox", "life", made["ref"], "--ask", *place, "--json").json
+    for _ in range(5):  # a busy relay may not answer within the two seconds that it is asked for
+        life = run("outbox", "life", made["ref"], "--ask", *place, "--json").json
+        if life["stage"] == "delivered":
+            break
     assert (life["stage"], life["priority"], life["error"]) == ("delivered", 2, None)
     assert life["relayed"] is not None
     assert {value["field"] for value in life["values"]} >= {"title"}
