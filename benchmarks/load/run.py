@@ -122,9 +122,9 @@ def draw(watches: dict[str, Watch], path: Path) -> None:
         axes.plot(watch.seconds, watch.memory_mb, color="tab:blue")
         axes.set(title=name, xlabel="seconds", ylim=(0, None))
         axes.set_ylabel("memory, MiB", color="tab:blue")
-        for at, phase in watch.phases[:-1]:
+        for line, (at, phase) in enumerate(watch.phases[:-1]):
             axes.axvline(at, color="0.8", linewidth=1)
-            place = {"xytext": (3, -3), "textcoords": "offset points"}
+            place = {"xytext": (3, -3 - 9 * line), "textcoords": "offset points"}
             axes.annotate(phase, (at, axes.get_ylim()[1]), va="top", fontsize=7, color="0.4", **place)
         cpu = axes.twinx()
         cpu.plot(watch.seconds, watch.cpu_percent, color="tab:orange", linewidth=0.8)
