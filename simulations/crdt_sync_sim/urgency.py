@@ -8,6 +8,10 @@ left; and the writes of a record go in their order.
 Where something waits that people did not give a priority, or that was made again after a refusal, nobody can
 say from outside how urgent it is: it is not held against anything. Nor is what an earlier life left, nor
 anything while others have records checked out, for what is held back does not go however urgent it is.
+
+What is set aside when it is written, behind refused work of its record or of one that it was written together
+with, makes nothing more urgent: it is not sent before it is released, and then it is made again. What of
+its records was written before goes on as urgent as it was.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ _ROWS: Final = (
     "SELECT count(*) FROM outbox JOIN records r ON r.no = record"
     " WHERE type = ? AND id = ? AND incarnation = ?"
 )
+_ASIDE: Final = f"{_ROWS} AND error IS NOT NULL AND clock >= ?"
 
 
 class Urgency:
@@ -83,6 +88,9 @@ class Urgency:
             for name in ((result.type, result.id), *result.below)
             if result.changed
         ]
+        since = min((result.first for result, _ in results if result.changed), default=0)
+        if any(device.database.value(_ASIDE, (*name, incarnation, since)) for name, _ in names):
+            return
         here = Counter(name for name, _ in names)
         together: dict[Place, None] = {}
         for name, priority in names:

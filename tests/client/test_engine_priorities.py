@@ -18,6 +18,7 @@ from crdt_sync.records.update_format import parse_update
 from crdt_sync.schemas.loader import load_schema
 from crdt_sync_client.engine.model import CreateOp, DeleteOp, Transaction, UpdateOp
 from tests.client.engine_world import JOB, Peer, World
+from tests.client.test_engine_refusals import refuse_record
 
 URGENT_JOB = JOB.replace("x-version: 1\n", "x-version: 1\nx-priority: 7\n").replace(
     "default: open, x-merge: register", "default: open, x-priority: {done: 3}"
@@ -65,6 +66,21 @@ def test_a_less_urgent_write_goes_with_what_waits_for_its_record(world: World) -
     update(office, first, 10, status="done")
     assert sent(office) == [first, second]
     assert office.engine.outbox() == []
+
+
+def test_what_is_set_aside_has_no_say_until_it_is_lined_up_again(world: World) -> None:
+    office = world.office
+    refused, first, second = (create(office, name) for name in ("refused", "first", "second"))
+    world.settle()
+    update(office, refused, status="done")
+    refuse_record(office, refused)
+    update(office, first, 7, title="one")
+    update(office, second, 6, title="two")
+    together = tuple(UpdateOp("job", id, {"title": "both"}) for id in (refused, first))
+    office.engine.write([Transaction(together, priority=1)])
+    assert sent(office) == [second, first]
+    assert office.engine.retry() == 2
+    assert {item.id: item.priority for item in office.engine.outbox()} == {refused: 1, first: 1}
 
 
 def test_on_a_metered_network_what_was_sealed_rests_until_something_urgent_is_written(world: World) -> None:

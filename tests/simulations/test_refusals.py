@@ -80,6 +80,35 @@ def one_of_two_refused() -> Scenario:
     )
 
 
+def aside_with_what_waits() -> Scenario:
+    """Of an order that waits, more is written later, urgently and together with one that was refused."""
+    tablet = {"device": "tablet"}
+
+    def edit(at_s: float, record: str, **more: Any) -> Scheduled:
+        arguments = {**tablet, "record": record, "set": {"completion_notes": f"At {at_s} s"}, **more}
+        return Scheduled(at_s, "edit", arguments)
+
+    together = {"records": ["wo1", "wo2"], "set": {"completion_notes": "Both"}, "priority": 2}
+    return replace(named("refused_for_good"), expect=Expectations()).with_events(
+        (
+            Scheduled(1.0, "refuse", {**tablet, "record": "wo1"}),
+            edit(5.0, "wo1"),
+            Scheduled(20.0, "offline", {**tablet, "for_s": 60.0}),
+            Scheduled(20.0, "rare", {**tablet, "point": "push_of_one"}),
+            *(edit(at_s, "wo3", priority=9) for at_s in (25.0, 26.0)),  # on their way; what follows waits
+            edit(30.0, "wo2", priority=7),
+            edit(31.0, "wo3", priority=6),
+            Scheduled(32.0, "together", {**tablet, **together}),
+        )
+    )
+
+
+def test_what_is_set_aside_when_it_is_written_makes_nothing_more_urgent() -> None:
+    outcome = simulate(aside_with_what_waits(), 1)
+    assert outcome.verdict == "pass", outcome.violations
+    assert 10 in asked(outcome)
+
+
 # Planted bugs ---------------------------------------------------------------------------------------
 
 
