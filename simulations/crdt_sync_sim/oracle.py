@@ -86,7 +86,10 @@ class Oracle:
             # Also what an operation added that was durable in a crash, before anyone was told.
             kept = self.promises.setdefault(record, {})
             promise = Promise(record, write, device.name, device.world.now_us, device.clock.now_ms())
-            kept.setdefault(write_id(write), promise)
+            known = kept.setdefault(write_id(write), promise)
+            if known.write.author != write.author and write_id(write) in self.excused:
+                # Gone with a replaced disk: the clock of the store that was put back gives its times again.
+                self.groups.reused(record, write_id(write))
         for write in before - after:
             self.removed.setdefault((record, write_id(write)), device.name)
 

@@ -78,6 +78,11 @@ class Groups:
         for name in writes:
             self._of.setdefault(name, []).append(group)
 
+    def reused(self, record: RecordName, id: WriteId) -> None:
+        """Another write of the record has that name now: of what had it before, it says nothing any more."""
+        for group in self._of.get(record, ()):
+            group.writes[record] -= {id}
+
     def look(self, device: DeviceNode, records: Iterable[RecordName] | None = None) -> None:
         """See whether the device shows a part of something; `records` changed, or all may have."""
         if not self._of or not device.ready or len(self.parts) >= KEPT:

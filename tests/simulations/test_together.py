@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from crdt_sync.hlc import Hlc
+from crdt_sync.ids import Author, DeviceId, Incarnation, RecordId
+from crdt_sync.records.writes import Write
+from crdt_sync.roles import Role
 from crdt_sync_client.engine.arrivals import Opened
 from crdt_sync_client.engine.gathering import Gathering
 from crdt_sync_client.engine.model import Transaction
 from crdt_sync_client.engine.sealing import _Choice, _Row
+from crdt_sync_client.engine.waiting import AT_HEAD
+from crdt_sync_sim.oracle import Oracle, write_id
 from crdt_sync_sim.run import Simulation, run_out, simulate
 from crdt_sync_sim.scenario_file import ScenarioError, read_scenario
 from tests.simulations.shipped import named
@@ -73,6 +80,30 @@ def test_random_work_writes_together(monkeypatch: Patch) -> None:
     assert not outcome.failed
     assert max(wrote) > 2
     assert sim.oracle.groups.count
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_write_with_the_time_of_one_that_is_gone_shows_no_part_of_its_group(*, replaced: bool) -> None:
+    order, kit = ("work_order", RecordId("a")), ("work_order", RecordId("b"))
+    lives = [Author(DeviceId(bytes(16)), Incarnation(each)) for each in (1, 2)]
+    first, again = (Write(("title",), str(life), Hlc(7), Role.FIELD, life) for life in lives)
+    oracle, shown = Oracle(), {order: {again}, kit: set()}
+    device: Any = SimpleNamespace(
+        name="tablet", ready=True, space=b"", oracle=oracle, visible=shown.__getitem__,
+        world=SimpleNamespace(now_us=1), clock=SimpleNamespace(now_ms=lambda: 1),
+        engine=SimpleNamespace(
+            _replica=SimpleNamespace(space=lambda _: SimpleNamespace(catching_up=AT_HEAD))
+        ),
+        is_absent=lambda _: False,
+    )  # fmt: skip
+    for record in (order, kit):
+        oracle.wrote(device, record, frozenset(), frozenset({first}))
+    oracle.groups.wrote(device, {record: frozenset({write_id(first)}) for record in (order, kit)})
+    if replaced:
+        oracle.restored("tablet", (order, kit), since_us=0)
+    oracle.wrote(device, order, frozenset(), frozenset({again}))
+    oracle.groups.look(device)
+    assert bool(oracle.groups.parts) is not replaced
 
 
 @pytest.mark.parametrize(("records", "message"), [
