@@ -17,10 +17,11 @@ from crdt_sync_client.engine import Engine
 from crdt_sync_sim import cli, commands
 from crdt_sync_sim.case import read_case, write_case
 from crdt_sync_sim.minimise import minimise
-from crdt_sync_sim.run import Outcome, Simulation, simulate
+from crdt_sync_sim.run import QUIET_S, Outcome, Simulation, simulate
 from crdt_sync_sim.scenario import Scenario, Workload
 from crdt_sync_sim.scenario_file import load_scenario
 from tests.simulations.planted import forget_some_merges
+from tests.simulations.shipped import named
 
 SCENARIOS = sorted(commands.scenario_folder().glob("*.toml"))
 MonkeyPatch = pytest.MonkeyPatch
@@ -302,3 +303,20 @@ def test_a_world_lets_go_of_its_databases(small: Scenario) -> None:
     simulation.prologue()
     simulation.discard()
     assert simulation.relay.storage.disk._vfs is None  # type: ignore[attr-defined]  # on a disk it has one
+
+
+@pytest.mark.parametrize(("busy_s", "verdict"), [(1, "pass"), (10_000, "liveness")])
+def test_what_begins_in_the_quiet_time_may_end_and_not_go_on_for_ever(
+    monkeypatch: pytest.MonkeyPatch, busy_s: int, verdict: str
+) -> None:
+    converged, first_us = Simulation.converged, [0]
+
+    def busy_again(self: Simulation) -> bool:
+        if not self.healed_us or not converged(self):
+            return converged(self)
+        first_us[0] = first_us[0] or self.world.now_us
+        since_s = (self.world.now_us - first_us[0]) / 1_000_000
+        return not QUIET_S <= since_s < QUIET_S + busy_s
+
+    monkeypatch.setattr(Simulation, "converged", busy_again)
+    assert simulate(named("offline_edit"), 1).verdict == verdict
