@@ -11,6 +11,7 @@ A shell (asyncio, or virtual time in the simulator) only moves things about:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 
 from crdt_sync.errors import RemoteError
@@ -22,7 +23,7 @@ from .endings import refusal
 from .session_steps import Step
 
 
-class ConnectionDriver:
+class ConnectionDriver(ABC):
     """See the module. Lives in one thread; only the steps' `run` belongs to the engine's."""
 
     timeout_s: float
@@ -46,25 +47,25 @@ class ConnectionDriver:
         return not self.ended and self.protocol.state is State.LIVE
 
     @property
+    @abstractmethod
     def has_work(self) -> bool:
         """Whether `next_step` has something, now or when the step at work is done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrived(self, frame: FromRelay, size_bytes: int) -> None:
         """The protocol let this frame through; its message had that many bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_step(self) -> Step | None:
         """The next thing for the store to do; None when there is nothing, or one is at work."""
-        raise NotImplementedError
 
+    @abstractmethod
     def done(self, step: Step) -> None:
         """A step was run; also when the connection has ended meanwhile."""
-        raise NotImplementedError
 
+    @abstractmethod
     def late(self) -> None:
         """`timeout_s` have passed since the wish to connect."""
-        raise NotImplementedError
 
     def received_bytes(self, data: bytes) -> None:
         """`arrived`, for a shell that has the message and not yet the frame."""

@@ -103,6 +103,14 @@ class Wire(Protocol):
     async def close(self, code: int = 1000, reason: str = "") -> None: ...
 
 
+class _NoWebSocketError(Exception):
+    """A WebSocket could not be opened although somebody may be there. `error` is what to say of it."""
+
+    def __init__(self, error: CrdtSyncError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class RelayConnection:
     """A connection whose challenge has come. `session` builds what `send` sends."""
 
@@ -126,13 +134,11 @@ class RelayConnection:
             _http_until_s.pop(url, None)
         try:
             return await cls._over(await _connect(url), url, session)
-        except CrdtSyncError as exc:
-            if not getattr(exc, "upgrade_failed", False):
-                raise
+        except _NoWebSocketError as exc:
             try:
                 connection = await cls._over(await _tunnel(url), url, session)
             except CrdtSyncError:
-                raise exc from None
+                raise exc.error from None
         logger.info("no WebSocket passes to %s; going on over plain HTTP", url)
         _http_until_s[url] = now_s + HTTP_FOR_S
         return connection
@@ -229,7 +235,7 @@ async def _tunnel(url: str) -> HttpTunnel:
 
 
 async def _connect(url: str) -> ClientConnection:
-    """The WebSocket. An error with `upgrade_failed` says that somebody answered, but not as a relay does."""
+    """The WebSocket. Raises _NoWebSocketError; RelayUnreachable where no other way would help either."""
     host = check_relay_url(url)
     try:
         socket = await connect(
@@ -245,15 +251,15 @@ async def _connect(url: str) -> ClientConnection:
             max_queue=QUEUED_FRAMES,
         )
     except InvalidStatus as exc:
-        raise _upgrade_failed(_http_refusal(url, exc.response.status_code)) from None
+        raise _NoWebSocketError(_http_refusal(url, exc.response.status_code)) from None
     except (InvalidHandshake, InvalidURI, InvalidProxy) as exc:
         if isinstance(exc.__cause__, EOFError):
-            raise _upgrade_failed(
+            raise _NoWebSocketError(
                 RelayUnreachable(
                     f"the connection to the relay at {url} ended before it answered", hint=_UNREACHABLE_HINT
                 )
             ) from None
-        raise _upgrade_failed(
+        raise _NoWebSocketError(
             RelayRefused(
                 f"{url} is not a crdt-sync relay ({type(exc).__name__})",
                 close_code=CloseCode.VERSION,
@@ -261,7 +267,7 @@ async def _connect(url: str) -> ClientConnection:
             )
         ) from None
     except TimeoutError:
-        raise _upgrade_failed(
+        raise _NoWebSocketError(
             RelayUnreachable(
                 f"the relay at {url} did not answer within {OPEN_TIMEOUT_S:.0f} s", hint=_UNREACHABLE_HINT
             )
@@ -273,7 +279,7 @@ async def _connect(url: str) -> ClientConnection:
         ) from None
     if socket.subprotocol != SUBPROTOCOL:
         await socket.close(CloseCode.VERSION, f"{SUBPROTOCOL} only")
-        raise _upgrade_failed(
+        raise _NoWebSocketError(
             ProtocolViolation(
                 f"{url} does not speak {SUBPROTOCOL}", hint="check the address, or update the older side"
             )
@@ -298,12 +304,6 @@ def check_relay_url(url: str) -> str:
             hint="write it as ws://HOST:PORT, or wss://HOST for an encrypted connection",
         )
     return host
-
-
-def _upgrade_failed(error: CrdtSyncError) -> CrdtSyncError:
-    """Mark an error of a WebSocket that could not be opened although somebody may be there."""
-    error.upgrade_failed = True  # type: ignore[attr-defined]  # a mark for `open`, not part of the error
-    return error
 
 
 def _http_refusal(url: str, status: int) -> ConnectionFailed:

@@ -7,6 +7,7 @@ event loop. `run` never raises: `error` holds what stopped it.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from crdt_sync.crypto.envelope import Header
@@ -24,7 +25,7 @@ PushBounds = tuple[int, int]
 """At most that many envelopes, and bytes of envelopes, in one push."""
 
 
-class Step:
+class Step(ABC):
     """See the module."""
 
     needs_store = True
@@ -42,8 +43,9 @@ class Step:
         except Exception as exc:
             self.error = exc
 
+    @abstractmethod
     def work(self) -> None:
-        raise NotImplementedError
+        """What it is there for. What this raises becomes `error`."""
 
 
 class WelcomeStep(Step):

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_PASSPHRASE"  # noqa: S105  # a name, not a secret
-NEW_PASSPHRASE_VARIABLE: Final = "CRDT_SYNC_NEW_PASSPHRASE"  # noqa: S105  # a name, not a secret
+UNLOCK_VARIABLE: Final = "CRDT_SYNC_PASSPHRASE"
+NEW_UNLOCK_VARIABLE: Final = "CRDT_SYNC_NEW_PASSPHRASE"
+"""The environment variables with the passphrase that opens a store, and with the one it is to get."""
 _WRONG_HINT: Final = (
     "check the passphrase; when the keychain's key is meant and a change of it was broken off, give the"
     " passphrase from before or after with --passphrase-file"
@@ -165,12 +166,12 @@ def given_passphrase(target: Target) -> str | None:
     """The passphrase from the file or the environment; None when neither was given."""
     if target.passphrase_file is not None:
         return read_secret_file(target.passphrase_file, "--passphrase-file")
-    text = os.environ.get(PASSPHRASE_VARIABLE)
+    text = os.environ.get(UNLOCK_VARIABLE)
     if text is None:
         return None
     if not text:
         raise UsageProblem(
-            f"{PASSPHRASE_VARIABLE} is set but empty", hint="unset it, or put the passphrase in it"
+            f"{UNLOCK_VARIABLE} is set but empty", hint="unset it, or put the passphrase in it"
         )
     return text
 
@@ -179,13 +180,13 @@ def new_passphrase(file: Path | None) -> str:
     """The passphrase to come: from the file, the environment, or typed twice."""
     if file is not None:
         return read_secret_file(file, "--new-passphrase-file")
-    text = os.environ.get(NEW_PASSPHRASE_VARIABLE)
+    text = os.environ.get(NEW_UNLOCK_VARIABLE)
     if text:
         return text
     if not at_a_terminal():
         raise UsageProblem(
             "no new passphrase was given",
-            hint=f"use --new-passphrase-file FILE, the variable {NEW_PASSPHRASE_VARIABLE}, or --to-keychain",
+            hint=f"use --new-passphrase-file FILE, the variable {NEW_UNLOCK_VARIABLE}, or --to-keychain",
         )
     typed = click.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)
     assert isinstance(typed, str)
@@ -214,7 +215,7 @@ def _prompt(*, confirm: bool) -> str:
     if not at_a_terminal():
         raise NoKey(
             "no passphrase was given, and the keychain has no key for this store",
-            hint=f"use --passphrase-file FILE or the environment variable {PASSPHRASE_VARIABLE}",
+            hint=f"use --passphrase-file FILE or the environment variable {UNLOCK_VARIABLE}",
         )
     text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
     assert isinstance(text, str)

@@ -77,7 +77,6 @@ class Field:
     """A field to compare; made by `field`."""
 
     __slots__ = ("_path",)
-    __hash__ = None  # type: ignore[assignment]  # `==` makes a condition, so there is no equality to hash by
 
     def __init__(self, path: Path) -> None:
         self._path = path
