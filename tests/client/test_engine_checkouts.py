@@ -257,7 +257,8 @@ properties:
     world.close()
 
 
-def test_an_earlier_lifes_work_is_due_when_the_lease_has_run_out_though_nothing_comes(site: Site) -> None:
+def passed_over(site: Site) -> None:
+    """An earlier life's change waits for another's lease to end, while this life's work has gone."""
     site.lease(site.other, site.one, expires_ms=site.now_ms + HOUR_MS)
     site.mine.sync()
     site.mine.set(site.one, status="busy")
@@ -265,27 +266,27 @@ def test_an_earlier_lifes_work_is_due_when_the_lease_has_run_out_though_nothing_
     site.mine.set(site.two, status="done")
     site.mine.sync()
     assert not site.mine.engine.passed_over_is_due(site.space)
-    site.mine.engine._replica.reload()  # as after a write that failed
+
+
+def goes_when_the_lease_has_run_out(site: Site) -> None:
     site.now_ms += HOUR_MS
     assert site.mine.engine.passed_over_is_due(site.space)
     site.mine.sync()
     assert pending(site.mine) == []
+
+
+def test_an_earlier_lifes_work_is_due_when_the_lease_has_run_out_though_nothing_comes(site: Site) -> None:
+    passed_over(site)
+    site.mine.engine._replica.reload()  # as after a write that failed
+    goes_when_the_lease_has_run_out(site)
 
 
 def test_an_earlier_lifes_work_is_due_also_in_a_session_that_did_not_pass_it_over(site: Site) -> None:
     """Found by seed 610605 of a swarm: it began with what came first, and the rest lay for good."""
-    site.lease(site.other, site.one, expires_ms=site.now_ms + HOUR_MS)
-    site.mine.sync()
-    site.mine.set(site.one, status="busy")
-    site.mine.crash()
-    site.mine.set(site.two, status="done")
-    site.mine.sync()
+    passed_over(site)
     site.mine.engine._replica.space(site.space).session.skipped = frozenset()
     assert not site.mine.engine.passed_over_is_due(site.space)
-    site.now_ms += HOUR_MS
-    assert site.mine.engine.passed_over_is_due(site.space)
-    site.mine.sync()
-    assert pending(site.mine) == []
+    goes_when_the_lease_has_run_out(site)
 
 
 def test_every_record_shown_says_who_has_it_now(site: Site) -> None:
