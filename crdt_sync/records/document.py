@@ -102,15 +102,17 @@ class RecordDocument:
         if state is not None:
             self.apply(state, checked)
 
-    def apply(self, update: bytes, checked: CheckedUpdate | None = None) -> None:
+    def apply(self, update: bytes, checked: CheckedUpdate | None = None) -> bool:
         """Take in a checked update. Again, or before what it builds on, is harmless.
 
-        With `checked`, what the check gave, the update is not read a second time.
+        With `checked`, what the check gave, the update is not read a second time. False when all of it was
+        here before: then nothing has changed, and `state()` is what it was.
         """
-        self._doc.apply_update(update)
-        self._content_hash = None
-        if self._fresh and not self._held and self._take_in(update, checked):
-            return
+        if self._fresh and not self._held:
+            news = self._take_in(update, checked)
+            if news is not None:
+                return news
+        self._apply(update)
         for earlier in self._held:
             self._doc.apply_update(earlier)
         self._unread.append((update, checked))
@@ -118,6 +120,11 @@ class RecordDocument:
         self._by_path = None
         if len(self._unread) >= MAX_UNREAD:
             self._read()
+        return True
+
+    def _apply(self, update: bytes) -> None:
+        self._doc.apply_update(update)
+        self._content_hash = None
 
     def writes(self) -> DocWrites:
         """The visible writes per path, each in canonical order. The same mapping until a change."""
@@ -169,8 +176,7 @@ class RecordDocument:
             for lane, indexes in places
         }
         update = edit_update(author, 0 if own is None else own.end, raws, deleted)
-        self._doc.apply_update(update)
-        self._content_hash = None
+        self._apply(update)
         self._note_edit(places, add)
         return update
 
@@ -284,36 +290,42 @@ class RecordDocument:
             lane.end += len(add)
         self._move_lanes(places, added)
 
-    def _take_in(self, update: bytes, checked: CheckedUpdate | None) -> bool:
-        """Bring the lanes to where `update` brings the document, when it simply goes on from there.
+    def _take_in(self, update: bytes, checked: CheckedUpdate | None) -> bool | None:
+        """Apply `update` and bring the lanes to where it brings the document, when nothing is missing for it.
 
-        That is so for a whole document, and for an edit that arrives in order, which is nearly always: what
-        it adds begins where its author's lane ends, and what it deletes is there. Otherwise False, and
-        nothing has changed.
+        That is so for a whole document, for an edit that arrives in order, and for both when they come again:
+        what is added begins where its author's lane ends or before, and what is deleted is there. Otherwise
+        None, and nothing has changed. False when there is nothing to do, because all of it is there.
         """
         parsed = parse_update(update) if checked is None else checked.parsed
         lanes = self._lanes
-        ends = {}
+        ends = {client: lane.end for client, lane in lanes.items()}
+        news: list[Blocks] = []
         for blocks in parsed.blocks:
-            lane = lanes.get(blocks.client)
-            if blocks.skips or blocks.start != (0 if lane is None else lane.end):
-                return False
-            ends[blocks.client] = blocks.end
+            end = ends.get(blocks.client, 0)
+            if blocks.skips or blocks.start > end:
+                return None
+            if blocks.end > end:
+                ends[blocks.client] = blocks.end
+                news.append(blocks)
         places: list[tuple[_Lane, list[int]]] = []
         for client, ranges in parsed.deletes.items():
-            lane = lanes.get(client)
-            end = ends.get(client, 0 if lane is None else lane.end)
+            end = ends.get(client, 0)
             if any(stop > end for _, stop in ranges):
-                return False
+                return None
+            lane = lanes.get(client)
             if lane is not None and (gone := _indexes(lane.clocks, ranges)):
                 places.append((lane, gone))
+        if not news and not places:
+            return False
+        self._apply(update)
         added: list[tuple[_Lane, list[int], Sequence[Write]]] = []
-        for blocks in parsed.blocks:
+        for blocks in news:
             lane = lanes.get(blocks.client)
             if lane is None:
                 lane = lanes[blocks.client] = _Lane(Author.from_array_name(blocks.name or ""))
             decoded = {} if checked is None else checked.writes[blocks.client]
-            added.append((lane, *_visible(parsed, blocks, lane.author, decoded)))
+            added.append((lane, *_visible(parsed, blocks, lane.author, decoded, start=lane.end)))
             lane.end = blocks.end
         self._move_lanes(places, added)
         return True
@@ -351,15 +363,17 @@ class RecordDocument:
 
 
 def _visible(
-    update: ParsedUpdate, blocks: Blocks, author: Author, decoded: Mapping[int, Write]
+    update: ParsedUpdate, blocks: Blocks, author: Author, decoded: Mapping[int, Write], *, start: int = 0
 ) -> tuple[list[int], list[Write]]:
-    """What an update shows of one author, and at which clocks. What is in `decoded` is not decoded again."""
-    clocks: list[int] = []
-    writes: list[Write] = []
-    for clock, raw in update.visible(blocks):
-        clocks.append(clock)
-        writes.append(decoded.get(clock) or read_write(raw, author))
-    return clocks, writes
+    """What an update shows of one author from clock `start` on, and at which clocks.
+
+    What is in `decoded` is not decoded again.
+    """
+    items = update.visible(blocks)
+    if blocks.start < start:
+        items = [item for item in items if item[0] >= start]
+    clocks = [clock for clock, _ in items]
+    return clocks, [decoded.get(clock) or read_write(raw, author) for clock, raw in items]
 
 
 def _indexes(clocks: Sequence[int], ranges: Iterable[tuple[int, int]]) -> list[int]:

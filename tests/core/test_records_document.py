@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.update_cutting import deletes_only
 from crdt_sync.records.writes import Write
 from crdt_sync.roles import Role
 from crdt_sync.rules.register import Register
@@ -69,3 +70,34 @@ def test_writes_stand_in_the_order_of_authors_and_ties_go_to_the_greater_one() -
     one, other = replicas[0].view().conflicts[0], replicas[3].view().conflicts[0]
     assert one.alternatives == other.alternatives == replicas[2].doc.writes()[("status",)]
     assert one.winner == Register().choose(list(reversed(one.alternatives)))
+
+
+def test_a_whole_document_brings_what_is_new_in_it_and_nothing_when_it_comes_again() -> None:
+    one, other = Replica(0), Replica(1)
+    one.create({"status": "a", "owner": "first"})
+    other.take(one.updates)
+    one.set({"status": "b"})
+    other.set({"owner": "second"})
+    one.set({"phase": "draft"})
+    for reader in (RecordDocument(other.doc.state()), RecordDocument(one.updates[0])):
+        reader.writes()  # kept up to date from here on
+        for whole in (one.doc.state(), other.doc.state()):
+            reader.apply(whole)
+            fresh = RecordDocument(reader.state())
+            assert (reader.writes(), reader.content_hash()) == (fresh.writes(), fresh.content_hash())
+        state, shown = reader.state(), reader.writes()
+        for known in (one.doc.state(), other.doc.state(), *one.updates, *other.updates):
+            assert not reader.apply(known)
+        assert reader.state() == state
+        assert reader.writes() is shown
+
+
+def test_a_deletion_alone_is_something_new() -> None:
+    one, other = Replica(0), Replica(1)
+    one.create({"status": "a", "owner": "first"})
+    other.take(one.updates)
+    other.set({"owner": "second"})
+    emptied = deletes_only(other.updates[-1])
+    assert one.doc.apply(emptied)
+    assert not one.doc.apply(emptied)
+    assert ("owner",) not in one.doc.writes()

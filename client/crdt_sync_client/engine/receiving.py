@@ -309,8 +309,9 @@ class ReceivedBatch:
                     continue
                 found = self._merge_record(opaque, coming)
                 if found is not None:
-                    record, state = found
-                    materialiser.take(record, state=state)
+                    record, state, differs = found
+                    if differs:
+                        materialiser.take(record, state=state)
                     merged.append(record)
             if schemas:
                 materialiser.take_schemas(space, merged)
@@ -347,8 +348,14 @@ class ReceivedBatch:
         for coming in incoming.values():
             coming.opened = admission.without(coming.opened, refused)
 
-    def _merge_record(self, opaque: OpaqueId, coming: _Incoming) -> tuple[OpenRecord, bytes | None] | None:
-        """Merge all that came for a record at once; None when nothing of it is new."""
+    def _merge_record(
+        self, opaque: OpaqueId, coming: _Incoming
+    ) -> tuple[OpenRecord, bytes | None, bool] | None:
+        """Merge all that came for a record at once; None when nothing of it is to be merged.
+
+        The record, its state where that is known, and whether it is not what is stored any more: a snapshot
+        may have nothing but what is here.
+        """
         replica, space = self._replica, self._space
         record = replica.records.find(space, opaque, replica.author)
         no = None
@@ -363,6 +370,7 @@ class ReceivedBatch:
         if not news:
             return None
         merged, checked = news[0] if len(news) == 1 else (merge_updates([each for each, _ in news]), None)
+        differs = True
         if record is None:
             record = replica.records.new(
                 space, coming.record_type, coming.record_id, opaque, replica.author, merged, checked, no=no
@@ -375,13 +383,13 @@ class ReceivedBatch:
         else:
             if opaque in space.held:
                 self._rescues.meet(record, merged)
-            record.doc.apply(merged, checked)
+            differs = record.doc.apply(merged, checked) or heads != record.heads
             state = None
         record.heads = heads
         for opened in coming.opened:
             if opened.payload.group is not None:
                 self._note_group(record, opened)
-        return record, state
+        return record, state, differs
 
     def _note_group(self, record: OpenRecord, opened: Opened) -> None:
         """The record holds a part of a group, or of several that a snapshot names."""
