@@ -13,7 +13,7 @@ made from; so a run is the same whether its founding was kept or had to be made.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,10 +36,11 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine.model import CreateOp
 from crdt_sync_server.effects import Admit, Arrival, Created, Peer, Send
-from crdt_sync_sim import memory_storage
+from crdt_sync_sim import memory_storage, remembering
 from crdt_sync_sim.device_node import DeviceNode, DeviceTally, Received
 from crdt_sync_sim.oracle import Oracle, RecordName
 from crdt_sync_sim.relay_node import RelayNode
+from crdt_sync_sim.remembering import Signed, noting_signatures
 from crdt_sync_sim.scenario import RELAY, Scenario
 from crdt_sync_sim.site import Site
 from crdt_sync_sim.world import World
@@ -75,6 +76,8 @@ class Founded:
     tallies: Mapping[str, DeviceTally]
     batches: Mapping[str, Sequence[Received]]
     taken: Mapping[str, Sequence[Push]]
+    signed: frozenset[Signed]
+    """What its keys signed."""
 
 
 def founded(scenario: Scenario, seed: int) -> Founded:
@@ -97,6 +100,7 @@ def forget_all() -> None:
     """Nothing is kept any more: the product in this process is another now."""
     _kept.clear()
     memory_storage.forget_all()
+    remembering.forget_all()
 
 
 def begin_from(site: Site, begun: Founded) -> None:
@@ -120,7 +124,12 @@ def begin_from(site: Site, begun: Founded) -> None:
 
 def _found_apart(scenario: Scenario, variant: int) -> Founded:
     """In a world of its own, whose seed no run has."""
-    site = Site(scenario, World(-1 - variant))
+    with noting_signatures() as signed:
+        return _found_in(Site(scenario, World(-1 - variant)), signed)
+
+
+def _found_in(site: Site, signed: Set[Signed]) -> Founded:
+    scenario = site.scenario
     try:
         for node in site.nodes:
             node.start()
@@ -135,7 +144,7 @@ def _found_apart(scenario: Scenario, variant: int) -> Founded:
         if not site.run_until_converged(_BOUND_S):
             raise FoundingError("the space did not reach every device")
         _make_records(site)
-        return _image(site)
+        return _image(site, signed)
     finally:
         site.discard()
 
@@ -150,7 +159,7 @@ def _make_records(site: Site) -> None:
         raise FoundingError("the records did not reach every device")
 
 
-def _image(site: Site) -> Founded:
+def _image(site: Site, signed: Set[Signed]) -> Founded:
     devices = site.devices
     for device in devices.values():
         device.engine.close()
@@ -166,6 +175,7 @@ def _image(site: Site) -> Founded:
         tallies={name: device.tally for name, device in devices.items()},
         batches={name: device.batches for name, device in devices.items()},
         taken=site.relay.taken,
+        signed=frozenset(signed),
     )
 
 

@@ -120,7 +120,7 @@ class Simulation(Site):
         self.holdings = Holdings(self)
         self.asked: set[int] = set()
         """The rules that were asked, by number."""
-        self.remembers = remembers(seed) if remember is None else remember
+        self.memory = Remembering() if (remembers(seed) if remember is None else remember) else None
         self.story_us = 0
         self.healed_us = 0
         self._backups: dict[str, int] = {}
@@ -130,7 +130,10 @@ class Simulation(Site):
 
     def prologue(self) -> None:
         """Begin where the founding ended, and wait until all are connected."""
-        begin_from(self, founded(self.scenario, self.seed))
+        begun = founded(self.scenario, self.seed)
+        if self.memory is not None:
+            self.memory.know(begun.signed)
+        begin_from(self, begun)
         if not self.run_until_converged(PROLOGUE_S):
             raise FoundingError("not every device can connect to the relay")
         scenario = self.scenario
@@ -272,7 +275,7 @@ def run_out(sim: Simulation) -> Outcome:
     verdict: Verdict
     error = ""
     try:
-        with decided_by(sim.rare.decide), Remembering() if sim.remembers else nullcontext():
+        with decided_by(sim.rare.decide), sim.memory or nullcontext():
             verdict, violations = _run(sim)
     except FoundingError as exc:
         verdict, error = "crash", f"{type(exc).__name__}: {exc}"

@@ -8,6 +8,7 @@ from crdt_sync.crypto import device_keys, envelope
 from crdt_sync.crypto.device_keys import DeviceKeys
 from crdt_sync_client.engine import receiving
 from crdt_sync_sim.commands import scenario_folder
+from crdt_sync_sim.founding import VARIANTS
 from crdt_sync_sim.remembering import REALLY_EACH_TIME, Remembering, remembers
 from crdt_sync_sim.run import simulate
 from crdt_sync_sim.scenario_file import load_scenario
@@ -27,7 +28,9 @@ def test_most_seeds_remember_and_some_do_not() -> None:
     assert sum(map(remembers, range(80))) == 80 - 80 // REALLY_EACH_TIME
 
 
-def test_each_question_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, bytes, bytes]]:
+    """The signatures that are really verified: key, signature, message."""
     asked: list[tuple[bytes, bytes, bytes]] = []
     verifier = device_keys._verifier
 
@@ -40,11 +43,24 @@ def test_each_question_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> No
             verifier(self.key).verify(signature, message)
 
     monkeypatch.setattr(device_keys, "_verifier", Counting)
+    return asked
+
+
+def test_each_question_is_worked_out_once(asked: list[tuple[bytes, bytes, bytes]]) -> None:
     simulate(SMALL, 3, remember=False)
     each_time = len(asked)
     asked.clear()
     simulate(SMALL, 3, remember=True)
     assert len(asked) == len(set(asked)) < each_time / 2
+
+
+def test_what_the_founding_signed_is_good_in_all_runs_that_begin_with_it(
+    asked: list[tuple[bytes, bytes, bytes]],
+) -> None:
+    simulate(SMALL, 3, remember=True)
+    asked.clear()
+    simulate(SMALL, 3 + VARIANTS, remember=True)
+    assert asked == []
 
 
 def test_what_a_key_signed_is_good_and_nothing_else_is() -> None:
