@@ -304,7 +304,7 @@ class Actor:
     def _mischief(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:
         kinds = {name: value for name, value in arguments.items() if name != "for_s"}
         self._network.mischief = Mischief(**kinds)
-        self._after(arguments, lambda: setattr(self._network, "mischief", Mischief()))
+        self._after(arguments, lambda: setattr(self._network, "mischief", None))
 
     # The product's own code
 

@@ -7,6 +7,7 @@ closes the connection. `DeviceSync` and `DeviceJoin` say what comes before and a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import apsw
@@ -54,8 +55,8 @@ class DeviceLine:
         self._opening = device.network.connect(
             device.name,
             RELAY,
-            lambda end: device.now(lambda: self._connected(end)),
-            lambda why: device.now(lambda: self._unreachable(why)),
+            partial(device.now, self._connected),
+            partial(device.now, self._unreachable),
         )
         self._timeout = device.later(seconds(driver.timeout_s), self._late)
 
@@ -72,7 +73,7 @@ class DeviceLine:
             return
         if driver.has_work and not self._storing:
             self._storing = True
-            self._device.later(self._storage.randint(*STORE_US), self._store)
+            self._device.later(self._storage.between(STORE_US), self._store)
         self._looked()
 
     def do(self, step: Step) -> None:
@@ -99,8 +100,8 @@ class DeviceLine:
             return
         self._end = end
         device.adopt(end)
-        end.on_message = lambda data: device.now(lambda: self._received(data))
-        end.on_close = lambda code: device.now(lambda: self._lost(code))
+        end.on_message = partial(device.now, self._received)
+        end.on_close = partial(device.now, self._lost)
 
     def _received(self, data: bytes) -> None:
         if not self._closed:

@@ -8,6 +8,7 @@ clock, as `crdt_sync_client.sync_loop` and `live_session` do with asyncio.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.errors import CrdtSyncError, RelayRefused
@@ -169,9 +170,9 @@ class DeviceSync:
         self._line = DeviceLine(
             device,
             driver,
-            ran=lambda step: self._note(driver, step),
-            looked=lambda: self._looked(driver),
-            over=lambda: self._over(driver),
+            ran=partial(self._note, driver),
+            looked=partial(self._looked, driver),
+            over=partial(self._over, driver),
         )
 
     def _looked(self, driver: SessionDriver) -> None:
@@ -179,8 +180,8 @@ class DeviceSync:
             self._reconnecting.caught_up()
         if driver.welcomed and driver.window.wants and not self._pushing:
             self._pushing = True
-            delay_us = max(self._storage.randint(*PUSH_US), seconds(driver.window.pause_s) + 1)
-            self._device.later(delay_us, lambda: self._push(driver))
+            delay_us = max(self._storage.between(PUSH_US), seconds(driver.window.pause_s) + 1)
+            self._device.later(delay_us, self._push, driver)
         rest_s = driver.checkouts.rest_s
         if rest_s is not None and (self._rest is None or not self._rest.waiting):
             self._rest = self._device.later(seconds(rest_s) + 1, self._rested)
@@ -229,7 +230,7 @@ class DeviceSync:
         """What was refused and is to be tried again needs a session that begins then."""
         wait_s = self._device.engine.retry_in_s(self._device.space)
         if wait_s is not None:
-            self._device.later(seconds(wait_s) + 1, lambda: self._try_again(driver))
+            self._device.later(seconds(wait_s) + 1, self._try_again, driver)
 
     def _try_again(self, driver: SessionDriver) -> None:
         if driver is self._driver:

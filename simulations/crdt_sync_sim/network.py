@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from crdt_sync_sim.world import Timer, World, seconds
@@ -64,9 +65,6 @@ class Mischief:
     replay: float = 0.0
     """An older message of the same direction and connection is sent once more, later."""
 
-    def __bool__(self) -> bool:
-        return bool(self.duplicate or self.reorder or self.replay)
-
 
 @dataclass(slots=True)
 class Tally:
@@ -101,20 +99,23 @@ class Endpoint:
     def __init__(self, node: str, peer: str) -> None:
         self.node = node
         self.peer = peer
+        self.link = (node, peer)
+        """The directed link over which this end sends."""
         self.on_message: OnMessage = _ignore_message
         self.on_close: OnClose = _ignore_close
         self.open = True
-        self.connection: Connection
+        self.connection: Connection | None = None
+        """None again once it is over."""
 
     def send(self, message: bytes) -> None:
         """Hand over to the kernel. Nothing is known about arrival; sending on a closed end is ignored."""
-        if self.open:
+        if self.open and self.connection is not None:
             self.connection.transmit(self, message)
 
     def close(self, code: int = 1000) -> None:
         """Close in order: the peer hears after everything sent before, if the link lets it."""
-        if self.open:
-            self.open = False
+        if self.open and self.connection is not None:
+            self.shut()
             self.connection.transmit_close(self, code)
 
     def reset(self) -> None:
@@ -123,14 +124,20 @@ class Endpoint:
 
     def vanish(self) -> None:
         """Power went: the peer hears nothing."""
-        if self.open:
-            self.open = False
+        if self.open and self.connection is not None:
+            self.shut()
             self.connection.vanished(self)
 
     def deliver_close(self, code: int) -> None:
         if self.open:
-            self.open = False
-            self.on_close(code)
+            on_close = self.on_close
+            self.shut()
+            on_close(code)
+
+    def shut(self) -> None:
+        """Nothing comes here any more, and who was to hear of it is let go of."""
+        self.open = False
+        self.on_message, self.on_close = _ignore_message, _ignore_close
 
 
 def _ignore_message(_: bytes) -> None:
@@ -148,12 +155,13 @@ class Network:
         self.world = world
         self.stream = world.streams["network"]
         self.tally = Tally()
-        self.mischief = Mischief()
+        self.mischief: Mischief | None = None
         self.tap: Callable[[str, str, bytes], object] | None = None
         """Sees (sender, receiver, message) of everything that is sent."""
         self._default = profile or LinkProfile()
         self._profiles: dict[tuple[str, str], LinkProfile] = {}
-        self._cuts: dict[tuple[str, str], int] = {}
+        self.cuts: dict[tuple[str, str], int] = {}
+        """Directed links that are cut, and how often."""
         self._busy_until_us: dict[tuple[str, str], int] = {}
         self._listeners: dict[str, Callable[[Endpoint], None]] = {}
         self._connections: dict[int, Connection] = {}
@@ -170,43 +178,43 @@ class Network:
             for pair in pairs:
                 self._profiles[pair] = profile
 
-    def profile(self, sender: str, receiver: str) -> LinkProfile:
-        return self._profiles.get((sender, receiver), self._default)
+    def profile(self, pair: tuple[str, str]) -> LinkProfile:
+        return self._profiles.get(pair, self._default)
 
     def adjust(self, pairs: Iterable[tuple[str, str]], **changes: Any) -> None:
         """Change some properties of some directed links, named as in `LinkProfile`."""
         for pair in pairs:
-            self._profiles[pair] = replace(self.profile(*pair), **changes)
+            self._profiles[pair] = replace(self.profile(pair), **changes)
 
     def cut(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Cut directed links. Cuts are counted: a link works again when each of them was mended."""
         for pair in pairs:
-            self._cuts[pair] = self._cuts.get(pair, 0) + 1
-            if self._cuts[pair] == 1:
+            self.cuts[pair] = self.cuts.get(pair, 0) + 1
+            if self.cuts[pair] == 1:
                 for connection in self._over(pair):
                     connection.path_lost(pair)
 
     def mend(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Undo one cut of each of these links."""
         for pair in pairs:
-            left = self._cuts.get(pair, 0) - 1
+            left = self.cuts.get(pair, 0) - 1
             if left > 0:
-                self._cuts[pair] = left
-            elif self._cuts.pop(pair, None) is not None:
+                self.cuts[pair] = left
+            elif self.cuts.pop(pair, None) is not None:
                 for connection in self._over(pair):
                     connection.path_found(pair)
 
     def mend_all(self) -> None:
-        pairs = sorted(self._cuts)
+        pairs = sorted(self.cuts)
         for pair in pairs:
-            self._cuts[pair] = 1
+            self.cuts[pair] = 1
         self.mend(pairs)
 
     def is_cut(self, sender: str, receiver: str) -> bool:
-        return (sender, receiver) in self._cuts
+        return (sender, receiver) in self.cuts
 
     def reachable(self, one: str, other: str) -> bool:
-        return not (self.is_cut(one, other) or self.is_cut(other, one))
+        return (one, other) not in self.cuts and (other, one) not in self.cuts
 
     # Connections
 
@@ -221,10 +229,10 @@ class Network:
         self, node: str, peer: str, connected: Callable[[Endpoint], None], failed: Callable[[str], None]
     ) -> Timer:
         """Open a connection; exactly one of the callbacks is called, later. Cancel the timer to give up."""
-        if self.is_cut(node, peer) or self.is_cut(peer, node):
+        if not self.reachable(node, peer):
             # SYNs vanish; a heal in the meantime is found by the application's next try.
-            return self.world.after(CONNECT_TIMEOUT_US, lambda: self._fail(failed, "timed out"))
-        there, back = self.profile(node, peer), self.profile(peer, node)
+            return self.world.after(CONNECT_TIMEOUT_US, partial(self._fail, failed, "timed out"))
+        there, back = self.profile((node, peer)), self.profile((peer, node))
         # TCP and WebSocket handshakes: three crossings before the client may speak.
         delay_us = self._flight_us(there) * 2 + self._flight_us(back)
 
@@ -256,24 +264,26 @@ class Network:
         failed(why)
 
     def _flight_us(self, profile: LinkProfile) -> int:
-        stream = self.stream
-        jitter = stream.randrange(profile.jitter_us + 1) if profile.jitter_us else 0
-        return profile.delay_us + jitter + self._retransmission_us(profile)
-
-    def _retransmission_us(self, profile: LinkProfile) -> int:
-        waited, timeout_us = 0, RETRANSMIT_US
+        flight_us = profile.delay_us
+        if profile.jitter_us:
+            flight_us += self.stream.below(profile.jitter_us + 1)
         if profile.loss:
-            for _ in range(MAX_RETRANSMITS):
-                if self.stream.random() >= profile.loss:
-                    break
-                waited += timeout_us
-                timeout_us *= 2
-                self.tally.retransmitted += 1
+            flight_us += self._retransmission_us(profile.loss)
+        return flight_us
+
+    def _retransmission_us(self, loss: float) -> int:
+        waited, timeout_us = 0, RETRANSMIT_US
+        for _ in range(MAX_RETRANSMITS):
+            if self.stream.random() >= loss:
+                break
+            waited += timeout_us
+            timeout_us *= 2
+            self.tally.retransmitted += 1
         return waited
 
     def arrival_us(self, pair: tuple[str, str], size_bytes: int) -> int:
         """When a message sent now arrives over this link, were it alone on its connection."""
-        profile = self.profile(*pair)
+        profile = self._profiles.get(pair, self._default)
         start_us = self.world.now_us
         if profile.bytes_per_s:
             start_us = max(start_us, self._busy_until_us.get(pair, 0))
@@ -284,17 +294,23 @@ class Network:
     def forget(self, connection: Connection) -> None:
         self._connections.pop(connection.number, None)
 
+    def vanish(self) -> None:
+        """Nothing that is connected is any more, and nobody is told."""
+        for connection in list(self._connections.values()):
+            connection.client.shut()
+            connection.server.shut()
+            connection.end()
+
     def _over(self, pair: tuple[str, str]) -> Sequence[Connection]:
         ends = set(pair)
         return [c for c in self._connections.values() if {c.client.node, c.server.node} == ends]
 
 
 class _Segment(NamedTuple):
-    """A message, or with None a close, in its place in what one end sent."""
+    """A message, or the code of a close, in its place in what one end sent."""
 
     number: int
-    message: bytes | None
-    code: int
+    content: bytes | int
     mischief: bool
 
 
@@ -318,30 +334,34 @@ class Connection:
         return self.server if end is self.client else self.client
 
     def transmit(self, sender: Endpoint, message: bytes) -> None:
-        tally = self.network.tally
+        network, tally = self.network, self.network.tally
         size_bytes = len(message) + HEADER_BYTES
         tally.messages += 1
         tally.bytes += size_bytes
         tally.by_node[sender.node] = tally.by_node.get(sender.node, 0) + size_bytes
-        if self.network.tap is not None:
-            self.network.tap(sender.node, sender.peer, message)
+        if network.tap is not None:
+            network.tap(sender.node, sender.peer, message)
         self._in_flight_bytes += len(message)
-        tally.peak_in_flight_bytes = max(tally.peak_in_flight_bytes, self._in_flight_bytes)
-        for copy, extra_us in self._with_mischief(sender, message):
-            self._queue(sender, self._segment(copy, 0, mischief=extra_us > 0), extra_us)
+        if self._in_flight_bytes > tally.peak_in_flight_bytes:
+            tally.peak_in_flight_bytes = self._in_flight_bytes
+        if network.mischief is None:
+            self._queue(sender, message, 0)
+        else:
+            for copy, extra_us in self._with_mischief(sender, message, network.mischief):
+                self._queue(sender, copy, extra_us)
 
     def transmit_close(self, sender: Endpoint, code: int) -> None:
         self.network.world.note("close", sender.node, f"{sender.peer} {code}")
         if not self._other(sender).open:
-            self._end()
-        self._queue(sender, self._segment(None, code), 0)
+            self.end()
+        self._queue(sender, code, 0)
 
     def vanished(self, end: Endpoint) -> None:
         self._held[end].clear()
         if self._other(end).open:
             self._expect_death()
         else:
-            self._end()
+            self.end()
 
     def path_lost(self, pair: tuple[str, str]) -> None:
         del pair  # either direction stops pings or pongs
@@ -358,68 +378,65 @@ class Connection:
         held, self._held[sender] = self._held[sender], []
         # What was in flight when the cut came is older than what was sent into it.
         held.sort(key=lambda segment: segment.number)
-        resume_us = self.network.stream.randrange(RETRANSMIT_US * 8)
+        resume_us = self.network.stream.below(RETRANSMIT_US * 8)
         for segment in held:
             self._schedule(sender, segment, resume_us)
 
-    def _segment(self, message: bytes | None, code: int, *, mischief: bool = False) -> _Segment:
-        self._sent += 1
-        return _Segment(self._sent, message, code, mischief)
-
-    def _with_mischief(self, sender: Endpoint, message: bytes) -> list[tuple[bytes, int]]:
-        mischief = self.network.mischief
-        if not mischief:
-            return [(message, 0)]
+    def _with_mischief(self, sender: Endpoint, message: bytes, mischief: Mischief) -> list[tuple[bytes, int]]:
         stream, tally = self.network.stream, self.network.tally
         history = self._history[sender]
         copies = [(message, 0)]
         if mischief.reorder and stream.random() < mischief.reorder:
-            copies = [(message, 1 + stream.randrange(300_000))]
+            copies = [(message, 1 + stream.below(300_000))]
             tally.reordered += 1
         if mischief.duplicate and stream.random() < mischief.duplicate:
-            copies.append((message, 1 + stream.randrange(300_000)))
+            copies.append((message, 1 + stream.below(300_000)))
             tally.duplicated += 1
         if history and mischief.replay and stream.random() < mischief.replay:
-            copies.append((stream.choice(history), 1 + stream.randrange(300_000)))
+            copies.append((stream.choice(history), 1 + stream.below(300_000)))
             tally.replayed += 1
         history.append(message)
         del history[:-8]
         return copies
 
-    def _queue(self, sender: Endpoint, segment: _Segment, extra_us: int) -> None:
-        if self.network.is_cut(sender.node, sender.peer):
+    def _queue(self, sender: Endpoint, content: bytes | int, extra_us: int) -> None:
+        self._sent += 1
+        segment = _Segment(self._sent, content, extra_us > 0)
+        if sender.link in self.network.cuts:
             self._held[sender].append(segment)
         else:
             self._schedule(sender, segment, extra_us)
 
     def _schedule(self, sender: Endpoint, segment: _Segment, extra_us: int) -> None:
-        pair = (sender.node, sender.peer)
-        arrival_us = self.network.arrival_us(pair, HEADER_BYTES + len(segment.message or b"")) + extra_us
+        network, content = self.network, segment.content
+        size_bytes = HEADER_BYTES + (0 if isinstance(content, int) else len(content))
+        arrival_us = network.arrival_us(sender.link, size_bytes) + extra_us
         if not segment.mischief:
             # Never before what was sent earlier.
             arrival_us = max(arrival_us, self._last_arrival_us[sender])
             self._last_arrival_us[sender] = arrival_us
-        self.network.world.at(arrival_us, lambda: self._arrive(sender, segment))
+        network.world.at(arrival_us, partial(self._arrive, sender, segment))
 
     def _arrive(self, sender: Endpoint, segment: _Segment) -> None:
-        if self.network.is_cut(sender.node, sender.peer):
+        network, content = self.network, segment.content
+        if sender.link in network.cuts:
             self._held[sender].append(segment)
             return
-        receiver, message, code = self._other(sender), segment.message, segment.code
-        if message is None:
-            self._end()
-            receiver.deliver_close(code)
+        receiver = self._other(sender)
+        if isinstance(content, int):
+            self.end()
+            receiver.deliver_close(content)
             return
-        self._in_flight_bytes -= len(message)
+        self._in_flight_bytes -= len(content)
         if receiver.open:
-            receiver.on_message(self._perhaps_corrupted(sender, message))
+            corruption = network.profile(sender.link).corruption
+            if corruption and content and network.stream.random() < corruption:
+                content = self._corrupted(sender, content)
+            receiver.on_message(content)
 
-    def _perhaps_corrupted(self, sender: Endpoint, message: bytes) -> bytes:
-        rate = self.network.profile(sender.node, sender.peer).corruption
-        if not rate or not message or self.network.stream.random() >= rate:
-            return message
+    def _corrupted(self, sender: Endpoint, message: bytes) -> bytes:
         self.network.tally.corrupted += 1
-        bit = self.network.stream.randrange(len(message) * 8)
+        bit = self.network.stream.below(len(message) * 8)
         broken = bytearray(message)
         broken[bit // 8] ^= 1 << bit % 8
         self.network.world.note("corrupt", sender.node, f"bit {bit}")
@@ -429,12 +446,10 @@ class Connection:
         """Pings stop being answered: each open end notices between one and two keepalive periods from now."""
         if self._keepalive is None or not self._keepalive.waiting:
             stream, world = self.network.stream, self.network.world
-            delays = {
-                end: KEEPALIVE_US + stream.randrange(KEEPALIVE_US) for end in (self.client, self.server)
-            }
+            delays = {end: KEEPALIVE_US + stream.below(KEEPALIVE_US) for end in (self.client, self.server)}
             first, last = sorted(delays, key=lambda end: delays[end])
             self._keepalive = world.after(
-                delays[first], lambda: self._give_up(first, last, delays[last] - delays[first])
+                delays[first], partial(self._give_up, first, last, delays[last] - delays[first])
             )
 
     def _give_up(self, end: Endpoint, then: Endpoint | None, delay_us: int) -> None:
@@ -444,14 +459,16 @@ class Connection:
             end.deliver_close(ABNORMAL)
         self._held[end].clear()
         if then is None:
-            self._end()
+            self.end()
         else:
-            self._keepalive = self.network.world.after(delay_us, lambda: self._give_up(then, None, 0))
+            self._keepalive = self.network.world.after(delay_us, partial(self._give_up, then, None, 0))
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Neither end takes or sends anything any more; what is on its way finds that out."""
         if self._keepalive is not None and not self.client.open and not self.server.open:
             self._keepalive.cancel()
         self.network.forget(self)
+        self.client.connection = self.server.connection = None
 
 
 def between(groups: Sequence[Sequence[str]]) -> list[tuple[str, str]]:

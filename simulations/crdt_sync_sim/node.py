@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from crdt_sync_sim.network import Endpoint, Network
 from crdt_sync_sim.storage import Storage
-from crdt_sync_sim.world import Action, Timer, World
+from crdt_sync_sim.world import START_UNIX_MS, Action, Timer, World
 
 
 class NodeClock:
@@ -25,10 +27,12 @@ class NodeClock:
         self._since_us = 0
 
     def now_ms(self) -> int:
-        if not self.drift_ppm:
-            return max(0, self._world.true_unix_ms + self.offset_ms)
-        drifted_us = (self._world.now_us - self._since_us) * self.drift_ppm / 1_000_000
-        return max(0, self._world.true_unix_ms + self.offset_ms + int(drifted_us) // 1000)
+        now_us = self._world.now_us
+        shown_ms = START_UNIX_MS + now_us // 1000 + self.offset_ms
+        if self.drift_ppm:
+            drifted_us = (now_us - self._since_us) * self.drift_ppm / 1_000_000
+            shown_ms += int(drifted_us) // 1000
+        return shown_ms if shown_ms > 0 else 0
 
     def set(self, offset_ms: int, drift_ppm: float) -> None:
         """Jump to being off by that much, and drift from there on."""
@@ -48,23 +52,28 @@ class Node:
         self.life = 0
         self.backup: dict[str, bytes] | None = None
         self._paused_until_us = 0
-        self._held: deque[tuple[int, Action]] = deque()
+        self._held: deque[Action] = deque()
+        """What fell due in this life while it was paused."""
         self._ends: dict[Endpoint, None] = {}
 
     # Time as this process sees it
 
-    def later(self, delay_us: int, action: Action) -> Timer:
-        """Do it in this life, that much later, or not at all."""
-        life = self.life
-        return self.world.after(delay_us, lambda: self._do(life, action))
+    def later(self, delay_us: int, action: Callable[..., object], *given: Any) -> Timer:
+        """Do it in this life, that much later, or not at all. `given` is what the action is called with."""
+        return self.world.after(delay_us, partial(self._do, self.life, action, *given))
 
-    def _do(self, life: int, action: Action) -> None:
-        if life != self.life or not self.up:
+    def _do(self, life: int, action: Callable[..., object], *given: Any) -> None:
+        if life == self.life:
+            self.now(action, *given)
+
+    def now(self, action: Callable[..., object], *given: Any) -> None:
+        """Do it now, or when the pause is over."""
+        if not self.up:
             return
-        if self.paused or self._held:
-            self._held.append((life, action))
+        if self._held or self._paused_until_us > self.world.now_us:
+            self._held.append(partial(action, *given))
         else:
-            action()
+            action(*given)
 
     @property
     def paused(self) -> bool:
@@ -73,13 +82,7 @@ class Node:
     def _go_on(self) -> None:
         """The pause is over: what waited happens, in its order."""
         while self._held and not self.paused:
-            life, action = self._held.popleft()
-            if life == self.life and self.up:
-                action()
-
-    def now(self, action: Action) -> None:
-        """Do it now, or when the pause is over."""
-        self._do(self.life, action)
+            self._held.popleft()()
 
     def adopt(self, end: Endpoint) -> None:
         """Remember an end of a connection as this process's."""

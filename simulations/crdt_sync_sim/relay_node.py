@@ -11,7 +11,8 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from functools import partial
+from typing import Any, Final, cast
 
 import apsw
 
@@ -93,6 +94,7 @@ class RelayNode(Node):
         self._last_frame_us = 0
         self._next_tick: Timer | None = None
         self._entropy = world.streams.entropy("crypto/relay")
+        self._chance = world.streams["storage"]
 
     # Lives
 
@@ -158,7 +160,7 @@ class RelayNode(Node):
         if out:
             effects = revocations.revoke(device, None, "", now_ms)
             self.shut_out.add(device)
-            self._in_turn(lambda: self._spread(effects))
+            self._in_turn(self._spread, effects)
         else:
             revocations.admit(device, None, now_ms)
             self.shut_out.discard(device)
@@ -180,10 +182,10 @@ class RelayNode(Node):
         link = Link(self, end)
         self._links[link.delivery.peer] = link
         self.adopt(end)
-        end.on_message = lambda data: self.now(lambda: self._received(link, data))
-        end.on_close = lambda code: self.now(lambda: self._closed(link, end))
-        self.now(lambda: self._greet(link))
-        self.later(seconds(HANDSHAKE_TIMEOUT_S), lambda: self._check_handshake(link))
+        end.on_message = partial(self.now, self._received, link)
+        end.on_close = partial(self.now, self._closed, link)
+        self.now(self._greet, link)
+        self.later(seconds(HANDSHAKE_TIMEOUT_S), self._check_handshake, link)
 
     def _greet(self, link: Link) -> None:
         self.switchboard.greet(link.delivery, self.engine.relay_id, self.clock.now_ms())
@@ -209,8 +211,9 @@ class RelayNode(Node):
                 if self.switchboard.arrived(link.delivery, frame, len(data)):
                     self._arrived()
 
-    def _closed(self, link: Link, end: Endpoint) -> None:
-        self.release(end)
+    def _closed(self, link: Link, code: int) -> None:
+        del code  # it is over, whatever the reason
+        self.release(link.end)
         self._ended(link)
 
     def _ended(self, link: Link) -> None:
@@ -242,8 +245,7 @@ class RelayNode(Node):
                 case bytes() as data:
                     link.end.send(data)
                 case ReadPage() as wanted:
-                    delay_us = self.world.streams["storage"].randint(*READ_US)
-                    self.later(delay_us, lambda: self._read_page(link, wanted))
+                    self.later(self._chance.between(READ_US), self._read_page, link, wanted)
                     return
                 case bye:
                     self._say_bye(link, bye)
@@ -262,16 +264,16 @@ class RelayNode(Node):
             read = self.engine.read(link.delivery.peer, after, max_rows=max_rows, max_bytes=max_bytes)
         except CrdtSyncError as exc:
             read = exc
-        self._in_turn(lambda: self._page_read(link, read))
+        self._in_turn(self._page_read, link, read)
 
-    def _in_turn(self, told: Callable[[], object]) -> None:
+    def _in_turn(self, told: Callable[..., object], *given: Any) -> None:
         """Tell what the database's thread did, a moment later and in the order in which it did it.
 
         Delivery relies on that: a page that was read after a commit is told after the commit's effects.
         """
-        at_us = self.world.now_us + self.world.streams["storage"].randint(*SPREAD_US)
-        self._told_until_us = max(self._told_until_us, at_us)
-        self.later(self._told_until_us - self.world.now_us, told)
+        now_us = self.world.now_us
+        self._told_until_us = max(self._told_until_us, now_us + self._chance.between(SPREAD_US))
+        self.later(self._told_until_us - now_us, told, *given)
 
     def _page_read(self, link: Link, read: Page | CrdtSyncError) -> None:
         if link.delivery.peer not in self._links:
@@ -295,7 +297,7 @@ class RelayNode(Node):
     def _commit_soon(self) -> None:
         if self.switchboard.waiting and not self._committing:
             self._committing = True
-            self.later(self.world.streams["storage"].randint(*COMMIT_US), self._commit)
+            self.later(self._chance.between(COMMIT_US), self._commit)
 
     def _commit(self) -> None:
         batch = self.switchboard.next_batch()
@@ -305,7 +307,7 @@ class RelayNode(Node):
         if self.shut_out:
             self._demand_nothing_taken(effects)
         self.leases.saw(effects, self.clock.now_ms())
-        self._in_turn(lambda: self._committed(batch, effects))
+        self._in_turn(self._committed, batch, effects)
 
     def _committed(self, batch: Sequence[Waiting], effects: Sequence[Effect]) -> None:
         self._committing = False

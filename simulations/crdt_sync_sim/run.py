@@ -39,7 +39,7 @@ from crdt_sync_sim.figures import Figures, figures
 from crdt_sync_sim.founding import FoundingError, begin_from, founded
 from crdt_sync_sim.holdings import Holdings
 from crdt_sync_sim.joins import Joins
-from crdt_sync_sim.network import LinkProfile, Mischief
+from crdt_sync_sim.network import LinkProfile
 from crdt_sync_sim.node import Node
 from crdt_sync_sim.oracle import RecordName
 from crdt_sync_sim.plan import everyone, plan
@@ -161,7 +161,7 @@ class Simulation(Site):
         self.healed_us = self.world.now_us
         self.network.mend_all()
         self.network.set_profile(self.calm)
-        self.network.mischief = Mischief()
+        self.network.mischief = None
         self.rare.all_off()
         for node in self.nodes:
             node.resume()

@@ -19,11 +19,13 @@ relays, links and disks. They stand on top of it.
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from random import Random
 from typing import Final
+
+import msgspec
 
 MICROSECONDS: Final = 1_000_000
 """In a second."""
@@ -43,19 +45,36 @@ def seconds(value: float) -> int:
     return round(value * MICROSECONDS)
 
 
+class Stream(Random):
+    """Chance for one purpose."""
+
+    def below(self, bound: int) -> int:
+        """As `randrange(bound)`, in a third of the time: nearly all that is drawn are delays."""
+        bits = bound.bit_length()
+        drawn = self.getrandbits(bits)
+        while drawn >= bound:
+            drawn = self.getrandbits(bits)
+        return drawn
+
+    def between(self, span: tuple[int, int]) -> int:
+        """As `randint(*span)`: from and to, both included."""
+        low, high = span
+        return low + self.below(high - low + 1)
+
+
 class Streams:
     """Named generators that do not disturb each other."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._streams: dict[str, Random] = {}
+        self._streams: dict[str, Stream] = {}
 
-    def __getitem__(self, name: str) -> Random:
+    def __getitem__(self, name: str) -> Stream:
         stream = self._streams.get(name)
         if stream is None:
             digest = hashlib.sha256(f"crdt-sync/sim/{self.seed}/{name}".encode()).digest()
             number = int.from_bytes(digest, "big")
-            stream = self._streams[name] = Random(number)  # noqa: S311  # reproducible on purpose
+            stream = self._streams[name] = Stream(number)
         return stream
 
     def entropy(self, name: str) -> Callable[[int], bytes]:
@@ -63,26 +82,21 @@ class Streams:
         return self[name].randbytes
 
 
-class Timer:
-    """One scheduled event. `cancel` may be called at any time, also after it ran."""
+class Timer(msgspec.Struct, order=True):
+    """One scheduled event; earlier ones are less. `cancel` may be called at any time, also after it ran."""
 
-    __slots__ = ("_action", "at_us")
-
-    def __init__(self, at_us: int, action: Action) -> None:
-        self.at_us = at_us
-        self._action: Action | None = action
+    at_us: int
+    sequence: int
+    """Its place among all that were ever scheduled."""
+    action: Action | None
+    """None once it ran or was cancelled."""
 
     @property
     def waiting(self) -> bool:
-        return self._action is not None
+        return self.action is not None
 
     def cancel(self) -> None:
-        self._action = None
-
-    def fire(self) -> None:
-        action, self._action = self._action, None
-        if action is not None:
-            action()
+        self.action = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +118,10 @@ class Trace:
     def __init__(self, *, keep: bool) -> None:
         self.keep = keep
         self.events: list[Event] = []
-        self.count = 0
         self._hash = hashlib.sha256()
         self._unhashed: list[str] = []
 
     def add(self, at_us: int, kind: str, node: str, detail: str) -> None:
-        self.count += 1
         self._unhashed.append(f"{at_us}|{kind}|{node}|{detail}\n")
         if len(self._unhashed) >= _HASHED_AT_ONCE:
             self._hash_now()
@@ -136,7 +148,7 @@ class World:
         self.streams = Streams(seed)
         self.trace = Trace(keep=keep_trace)
         self.steps = 0
-        self._heap: list[tuple[int, int, Timer]] = []
+        self._heap: list[Timer] = []
         self._sequence = 0
 
     @property
@@ -144,30 +156,25 @@ class World:
         return self.now_us / MICROSECONDS
 
     @property
-    def true_unix_ms(self) -> int:
-        """What a perfect wall clock shows."""
-        return START_UNIX_MS + self.now_us // 1000
-
-    @property
     def next_us(self) -> int | None:
         """When the next event is due; None when nothing is."""
         heap = self._heap
-        while heap and not heap[0][2].waiting:
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        while heap and heap[0].action is None:
+            heappop(heap)
+        return heap[0].at_us if heap else None
 
     def after(self, delay_us: int, action: Action) -> Timer:
         """Run `action` that many microseconds from now; never before what is already due at that time."""
-        return self.at(self.now_us + max(delay_us, 0), action)
+        self._sequence += 1
+        timer = Timer(self.now_us + delay_us if delay_us > 0 else self.now_us, self._sequence, action)
+        heappush(self._heap, timer)
+        return timer
 
     def at(self, time_us: int, action: Action) -> Timer:
         """Run `action` at that time, which is not in the past."""
         if time_us < self.now_us:
             raise ValueError(f"{time_us} µs is before now, {self.now_us} µs")
-        timer = Timer(time_us, action)
-        self._sequence += 1
-        heapq.heappush(self._heap, (time_us, self._sequence, timer))
-        return timer
+        return self.after(time_us - self.now_us, action)
 
     def note(self, kind: str, node: str, detail: str = "") -> None:
         """Put what just happened on record."""
@@ -183,13 +190,14 @@ class World:
         `stop` is asked after each event. Without it, time stands at `until_us` afterwards.
         """
         heap = self._heap
-        while heap and heap[0][0] <= until_us:
-            time_us, _, timer = heapq.heappop(heap)
-            if not timer.waiting:
+        while heap and heap[0].at_us <= until_us:
+            timer = heappop(heap)
+            action, timer.action = timer.action, None
+            if action is None:
                 continue
-            self.now_us = time_us
+            self.now_us = timer.at_us
             self.steps += 1
-            timer.fire()
+            action()
             if stop is not None and stop():
                 return True
         self.now_us = max(self.now_us, until_us)
