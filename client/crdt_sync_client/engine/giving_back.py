@@ -112,13 +112,14 @@ def acknowledged(replica: Replica, space: Space, author: Author) -> ChainHead:
 
 def _acknowledged(replica: Replica, space: Space, author: Author) -> ChainHead:
     sequence, head = space.acked.get(author, 0), space.chain(author)
-    row = replica.db.execute(
-        "SELECT sequence, envelope FROM sealed WHERE space = ? AND incarnation = ? AND error IS NULL"
-        " ORDER BY sequence LIMIT 1",
-        (space.no, author.incarnation),
-    ).fetchone()
-    if row is not None and row[0] <= sequence + 1:
-        return ChainHead(row[0] - 1, Header.unpack(row[1]).prev if row[0] > 1 else bytes(32))
+    if replica.unsent:
+        row = replica.db.execute(
+            "SELECT sequence, envelope FROM sealed WHERE space = ? AND incarnation = ? AND error IS NULL"
+            " ORDER BY sequence LIMIT 1",
+            (space.no, author.incarnation),
+        ).fetchone()
+        if row is not None and row[0] <= sequence + 1:
+            return ChainHead(row[0] - 1, Header.unpack(row[1]).prev if row[0] > 1 else bytes(32))
     if sequence and head.sequence == sequence:
         return head
     return ChainHead(0, bytes(32))  # nothing can be said for certain; then the relay is asked for nothing

@@ -66,9 +66,10 @@ def session_over(replica: Replica, space: Space) -> bool:
     if author == replica.author:
         # Work of an earlier life that waited for a lease to end may go now: at once if it came first, else
         # when ours is sent.
-        if not replica.unsent or not (space.session.skipped or _is_sent(replica, space, author)):
+        if not replica.has_earlier_work():
             return False
-        return author != session_author(replica, space)
+        if not (space.session.skipped or _is_sent(replica, space, author)):
+            return False
     return author != session_author(replica, space)
 
 
