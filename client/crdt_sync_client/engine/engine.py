@@ -62,7 +62,7 @@ from crdt_sync_client.engine.model import (
 from crdt_sync_client.engine.outbox_calls import OutboxCalls
 from crdt_sync_client.engine.pausing import collector_paused
 from crdt_sync_client.engine.queries import OrderBy, Query, Where
-from crdt_sync_client.engine.receiving import ReceivedBatch
+from crdt_sync_client.engine.receiving import ReceivedBatch, brings_nothing
 from crdt_sync_client.engine.replica import Replica
 from crdt_sync_client.engine.session_calls import SessionCalls
 from crdt_sync_client.engine.taking_entries import take_entry
@@ -394,6 +394,8 @@ class Engine(AbsentCalls, CheckoutCalls, LeavingCalls, OutboxCalls, SessionCalls
         delivers.
         """
         found = self._replica.space(space)
+        if brings_nothing(found, rows, cursor, caught_up=caught_up):
+            return Received(duplicates=len(rows))
         batch = ReceivedBatch(self._replica, found, caught_up=caught_up)
         with collector_paused(len(rows)), self._replica.transaction(durable=False):
             received = batch.run(rows, cursor)

@@ -56,6 +56,7 @@ from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.sealing import save_chains
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.taking_entries import take_entry
+from crdt_sync_client.engine.waiting import AT_HEAD
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -65,6 +66,17 @@ _QUARANTINE: Final = (
     " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms, type)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+
+def brings_nothing(
+    space: Space, rows: Sequence[tuple[int, int, bytes]], cursor: int, *, caught_up: bool
+) -> bool:
+    """Whether all of a delivery was here before, and it says nothing about the end of the log either."""
+    if cursor > space.cursor or any(row[0] > space.cursor for row in rows):
+        return False
+    giving = space.giving
+    waits = space.waiting or space.held or giving.stage or giving.carries
+    return not caught_up or (space.catching_up == AT_HEAD and not waits)
 
 
 class ReceivedBatch:
