@@ -1,9 +1,9 @@
 """What one batch of frames asks of the engine, in the order the relay sent it.
 
-Built in the event loop, stored on the engine's thread, read in the event loop again. All deliveries become
-one `receive`, so one transaction, however acknowledgements are mixed in between: those come after, once per
-chain, because they commute with what others wrote. Only the answer to a membership entry of our own stays
-exactly where the relay put it: what comes after may build on it.
+Built in the event loop, stored on the engine's thread, read in the event loop again. All deliveries and
+acknowledgements become one `receive`, so one transaction, however they are mixed: acknowledgements are
+settled last, once per chain, because they commute with what others wrote. Only the answer to a membership
+entry of our own stays exactly where the relay put it: what comes after may build on it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class IncomingBatch:
                         self._rows.append((row.sequence, int(row.kind), row.payload))
                         if rare("row_per_transaction"):
                             self._rows_cursor, self.caught_up = row.sequence, False
-                            self._deliver()
+                            self._settle()
                     self._rows_cursor = self.cursor = frame.cursor
                     self.caught_up = frame.caught_up
                     if frame.rows:
@@ -88,11 +88,9 @@ class IncomingBatch:
                     self.settles_work = True
                 case Refuse():
                     self.settles_work = True
-                    self._settle_acks()  # what the relay took before it refused something
                     self._step(self._refuse(frame))
                 case CheckedOut():
                     self.settles_work = True
-                    self._settle_acks()
                     self._step(self._checked_out(frame))
                 case Appended():
                     self._step(self._applied(waiting.pop(0)))
@@ -100,8 +98,7 @@ class IncomingBatch:
                     waiting.pop(0)
                 case _:
                     pass
-        self._deliver()
-        self._settle_acks()
+        self._settle()
 
     @property
     def brings_more(self) -> bool:
@@ -125,18 +122,22 @@ class IncomingBatch:
 
     def _step(self, step: Callable[[], object]) -> None:
         self.only_cursor = False
-        self._deliver()
+        self._settle()
         self._steps.append(step)
 
-    def _deliver(self) -> None:
-        """Turn the rows gathered so far into one step."""
-        if self._rows_cursor is None:
+    def _settle(self) -> None:
+        """Turn the rows and acknowledgements gathered so far into one step."""
+        cursor, caught_up = self._rows_cursor, self.caught_up
+        acks = [(incarnation, *upto) for incarnation, upto in self._acks.items()]
+        self._acks = {}
+        if cursor is None:
+            self._steps.extend(self._acked(*ack) for ack in acks)
             return
-        rows, cursor, caught_up = self._rows, self._rows_cursor, self.caught_up
+        rows = self._rows
         self._rows, self._rows_cursor = [], None
 
         def receive() -> None:
-            received = self._engine.receive(self._space, rows, cursor, caught_up=caught_up)
+            received = self._engine.receive(self._space, rows, cursor, caught_up=caught_up, acks=acks)
             self.received.append(received)
             self.reconnect = received.reconnect
             if received.clocks_ahead:
@@ -148,12 +149,8 @@ class IncomingBatch:
 
         self._steps.append(receive)
 
-    def _ack(self, incarnation: Incarnation, sequence: int, head: int) -> Callable[[], object]:
+    def _acked(self, incarnation: Incarnation, sequence: int, head: int) -> Callable[[], object]:
         return lambda: self._engine.acked(self._space, incarnation, sequence, head)
-
-    def _settle_acks(self) -> None:
-        self._steps.extend(self._ack(incarnation, *upto) for incarnation, upto in self._acks.items())
-        self._acks = {}
 
     def _refuse(self, frame: Refuse) -> Callable[[], object]:
         code, reason = frame.code, printable(frame.reason)

@@ -43,8 +43,11 @@ class Rights:
             raise NotAllowed(f"a device with role {role.text} may not write records of type {record_type}")
         if role in self.deleters:
             return
-        if any(write.path == DELETED_PATH for write in writes):
-            raise NotAllowed(f"a device with role {role.text} may not delete records of type {record_type}")
+        for write in writes:
+            if write.path == DELETED_PATH:
+                raise NotAllowed(
+                    f"a device with role {role.text} may not delete records of type {record_type}"
+                )
 
 
 ALL: Final = Rights()

@@ -201,6 +201,36 @@ def test_a_lost_acknowledgement_comes_with_the_next_welcome(world: World) -> Non
     assert device.get(id).sync_state == "synced"
 
 
+def test_what_comes_with_an_acknowledgement_is_stored_with_it_or_not_at_all(world: World) -> None:
+    anna, office = world.join("anna"), world.office
+    theirs = anna.create(PUMP)
+    anna.connect()
+    good = anna.push()[0]
+    mine = office.create(PUMP)
+    office.connect()
+    header = parse(office.push(acknowledge=False)[0], max_bytes=10**6).header
+    ack = (header.incarnation, header.sequence, world.relay.head)
+    rows = world.relay.after(office.engine.space().cursor, office.engine.author)
+    bad = (world.relay.head, int(Kind.UPDATE), good[:100])
+    with pytest.raises(MalformedEnvelope):
+        office.engine.receive(world.space, [*rows, bad], world.relay.head, acks=[ack])
+    office.reopen()
+    assert office.get(mine).sync_state == "pending"
+    assert office.engine.get("job", theirs) is None
+    assert office.engine.receive(world.space, rows, world.relay.head, acks=[ack]).envelopes == 1
+    office.reopen()
+    assert office.get(mine).sync_state == "synced"
+    assert office.values(theirs) == anna.values(theirs)
+    office.set(mine, count=1)
+    office.connect()
+    header = parse(office.push(acknowledge=False)[0], max_bytes=10**6).header
+    ack = (header.incarnation, header.sequence, world.relay.head)
+    office.engine.receive(world.space, [], world.relay.head, acks=[ack])
+    office.crash()
+    assert office.get(mine).sync_state == "synced"
+    assert office.engine.session_start(world.space).cursor == world.relay.head
+
+
 def test_updates_made_before_a_crash_stay_in_their_own_chain(world: World) -> None:
     device = world.office
     first = device.engine.author

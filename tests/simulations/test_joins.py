@@ -114,7 +114,7 @@ def test_who_does_not_join_again_is_not_waited_for() -> None:
 def test_a_newcomer_that_leaves_something_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     receive = Engine.receive
 
-    def forgetful(engine: Engine, space: Any, rows: Any, cursor: int, **more: bool) -> Any:
+    def forgetful(engine: Engine, space: Any, rows: Any, cursor: int, **more: Any) -> Any:
         return receive(engine, space, rows[:-1] if engine.name == "tablet" else rows, cursor, **more)
 
     monkeypatch.setattr(Engine, "receive", forgetful)

@@ -62,7 +62,7 @@ from crdt_sync_client.engine.model import (
 from crdt_sync_client.engine.outbox_calls import OutboxCalls
 from crdt_sync_client.engine.pausing import collector_paused
 from crdt_sync_client.engine.queries import OrderBy, Query, Where
-from crdt_sync_client.engine.receiving import ReceivedBatch, brings_nothing
+from crdt_sync_client.engine.receiving import ReceivedBatch, brings_nothing, move_cursor
 from crdt_sync_client.engine.replica import Replica
 from crdt_sync_client.engine.session_calls import SessionCalls
 from crdt_sync_client.engine.taking_entries import take_entry
@@ -385,23 +385,36 @@ class Engine(AbsentCalls, CheckoutCalls, LeavingCalls, OutboxCalls, SessionCalls
         return self._replica.space(space).session.pause_s
 
     def receive(
-        self, space: SpaceId, rows: Sequence[tuple[int, int, bytes]], cursor: int, *, caught_up: bool = True
+        self,
+        space: SpaceId,
+        rows: Sequence[tuple[int, int, bytes]],
+        cursor: int,
+        *,
+        caught_up: bool = True,
+        acks: Sequence[tuple[Incarnation, int, int]] = (),
     ) -> Received:
         """Merge rows (log sequence, kind, bytes) in one transaction that also moves the cursor.
 
         `caught_up`: the log had no more rows than up to `cursor`. Until then what was written together may
-        be incomplete. Raises a RemoteError, and changes nothing, when a row cannot be what an honest relay
-        delivers.
+        be incomplete. `acks` are settled in the same transaction, each as by `acked`. Raises a RemoteError,
+        and changes nothing, when a row cannot be what an honest relay delivers.
         """
-        found = self._replica.space(space)
-        if brings_nothing(found, rows, cursor, caught_up=caught_up):
+        replica, found = self._replica, self._replica.space(space)
+        quiet = brings_nothing(found, rows, caught_up=caught_up)
+        if quiet and cursor <= found.cursor and not acks:
             return Received(duplicates=len(rows))
-        batch = ReceivedBatch(self._replica, found, caught_up=caught_up)
-        with collector_paused(len(rows)), self._replica.transaction(durable=False):
-            received = batch.run(rows, cursor)
+        with collector_paused(len(rows)), replica.transaction(durable=False):
+            if quiet:
+                move_cursor(replica, found, cursor)
+                received = Received(duplicates=len(rows))
+            else:
+                received = ReceivedBatch(replica, found, caught_up=caught_up).run(rows, cursor)
+            if not received.reconnect:
+                for ack in acks:
+                    sending.acked(replica, found, *ack)
             if not found.record_types.remaking or not received.schemas_changed:
                 return received
-            return _with_upkeep(received, upkeep.step(self._replica, found))
+            return _with_upkeep(received, upkeep.step(replica, found))
 
     @property
     def upkeep_due(self) -> bool:

@@ -68,15 +68,20 @@ _QUARANTINE: Final = (
 )
 
 
-def brings_nothing(
-    space: Space, rows: Sequence[tuple[int, int, bytes]], cursor: int, *, caught_up: bool
-) -> bool:
-    """Whether all of a delivery was here before, and it says nothing about the end of the log either."""
-    if cursor > space.cursor or any(row[0] > space.cursor for row in rows):
-        return False
+def brings_nothing(space: Space, rows: Sequence[tuple[int, int, bytes]], *, caught_up: bool) -> bool:
+    """Whether every row was here before, if there are any, and nothing waited to hear of the log's end."""
     giving = space.giving
     waits = space.waiting or space.held or giving.stage or giving.carries
-    return not caught_up or (space.catching_up == AT_HEAD and not waits)
+    if caught_up and (waits or space.catching_up != AT_HEAD):
+        return False
+    return all(row[0] <= space.cursor for row in rows)
+
+
+def move_cursor(replica: Replica, space: Space, cursor: int) -> None:
+    """Everything up to there is here. Inside a transaction."""
+    if cursor > space.cursor:
+        space.cursor = cursor
+        replica.db.execute("UPDATE spaces SET cursor = ? WHERE no = ?", (cursor, space.no))
 
 
 class ReceivedBatch:
@@ -128,9 +133,7 @@ class ReceivedBatch:
             giving_back.keep(replica, space, caught_up=self._caught_up)
         if self._chains:
             save_chains(replica, space, self._chains)
-        if cursor > space.cursor:
-            space.cursor = cursor
-            replica.db.execute("UPDATE spaces SET cursor = ? WHERE no = ?", (cursor, space.no))
+        move_cursor(replica, space, cursor)
         if self._envelopes:
             replica.save_clock()
         return Received(

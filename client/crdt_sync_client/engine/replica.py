@@ -69,6 +69,8 @@ class Replica:
         self.hlc = HybridClock(Hlc(meta["hlc"]))
         self.opened = self.hlc.last
         """What was written here up to this time may stand in a copy of the store too."""
+        self._saved: Hlc | None = None
+        """What the store has of the clock; None where that is not known."""
         self.spaces: dict[SpaceId, Space] = {}
         self.unsent: Counter[int] = Counter()
         """Per record number, the outbox rows and sealed envelopes that the relay has not acknowledged."""
@@ -150,7 +152,7 @@ class Replica:
         """Read everything kept in memory from the store again."""
         db = self.db
         self.transactions += 1
-        self._earlier = None
+        self._earlier = self._saved = None
         self.records.clear()
         self.author = Author(
             self.device_id, Incarnation(db.value("SELECT value FROM meta WHERE name = 'incarnation'"))
@@ -229,7 +231,9 @@ class Replica:
 
     def save_clock(self) -> None:
         """Keep the clock with the writes it timed. Inside their transaction."""
-        self.set_meta("hlc", self.hlc.last)
+        if self._saved != self.hlc.last:
+            self._saved = self.hlc.last
+            self.set_meta("hlc", self._saved)
 
     def close(self) -> None:
         """Mark the store cleanly closed and close it; again is harmless."""
