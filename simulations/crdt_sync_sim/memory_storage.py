@@ -160,8 +160,9 @@ class _MemoryConnection(Connection):
         special = _SPECIAL.get(sql)
         if special is not None:
             special(self)
-            return Rows([], self)
-        rows = self._last = Rows(self._apsw.execute(sql, parameters or None).fetchall(), self)
+            return Rows()
+        rows = self._last = Rows(self._cursor.execute(sql, parameters or None).fetchall())
+        rows.connection = self
         return rows
 
     @property
@@ -174,25 +175,25 @@ class _MemoryConnection(Connection):
             # The database is the one to know: when it is full it may have taken a transaction back itself.
             if self._in_transaction and self._apsw.in_transaction:
                 self._end_by_rollback()
-            self._apsw = _CLOSED
+            self._apsw = self._cursor = _CLOSED
 
     def move_to(self, connection: apsw.Connection) -> None:
         """Go on with the same content elsewhere. Not inside a transaction of the product."""
         if self._in_transaction:
             raise RuntimeError("the product is inside a transaction")
-        self._apsw = connection
+        self._apsw, self._cursor = connection, connection.cursor()
         self._nest(False)
 
     def _begin_one(self) -> None:
         if self._in_transaction:
             raise apsw.SQLError("cannot start a transaction within a transaction")
-        self._apsw.execute(self._begin)
+        self._cursor.execute(self._begin)
         self._in_transaction = True
 
     def _commit_one(self) -> None:
         if not self._in_transaction:
             raise apsw.SQLError("cannot commit - no transaction is active")
-        self._apsw.execute(self._commit)
+        self._cursor.execute(self._commit)
         self._in_transaction = False
 
     def _end_by_rollback(self) -> None:
@@ -200,7 +201,7 @@ class _MemoryConnection(Connection):
             raise apsw.SQLError("cannot rollback - no transaction is active")
         self._in_transaction = False
         for sql in self._roll_back:
-            self._apsw.execute(sql)
+            self._cursor.execute(sql)
 
     def _nothing(self) -> None:
         """There is nothing to wait for: memory is as durable as it gets."""

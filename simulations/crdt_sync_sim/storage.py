@@ -10,13 +10,19 @@ Not encrypted: SQLCipher reads and writes its pages below SQL, so nothing that t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
 import apsw
 
 from crdt_sync_sim.disk import Disk, DiskTally
+
+if not apsw.connections():  # it takes that only before the first
+    # A connection is used on one thread, and nobody asks how much memory SQLite has: neither needs locks.
+    apsw.shutdown()
+    apsw.config(apsw.SQLITE_CONFIG_MULTITHREAD)
+    apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)
 
 CACHE_KIB: Final = 8_192
 MAIN: Final = "main.db"
@@ -39,21 +45,24 @@ class Connection:
     """An apsw connection in the shape of the product's ports.
 
     Statements run to their end at once and hand back all rows: an engine may then leave a cursor half read,
-    as a DB-API driver lets it, without holding a lock on the tables.
+    as a DB-API driver lets it, without holding a lock on the tables. So one cursor does for all of them.
     """
 
-    __slots__ = ("_apsw", "_last")
+    __slots__ = ("_apsw", "_cursor", "_last")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._apsw = connection
+        self._cursor = connection.cursor()
         self._last: Rows | None = None
 
     def execute(self, sql: str, parameters: Any = (), /) -> Rows:
-        rows = self._last = Rows(self._apsw.execute(sql, parameters or None).fetchall(), self)
+        rows = self._last = Rows(self._cursor.execute(sql, parameters or None).fetchall())
+        rows.connection = self
         return rows
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows:
-        rows = self._last = Rows(self._apsw.executemany(sql, list(parameters)).fetchall(), self)
+        rows = self._last = Rows(self._cursor.executemany(sql, list(parameters)).fetchall())
+        rows.connection = self
         return rows
 
     @property
@@ -73,35 +82,31 @@ class Connection:
         return self._apsw
 
 
-class Rows:
-    """A cursor whose rows are all there."""
+class Rows(list[Any]):
+    """A cursor whose rows are all there: those that are not read yet, but for iterating, which takes none."""
 
-    __slots__ = ("_connection", "_rows")
+    __slots__ = ("connection",)
 
-    def __init__(self, rows: list[Any], connection: Connection) -> None:
-        self._rows = iter(rows)
-        self._connection = connection
+    connection: Connection
+    """What ran the statement."""
 
     @property
     def lastrowid(self) -> int:
-        return self._connection.of_last(self).last_insert_rowid()
+        return self.connection.of_last(self).last_insert_rowid()
 
     @property
     def rowcount(self) -> int:
-        return self._connection.of_last(self).changes()
+        return self.connection.of_last(self).changes()
 
     def fetchone(self) -> Any:
-        return next(self._rows, None)
+        return self.pop(0) if self else None
 
     def fetchall(self) -> list[Any]:
-        return list(self._rows)
+        return self
 
     def close(self) -> None:
         """The rest is not wanted."""
-        self._rows = iter(())
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._rows
+        self.clear()
 
 
 class Storage(Protocol):
