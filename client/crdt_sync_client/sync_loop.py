@@ -364,29 +364,33 @@ class SpaceSync:
     async def _handshake(self) -> LiveSession:
         thread, space = self._thread, self.space
         engine = thread.store.engine
-        start = await thread.run(lambda: engine.session_start(space))
-        self._revives = bool(start.revive)
-        if not self._policy.initial and not (await thread.run(lambda: engine.space(space))).ready:
+        self._revives = False
+        relay_url, ready = await thread.run(lambda: engine.before_session(space))
+        if not self._policy.initial and not ready:
             raise RelayUnreachable(
                 "the first sync of the space waits for a network that is not metered",
                 hint="or allow it: `crdt-sync settings set metered_initial=true`",
             )
-        connection = await RelayConnection.open(start.relay_url)
-        driver = SessionDriver(
-            engine,
-            start,
-            protocol=connection.session,
-            clock=asyncio.get_running_loop().time,
-            agent=agent(),
-            deliveries=self.deliveries,
-        )
-        driver.follow(self._policy)
+        connection = await RelayConnection.open(relay_url)
+        driver: SessionDriver | None = None
         try:
+            # Only now: most attempts of a device that is away from its relay find nobody there.
+            start = await thread.run(lambda: engine.session_start(space))
+            self._revives = bool(start.revive)
+            driver = SessionDriver(
+                engine,
+                start,
+                protocol=connection.session,
+                clock=asyncio.get_running_loop().time,
+                agent=agent(),
+                deliveries=self.deliveries,
+            )
+            driver.follow(self._policy)
             await converse(connection, thread, driver, until=lambda: driver.welcomed)
             if driver.error is not None:
                 raise driver.error
         except BaseException:
-            await connection.close(*driver.last_word)
+            await connection.close(*(() if driver is None else driver.last_word))
             self._count(connection)
             raise
         return LiveSession(connection, thread, driver, publish=self._publish, signal=self.signal)

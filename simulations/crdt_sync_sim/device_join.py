@@ -8,6 +8,7 @@ clock. When one `Joining` gives up, a person tries again with the same link: mak
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crdt_sync.errors import CrdtSyncError, RelayUnreachable
@@ -16,7 +17,8 @@ from crdt_sync_client.connection_driver import ConnectionDriver
 from crdt_sync_client.join_driver import Joining
 from crdt_sync_client.session_driver import SessionDriver
 from crdt_sync_client.session_steps import Step
-from crdt_sync_sim.device_line import AGENT, DeviceLine, demand_sound
+from crdt_sync_sim.device_line import AGENT, DeviceLine, Dialling, demand_sound
+from crdt_sync_sim.network import Endpoint
 
 if TYPE_CHECKING:
     from crdt_sync_sim.device_node import DeviceNode
@@ -37,13 +39,27 @@ class DeviceJoin:
         driver = self._joining.next_driver(
             protocol=DeviceSession(version=device.speaks), clock=lambda: device.world.now_s, agent=AGENT
         )
-        line = DeviceLine(
+        Dialling(
             device,
+            driver.timeout_s,
+            opened=partial(self._opened, driver),
+            failed=partial(self._unreachable, driver),
+        )
+
+    def _opened(self, driver: ConnectionDriver, end: Endpoint, late_us: int) -> None:
+        line = DeviceLine(
+            self._device,
             driver,
+            end,
+            late_us,
             ran=self._note,
             looked=lambda: self._looked(driver, line),
-            over=lambda: self._ended(driver),
+            over=partial(self._ended, driver),
         )
+
+    def _unreachable(self, driver: ConnectionDriver, error: RelayUnreachable) -> None:
+        driver.end(error)
+        self._ended(driver)
 
     def _note(self, step: Step) -> None:
         self._device.world.note("join_step", self._device.name, type(step).__name__)

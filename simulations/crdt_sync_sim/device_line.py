@@ -14,6 +14,7 @@ import apsw
 
 from crdt_sync.errors import InviteError, RelayUnreachable, RemoteError
 from crdt_sync_client.connection_driver import ConnectionDriver
+from crdt_sync_client.endings import late_handshake
 from crdt_sync_client.session_steps import Step
 from crdt_sync_sim.network import Endpoint
 from crdt_sync_sim.scenario import RELAY
@@ -29,28 +30,25 @@ STORE_US: Final = (100, 2_000)
 """How long a step waits while the store's thread is busy."""
 
 
-class DeviceLine:
-    """See the module. Begins to connect at once."""
+class Dialling:
+    """The wish for a connection to the relay, until there is one or will be none. Costs nothing but time."""
 
     def __init__(
         self,
         device: DeviceNode,
-        driver: ConnectionDriver,
+        timeout_s: float,
         *,
-        ran: Callable[[Step], object],
-        looked: Callable[[], object],
-        over: Callable[[], object],
+        opened: Callable[[Endpoint, int], object],
+        failed: Callable[[RelayUnreachable], object],
     ) -> None:
-        """`ran` is told of each step that was run, before the driver is; `looked` after each event in the
-        connection's life; `over` once it has ended and is closed. None of them when the process dies."""
+        """Exactly one of them is called, unless the process dies.
+
+        `opened` gets the moment, in microseconds, at which `timeout_s` have passed since the wish.
+        """
         self._device = device
-        self._driver = driver
-        self._ran, self._looked, self._over = ran, looked, over
+        self._opened, self._failed = opened, failed
         self._life = device.life
-        self._storage = device.world.streams["storage"]
-        self._storing = False
-        self._closed = False
-        self._end: Endpoint | None = None
+        self._over = False
         # The network does not know about lives: whoever connects again in another one is somebody else.
         self._opening = device.network.connect(
             device.name,
@@ -58,16 +56,68 @@ class DeviceLine:
             partial(device.now, self._connected),
             partial(device.now, self._unreachable),
         )
-        self._timeout = device.later(seconds(driver.timeout_s), self._late)
+        self._late_us = device.world.now_us + seconds(timeout_s)
+        self._timeout = device.later(seconds(timeout_s), self._fail, late_handshake())
+
+    def _connected(self, end: Endpoint) -> None:
+        device = self._device
+        if self._over or self._life != device.life:
+            end.close()
+            return
+        self._over = True
+        self._timeout.cancel()
+        device.adopt(end)
+        self._opened(end, self._late_us)
+
+    def _unreachable(self, why: str) -> None:
+        if self._life == self._device.life:
+            self._fail(RelayUnreachable(f"the relay cannot be reached: {why}"))
+
+    def _fail(self, error: RelayUnreachable) -> None:
+        if not self._over:
+            self._over = True
+            self._opening.cancel()
+            self._timeout.cancel()
+            self._failed(error)
+
+
+class DeviceLine:
+    """See the module. Serves a connection from the moment that it is open."""
+
+    def __init__(
+        self,
+        device: DeviceNode,
+        driver: ConnectionDriver,
+        end: Endpoint,
+        late_us: int,
+        *,
+        ran: Callable[[Step], object],
+        looked: Callable[[], object],
+        over: Callable[[], object],
+    ) -> None:
+        """`end` and `late_us` are what `Dialling` gave.
+
+        `ran` is told of each step that was run, before the driver is; `looked` after each event in the
+        connection's life; `over` once it has ended and is closed. None of them when the process dies.
+        """
+        self._device = device
+        self._driver = driver
+        self._end = end
+        self._ran, self._looked, self._over = ran, looked, over
+        self._storage = device.world.streams["storage"]
+        self._storing = False
+        self._closed = False
+        end.on_message = partial(device.now, self._received)
+        end.on_close = partial(device.now, self._lost)
+        self._timeout = device.later(late_us - device.world.now_us, self._late)
 
     def look(self) -> None:
         """Something happened: do what the driver wants now."""
         driver = self._driver
         if self._closed:
             return
-        if self._end is not None:
-            while driver.outgoing:
-                self._end.send(driver.outgoing.popleft())
+        while driver.outgoing:
+            self._end.send(driver.outgoing.popleft())
         if driver.ended:
             self._close()
             return
@@ -93,16 +143,6 @@ class DeviceLine:
 
     # The connection
 
-    def _connected(self, end: Endpoint) -> None:
-        device = self._device
-        if self._closed or self._life != device.life:
-            end.close()
-            return
-        self._end = end
-        device.adopt(end)
-        end.on_message = partial(device.now, self._received)
-        end.on_close = partial(device.now, self._lost)
-
     def _received(self, data: bytes) -> None:
         if not self._closed:
             self._driver.received_bytes(data)
@@ -111,11 +151,6 @@ class DeviceLine:
     def _lost(self, code: int) -> None:
         self._driver.closed(code)
         self.look()
-
-    def _unreachable(self, why: str) -> None:
-        if self._life == self._device.life:
-            self._driver.end(RelayUnreachable(f"the relay cannot be reached: {why}"))
-            self.look()
 
     def _late(self) -> None:
         if not self._closed:
@@ -126,12 +161,10 @@ class DeviceLine:
         self._closed = True
         driver, end = self._driver, self._end
         code, error, message = driver.last_word
-        if end is not None:
-            if isinstance(driver.error, RemoteError):
-                end.send(driver.protocol.bye(code, error, message))
-            end.close(code)
-            self._device.release(end)
-        self._opening.cancel()
+        if isinstance(driver.error, RemoteError):
+            end.send(driver.protocol.bye(code, error, message))
+        end.close(code)
+        self._device.release(end)
         self._timeout.cancel()
         self._over()
 

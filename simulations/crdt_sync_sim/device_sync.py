@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from crdt_sync.errors import CrdtSyncError, RelayRefused
+from crdt_sync.errors import CrdtSyncError, RelayRefused, RelayUnreachable
 from crdt_sync.ids import SpaceId
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client.checkout_desk import Question
 from crdt_sync_client.endings import Reconnect, Reconnecting
 from crdt_sync_client.giving import GiveBackStep, after_refusal
-from crdt_sync_client.session_driver import Answered, SessionDriver
+from crdt_sync_client.session_driver import WELCOME_TIMEOUT_S, Answered, SessionDriver
 from crdt_sync_client.session_steps import (
     BatchStep,
     FetchedStep,
@@ -27,7 +27,8 @@ from crdt_sync_client.session_steps import (
     Step,
     WelcomeStep,
 )
-from crdt_sync_sim.device_line import AGENT, DeviceLine, demand_sound
+from crdt_sync_sim.device_line import AGENT, DeviceLine, Dialling, demand_sound
+from crdt_sync_sim.network import Endpoint
 from crdt_sync_sim.world import Timer, seconds
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class DeviceSync:
         self._world = device.world
         self._reconnecting = Reconnecting(self._world.streams[f"backoff/{device.name}"].random)
         self._storage = self._world.streams["storage"]
+        self._dialling: Dialling | None = None
         self._driver: SessionDriver | None = None
         self._line: DeviceLine
         self._retry: Timer | None = None
@@ -72,7 +74,7 @@ class DeviceSync:
         """What has to come before it goes on, for people who ask why a device is stuck."""
         driver = self._driver
         if driver is None:
-            return "its next attempt to connect"
+            return "its next attempt to connect" if self._dialling is None else "a connection to the relay"
         if not driver.welcomed:
             return "the relay's welcome"
         if driver.has_work:
@@ -85,7 +87,7 @@ class DeviceSync:
 
     def reconnect_now(self) -> None:
         """The app asks; the waits start over."""
-        if self._driver is None:
+        if self._driver is None and self._dialling is None:
             self._reconnecting.asked()
             self.connect()
 
@@ -150,12 +152,24 @@ class DeviceSync:
 
     def connect(self) -> None:
         """Try now."""
-        device = self._device
         if self._retry is not None:
             self._retry.cancel()
+        self._dialling = Dialling(
+            self._device, WELCOME_TIMEOUT_S, opened=self._opened, failed=self._unreachable
+        )
+
+    def _unreachable(self, error: RelayUnreachable) -> None:
+        self._dialling = None
+        self._failed(error, fruitful=False)
+
+    def _opened(self, end: Endpoint, late_us: int) -> None:
+        self._dialling = None
+        device = self._device
         try:
             start = device.engine.session_start(device.space)
         except Exception as exc:
+            end.close()
+            device.release(end)
             demand_sound(exc)
             self._failed(exc, fruitful=False)
             return
@@ -170,6 +184,8 @@ class DeviceSync:
         self._line = DeviceLine(
             device,
             driver,
+            end,
+            late_us,
             ran=partial(self._note, driver),
             looked=partial(self._looked, driver),
             over=partial(self._over, driver),

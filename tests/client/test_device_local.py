@@ -28,6 +28,7 @@ from crdt_sync.errors import (
     ValidationError,
     WrongPassphrase,
 )
+from crdt_sync.ids import SpaceId
 from crdt_sync_client import Change, Device, read_csv
 from crdt_sync_client.engine import Engine
 from tests.client.alone import NOWHERE, found_space
@@ -134,6 +135,16 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(device: Device) -> 
     assert await device.get(TYPE, order.id) == before
     assert await device.count(TYPE) == 1
     assert len(await device.spaces()) == 1
+
+
+async def test_where_no_relay_answers_nothing_of_a_session_has_begun(device: Device) -> None:
+    """What this device is to give the relay in its next session it still gives when one answers again."""
+    (space,) = [info.id for info in await device.spaces()]
+    found, engine = SpaceId(bytes.fromhex(space)), device._engine
+    assert await device._thread.run(lambda: engine.revive(found, wanted=True))
+    with pytest.raises(RelayUnreachable):
+        await device.sync()
+    assert (await device._thread.run(lambda: engine.session_start(found))).revive
 
 
 async def test_local_writes_are_watched_with_the_fields_that_changed(device: Device) -> None:

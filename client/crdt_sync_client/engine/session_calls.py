@@ -9,6 +9,7 @@ from crdt_sync_client.engine import confirming, forks, giving_back, retrying, se
 from crdt_sync_client.engine.giving import GIVING
 from crdt_sync_client.engine.model import SessionStart, Welcomed
 from crdt_sync_client.engine.replica import Replica
+from crdt_sync_client.engine.waiting import FIRST
 
 
 class SessionCalls:
@@ -16,8 +17,13 @@ class SessionCalls:
 
     _replica: Replica
 
+    def before_session(self, space: SpaceId) -> tuple[str, bool]:
+        """The address of the relay, and whether the space had its first sync. Asks nothing of the store."""
+        found = self._replica.space(space)
+        return found.relay_url, found.catching_up != FIRST
+
     def session_start(self, space: SpaceId) -> SessionStart:
-        """What to say hello with."""
+        """What to say hello with. Call it when the relay is there to hear it."""
         replica = self._replica
         found = replica.space(space)
         retrying.retry_due(replica, found)
