@@ -83,9 +83,9 @@ class LiveSession:
         self.driver.fetch_soon()
         self._arrived.set()
 
-    def pushed(self, envelopes: Sequence[bytes] | None) -> None:
-        """The engine sealed these for this session, after `window.begin`; None if it was not asked."""
-        self.driver.pushed(envelopes)
+    def pushed(self, envelopes: Sequence[bytes] | None, *, more: bool = False) -> None:
+        """The engine sealed these, after `window.begin`, and may have `more`; None if it was not asked."""
+        self.driver.pushed(envelopes, more=more)
         self.look()
 
     async def append(self, entry: bytes) -> Appended | AppendRefused:

@@ -40,8 +40,13 @@ MAX_PAUSE_S: Final = 0.1
 class PushWindow:
     """See the module. Lives in the event loop."""
 
-    def __init__(self, count: int, size_bytes: int, clock: Callable[[], float]) -> None:
-        """At most that many envelopes and bytes in one push, by the relay's limits. `clock` gives seconds."""
+    def __init__(
+        self, count: int, size_bytes: int, clock: Callable[[], float], *, more: bool = False
+    ) -> None:
+        """At most that many envelopes and bytes in one push, by the relay's limits. `clock` gives seconds.
+
+        `more`: there may be something to send already.
+        """
         self._clock = clock
         self._pause_ends_s = 0.0
         self._hurries = 0
@@ -49,8 +54,8 @@ class PushWindow:
         self.max_bytes = min(size_bytes, MAX_BYTES)
         self._flights: deque[tuple[dict[int, int], int]] = deque()
         self._asking = False
-        self._dirty = True
-        self._was_dirty = True
+        self._dirty = more
+        self._was_dirty = more
         self.held = False
         """Nothing more may be sent in this session; when the pause is over, another goes on."""
         self.sent = 0
@@ -72,9 +77,10 @@ class PushWindow:
         self._asking = False
         self._dirty = self._dirty or self._was_dirty
 
-    def finish(self, envelopes: Sequence[bytes]) -> None:
-        """The engine gave these; they are on their way."""
+    def finish(self, envelopes: Sequence[bytes], *, more: bool = False) -> None:
+        """The engine gave these; they are on their way. `more`: there may be more to send."""
         self._asking = False
+        self._dirty = self._dirty or more
         if not envelopes:
             return
         self.sent += len(envelopes)
@@ -85,8 +91,6 @@ class PushWindow:
         self._flights.append((last, len(envelopes)))
         if not rare("push_without_pause"):
             self._pause_ends_s = self._clock() + min(len(envelopes) * PAUSE_PER_ENVELOPE_S, MAX_PAUSE_S)
-        # There may be more; the next ask that comes back empty says so.
-        self._dirty = True
 
     def mark(self) -> None:
         """There is something new to send."""

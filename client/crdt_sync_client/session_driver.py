@@ -260,12 +260,12 @@ class SessionDriver(ConnectionDriver):
         """For whoever asks the engine for a push, after `window.begin`."""
         return self.window.max_count, self.window.max_bytes
 
-    def pushed(self, envelopes: Sequence[bytes] | None) -> None:
-        """The engine sealed these for this session, after `window.begin`; None if it was not asked."""
+    def pushed(self, envelopes: Sequence[bytes] | None, *, more: bool = False) -> None:
+        """The engine sealed these, after `window.begin`, and may have `more`; None if it was not asked."""
         if envelopes is None:
             self.window.cancel()
             return
-        self.window.finish(envelopes)
+        self.window.finish(envelopes, more=more)
         if envelopes and self.can_send:  # else the next session sends them: they are in the store
             self.outgoing.append(self.protocol.push(envelopes))
 
@@ -324,7 +324,7 @@ class SessionDriver(ConnectionDriver):
                 self._at_work = False
                 self._stored(step)
             case PushStep():
-                self.pushed(step.envelopes)
+                self.pushed(step.envelopes, more=step.more)
                 self.checkouts.pushed(step)
             case CheckoutStep():
                 self._at_work = False
@@ -376,7 +376,8 @@ class SessionDriver(ConnectionDriver):
             self.giving.look(again=True)
         if step.wants:
             self.fetching.look()
-        self.window = PushWindow(*self.protocol.push_budget, self._clock)
+        more = step.more or self.window.wants  # what was written meanwhile marked this one
+        self.window = PushWindow(*self.protocol.push_budget, self._clock, more=more)
         self.cursor = self.first_cursor = self._confirmed = step.frame.cursor
         self.deliveries.begin(self.protocol, self.outgoing.append, behind=step.welcomed.relay_behind)
         # While work is held back until everything has come, every moved cursor counts.
@@ -425,7 +426,7 @@ class SessionDriver(ConnectionDriver):
     def _stored(self, step: BatchStep) -> None:
         batch = step.batch
         if step.pushes:
-            self.pushed(step.envelopes)
+            self.pushed(step.envelopes, more=step.more)
             self.checkouts.pushed(step)
         for received in batch.received:
             self.received += received.envelopes

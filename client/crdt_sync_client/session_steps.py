@@ -55,6 +55,8 @@ class WelcomeStep(Step):
         super().__init__(engine, space)
         self.frame = frame
         self.welcomed = Welcomed(resend=0)
+        self.more = False
+        """Whether there may be something to push."""
         self.wants = False
         """Whether records are to be fetched."""
         self.lost_entries: tuple[bytes, ...] = ()
@@ -76,6 +78,7 @@ class WelcomeStep(Step):
         self.welcomed = self.engine.welcome(
             self.space, self._relay, frame.own_sequence, frame.own_hash, frame.head, frame.cursor
         )
+        self.more = self.engine.has_more_to_push(self.space)
         self.lost_entries = self.engine.lost_entries(self.space, frame.members_head)
         self.promised = self.engine.promised_checkouts(self.space)
         self.wants = self.engine.wants(self.space)
@@ -88,6 +91,8 @@ class PushStep(Step):
     def __init__(self, engine: Engine, space: SpaceId, bounds: PushBounds) -> None:
         super().__init__(engine, space)
         self.envelopes: list[bytes] = []
+        self.more = False
+        """Whether there may be more to push at once."""
         self.rest_s: float | None = None
         """How long the first of what is held back stays so, because others have it checked out."""
         self.over = False
@@ -101,6 +106,7 @@ class PushStep(Step):
         if self.relay_now_ms is not None:
             self.engine.hear_relay_clock(self.space, self.relay_now_ms)
         self.envelopes = self.engine.next_push(self.space, max_count=count, max_bytes=size_bytes)
+        self.more = self.engine.has_more_to_push(self.space)
         self.rest_s = self.engine.lease_rest_s(self.space)
         self.over = self.engine.passed_over_is_due(self.space)
 

@@ -92,16 +92,16 @@ class WriteQueue:
     async def _commit(self, taken: Sequence[_Waiting]) -> None:
         ready = self._begin()
         sealed: dict[SpaceId, list[bytes]] = {}
-        held: set[SpaceId] = set()
+        again: set[SpaceId] = set()
         try:
-            results, sealed, held = await self._thread.run(self._work(taken, ready))
+            results, sealed, again = await self._thread.run(self._work(taken, ready))
         except Exception as exc:
             _fail(taken, exc)
             return
         finally:
             for space, session in ready.items():
-                session.pushed(sealed.get(space))
-        self._settle(taken, results, {space for space in sealed if space not in held})
+                session.pushed(sealed.get(space), more=space in again)
+        self._settle(taken, results, sealed)
 
     def _work(self, taken: Sequence[_Waiting], ready: Mapping[SpaceId, LiveSession]) -> Callable[[], _Done]:
         """What the engine's thread does: write, and seal what that gave for the sessions that have room."""
@@ -146,12 +146,17 @@ def write_and_seal(engine: Engine, ops: Sequence[_Work], pushes: Mapping[SpaceId
     """On the engine's thread: do the operations, and seal what they gave for the spaces that have room.
 
     Returns the results, the envelopes of each space that was written to and has room, and those of the spaces
-    of which something is held back for a while: their sessions are to ask for how long.
+    whose sessions are to ask again: there is more to send, or something is held back for a while.
     """
     if pushes:
         try:
             results, sealed = engine.write_and_push(ops, pushes)
-            return results, sealed, {space for space in sealed if engine.lease_rest_s(space) is not None}
+            again = {
+                space
+                for space in sealed
+                if engine.has_more_to_push(space) or engine.lease_rest_s(space) is not None
+            }
+            return results, sealed, again
         except Exception:
             logger.exception("sealing failed; the write is tried without it")
     return engine.write(ops), {}, set()

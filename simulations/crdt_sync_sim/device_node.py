@@ -227,7 +227,7 @@ class DeviceNode(Node):
         before = {name: self.visible(name) for name in names}
         pushes = self.sync.ready_to_push()
         try:
-            outcomes, sealed, held = write_and_seal(self.engine, work, pushes)
+            outcomes, sealed, again = write_and_seal(self.engine, work, pushes)
         except Exception as exc:
             if not device_is_sound(exc):
                 raise
@@ -254,9 +254,9 @@ class DeviceNode(Node):
         ):
             self.oracle.groups.wrote(self, added)
         if pushes:
-            self.sync.pushed(sealed.get(self.space))
+            self.sync.pushed(sealed.get(self.space), more=self.space in again)
         changed = any(isinstance(result, WriteResult) and result.changed for _, result in results)
-        if changed and (held or not sealed):
+        if changed and not sealed:
             self.sync.push_soon()
         self._keep_up_soon()
         return outcomes

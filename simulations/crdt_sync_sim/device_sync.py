@@ -98,13 +98,14 @@ class DeviceSync:
             return {}
         return {self._device.space: driver.bounds}
 
-    def pushed(self, envelopes: Sequence[bytes] | None) -> None:
-        """What was sealed with a write, after `ready_to_push` gave bounds; None if nothing was tried."""
+    def pushed(self, envelopes: Sequence[bytes] | None, *, more: bool = False) -> None:
+        """What was sealed with a write, after `ready_to_push` gave bounds; None if nothing was tried. `more`:
+        there is more to send."""
         driver = self._driver
         if driver is not None:
             if envelopes:
                 self._world.note("push", self._device.name, f"{len(envelopes)}")
-            driver.pushed(envelopes)
+            driver.pushed(envelopes, more=more)
             self._line.look()
 
     @property

@@ -123,7 +123,7 @@ def test_a_large_push_is_followed_by_a_pause_that_ends_early_when_somebody_waits
     now_s = 10.0
     window = PushWindow(1_000, 10_000_000, lambda: now_s)
     assert window.begin()
-    window.finish([envelope(sequence) for sequence in range(1, 51)])
+    window.finish([envelope(sequence) for sequence in range(1, 51)], more=True)
     assert window.pause_s == pytest.approx(0.05)
     assert window.wants
     assert not window.begin()

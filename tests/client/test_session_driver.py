@@ -34,10 +34,12 @@ from crdt_sync.protocol.limits import Limits
 from crdt_sync.roles import Role
 from crdt_sync_client.endings import Reconnect
 from crdt_sync_client.engine.arrivals import Arrival
+from crdt_sync_client.engine.model import UpdateOp, WriteResult
 from crdt_sync_client.engine.receiving import ReceivedBatch
 from crdt_sync_client.incoming_batch import IncomingBatch
 from crdt_sync_client.session_driver import LAZY_CURSORS, SessionDriver
-from crdt_sync_client.session_steps import Step
+from crdt_sync_client.session_steps import PushStep, Step, WelcomeStep
+from crdt_sync_client.write_queue import write_and_seal
 from tests.client.engine_world import Peer, World
 
 
@@ -117,6 +119,37 @@ def test_a_write_that_failed_does_not_hold_up_the_one_before(line: Line) -> None
     line.driver.pushed(None)
     line.work()
     assert [type(frame) for frame in line.sent()] == [Push]
+
+
+def test_the_store_is_asked_for_more_only_while_there_is_more(line: Line) -> None:
+    line.greet()
+    assert [type(step) for step in line.steps] == [WelcomeStep]  # nothing had been written
+    for n in range(3):
+        line.peer.create({"title": f"Job {n}"})
+    line.driver.window.max_count = 2
+    line.driver.push_soon()
+    line.work()
+    line.now_s += 1
+    line.work()
+    line.now_s += 1
+    line.work()
+    assert [len(frame.envelopes) for frame in line.sent() if isinstance(frame, Push)] == [2, 1]
+    assert [type(step) for step in line.steps] == [WelcomeStep, PushStep, PushStep]
+
+
+def test_what_a_write_finds_waiting_goes_out_after_it_also_if_it_changes_nothing(line: Line) -> None:
+    line.greet()
+    for n in range(3):
+        last = line.peer.create({"title": f"Job {n}"})
+    assert line.driver.window.begin()
+    space, engine = line.peer.space, line.peer.engine
+    same = UpdateOp("job", last, {"title": "Job 2"})
+    results, sealed, again = write_and_seal(engine, [same], {space: (1, 10**6)})
+    assert [result.changed for result in results if isinstance(result, WriteResult)] == [False]
+    line.driver.pushed(sealed[space], more=space in again)
+    line.now_s += 1
+    line.work()
+    assert [len(frame.envelopes) for frame in line.sent() if isinstance(frame, Push)] == [1, 2]
 
 
 def test_what_waits_becomes_one_batch_and_is_confirmed_by_bytes(world: World, line: Line) -> None:

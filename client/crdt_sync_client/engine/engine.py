@@ -365,6 +365,11 @@ class Engine(AbsentCalls, CheckoutCalls, LeavingCalls, OutboxCalls, SessionCalls
         found = self._replica.space(space)
         return sending.next_push(self._replica, found, max_count=max_count, max_bytes=max_bytes)
 
+    def has_more_to_push(self, space: SpaceId) -> bool:
+        """Whether `next_push` may give something, though nothing is written and no lease ends meanwhile."""
+        session = self._replica.space(space).session
+        return bool(session.resend) or session.more
+
     def refused(
         self,
         space: SpaceId,

@@ -52,10 +52,12 @@ def seal_pending(
     """Seal the first pending updates of the session's author, and hand out what fits.
 
     At least one envelope, if there is one and `something_chosen` does not take the push already. The rest of
-    a group that is longer is lined up to be handed out next.
+    a group that is longer is lined up to be handed out next. `SessionMemory.more` says whether pending ones
+    are left.
     """
     author = space.session.author
     assert author is not None
+    space.session.more = False
     if not replica.unsent:
         return []
     choice = _Choice(max_count, max_bytes, something_chosen)
@@ -72,7 +74,7 @@ def seal_pending(
             MAX_UPDATES_AT_ONCE,
         ),
     )
-    choice.choose(map(_Row._make, rows))
+    space.session.more = not choice.choose(map(_Row._make, rows))
     rows.close()  # of a backlog of thousands it has read no more than was taken
     if not choice.envelopes:
         return []
@@ -167,23 +169,28 @@ class _Choice:
         self._latest: dict[int, _Pending] = {}
         self._size_bytes = 0
 
-    def choose(self, rows: Iterator[_Row]) -> None:
-        """Take rows from the first on for as long as there is room, and a transaction's only together."""
+    def choose(self, rows: Iterator[_Row]) -> bool:
+        """Take rows from the first on for as long as there is room, and a transaction's only together.
+
+        Returns whether these were all that there are, and all of them are taken.
+        """
         together: list[_Row] = []
         read = 0
         for row in rows:
             read += 1
             if together and row.tied != together[0].tied:
                 if not self._take_together(together):
-                    return
+                    return False
                 together = []
             if row.tied is not None:
                 together.append(row)
             elif not self._take(row):
-                return
+                return False
+        all_read = read < MAX_UPDATES_AT_ONCE
         # A transaction that reaches the end of what was looked at may go on behind it.
-        if together and (read < MAX_UPDATES_AT_ONCE or not self.envelopes):
-            self._take_together(together)
+        if together and (all_read or not self.envelopes):
+            all_read = self._take_together(together) and all_read
+        return all_read
 
     @property
     def without(self) -> tuple[int, str]:

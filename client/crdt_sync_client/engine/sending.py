@@ -110,6 +110,7 @@ def welcome(
         )
     )
     space.session.resend = [no for (no,) in rows]
+    space.session.more = bool(replica.unsent)
     space.session.fresh = set()
     space.session.skipped = holding_back.passed_over(replica, space, author)
     # An earlier life's chain may turn out to be sent already; what this life wrote waits for its own session.

@@ -39,6 +39,7 @@ class SessionMemory:
         "fresh",
         "head",
         "missed",
+        "more",
         "pause_s",
         "refusals",
         "resend",
@@ -52,6 +53,8 @@ class SessionMemory:
         """What `giving_back.acknowledged` found last, after how many transactions and of whom."""
         self.head = 0
         """The end of the relay's log when the session began."""
+        self.more = False
+        """Whether something is pending that the last push did not take."""
         self.resend: list[int] = []
         """Numbers of sealed rows to hand out."""
         self.fresh: set[int] = set()
