@@ -20,7 +20,7 @@ import msgspec
 from crdt_sync.errors import ValidationError
 from crdt_sync.records.conflicts import Conflict, deletion_conflict, differ, field_conflict
 from crdt_sync.records.writes import DELETED, DocWrites, Path, Write
-from crdt_sync.rules.base import ValueRule, by_clock
+from crdt_sync.rules.base import Rule, ValueRule, by_clock
 from crdt_sync.rules.collections import Rows, SetRule
 from crdt_sync.rules.counter import Counter
 from crdt_sync.rules.deletion import DELETE_WINS, EDIT_WINS, is_gone
@@ -119,12 +119,14 @@ def _woven(
     touched: Collection[str],
 ) -> dict[str, Any]:
     """The values of both in the order of a view made from nothing: the schema's, then the unknown by name."""
-    if fresh.keys() == {name for name in touched if name in before}:
-        return {**before, **fresh}
-    kept = {name: value for name, value in before.items() if name not in touched}
-    kept.update(fresh)
+    kept = {**before, **fresh}
+    for name in touched:
+        if name not in fresh:
+            kept.pop(name, None)
+    if len(kept) == len(before) and fresh.keys() <= before.keys():
+        return kept
     known = {name: kept[name] for name in specs if name in kept}
-    unknown = sorted(name for name in kept if name not in specs)
+    unknown = sorted(kept.keys() - known.keys()) if len(known) < len(kept) else ()
     return {**known, **{name: kept[name] for name in unknown}}
 
 
@@ -170,34 +172,34 @@ class _Reader:
     def fields(self, specs: Mapping[str, FieldSpec], prefix: Path, paths: Sequence[Path]) -> dict[str, Any]:
         """The fields of the record or of one row; `paths` are all those under it."""
         depth = len(prefix)
-        all_writes = self._writes
+        own: dict[str, tuple[Write, ...]] = {}
         deeper: dict[str, list[Path]] = {}
         unknown: set[str] = set()
         for path in paths:
             name = path[depth]
-            if len(path) > depth + 1:
+            if len(path) == depth + 1:
+                own[name] = self._writes[path]
+            else:
                 deeper.setdefault(name, []).append(path)
             if name not in specs and name[0] != "$":
                 unknown.add(name)
         values: dict[str, Any] = {}
         for name, spec in specs.items():
-            here = (*prefix, name)
-            rule = spec.rule
-            if isinstance(rule, ValueRule):
-                writes = all_writes.get(here)
+            writes, rule = own.get(name), spec.rule
+            shape = rule.shape
+            if shape == "value":
                 if writes is not None:
-                    values[name] = writes[0].value if len(writes) == 1 else self._choose(rule, here, writes)
-            elif isinstance(rule, Counter):
-                values[name] = rule.total(all_writes.get(here, ()))
-            elif isinstance(rule, SetRule):
-                values[name] = self._set(rule, here, deeper.get(name, ()))
-            elif isinstance(rule, Text):
-                writes = all_writes.get(here)
-                if writes is not None:
-                    values[name] = rule.value_of(writes)
-            elif isinstance(rule, Rows):
-                values[name] = self._rows(spec, here, deeper.get(name, ())) if name in deeper else {}
-        for name in sorted(unknown):
+                    alone = len(writes) == 1
+                    values[name] = writes[0].value if alone else self._choose(rule, (*prefix, name), writes)
+            elif shape == "rows":
+                values[name] = self._rows(spec, (*prefix, name), deeper[name]) if name in deeper else {}
+            elif shape == "set":
+                values[name] = self._set(rule, (*prefix, name), deeper[name]) if name in deeper else []
+            elif shape == "counter":
+                values[name] = cast(Counter, rule).total(writes or ())
+            elif writes is not None:
+                values[name] = cast(Text, rule).value_of(writes)
+        for name in sorted(unknown) if unknown else ():
             values[name] = self._unknown((*prefix, name), deeper.get(name, ()))
         return values
 
@@ -206,8 +208,8 @@ class _Reader:
         if conflict is not None:
             self.conflicts.append(conflict)
 
-    def _choose(self, rule: ValueRule, path: Path, writes: Sequence[Write]) -> Any:
-        winner = rule.choose(writes)
+    def _choose(self, rule: Rule, path: Path, writes: Sequence[Write]) -> Any:
+        winner = cast(ValueRule, rule).choose(writes)
         if differ(writes):
             kind = "open" if rule.opens_conflict else "auto"
             self.conflicts.append(
@@ -223,9 +225,9 @@ class _Reader:
             )
         return winner.value
 
-    def _set(self, rule: SetRule, prefix: Path, paths: Sequence[Path]) -> list[Any]:
-        shown = shown_elements(rule, self._writes, prefix, paths)
-        if rule.remove_wins:
+    def _set(self, rule: Rule, prefix: Path, paths: Sequence[Path]) -> list[Any]:
+        shown = shown_elements(cast(SetRule, rule), self._writes, prefix, paths)
+        if cast(SetRule, rule).remove_wins:
             for path in paths:
                 if path[-1] == DELETED and path[:-1] in self._writes:
                     adds = self._writes[path[:-1]]
