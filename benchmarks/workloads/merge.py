@@ -75,6 +75,7 @@ class Reader:
 
     def __init__(self, state: bytes) -> None:
         self.doc = RecordDocument(state)
+        self.doc.state()  # a document readies its bindings when they are first needed
         self.seen: RecordView | None = None
         self.read()
 
@@ -97,13 +98,14 @@ def concurrent_writers() -> tuple[bytes, list[Writer]]:
 
 
 def one_by_one(reader: Reader, writers: list[Writer], *, read_each: bool = False) -> None:
-    """Check and merge the updates in turn; read at the end, or after each."""
+    """Check and merge the updates in turn; read at the end, or after each; give the state to be stored."""
     for writer in writers:
         update = writer.made[0]
         reader.doc.apply(update, check_update(update, writer.author, Role.FIELD))
         if read_each:
             reader.read()
     reader.read()
+    reader.doc.state()
 
 
 def in_one_batch(reader: Reader, writers: list[Writer]) -> None:
@@ -112,6 +114,7 @@ def in_one_batch(reader: Reader, writers: list[Writer]) -> None:
         check_update(writer.made[0], writer.author, Role.FIELD)
     reader.doc.apply(merge_updates([writer.made[0] for writer in writers]))
     reader.read()
+    reader.doc.state()
 
 
 def merge_us(merge: Callable[[Reader, list[Writer]], None], rounds: int = 1_000) -> float:

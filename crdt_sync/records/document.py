@@ -17,7 +17,6 @@ Updates are trusted here: `update_check` comes first.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
@@ -27,7 +26,7 @@ import pycrdt
 from crdt_sync.ids import Author
 from crdt_sync.records.plain_doc import PlainDoc
 from crdt_sync.records.update_check import CheckedUpdate
-from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
+from crdt_sync.records.update_format import Blocks, ParsedUpdate, indexes_within, parse_update
 from crdt_sync.records.update_writing import edit_update
 from crdt_sync.records.writes import DocWrites, Path, Write, read_write
 
@@ -59,6 +58,7 @@ class RecordDocument:
     """One record. Belongs to the thread it was made in."""
 
     __slots__ = (
+        "_ahead",
         "_author",
         "_by_path",
         "_content_hash",
@@ -83,7 +83,10 @@ class RecordDocument:
         `checked` is what a check of `state` gave, where there was one.
         """
         self._author = author
-        self._doc = PlainDoc()
+        self._doc: PlainDoc | None = None
+        """The document in the bindings, once it was needed."""
+        self._ahead: list[bytes] = []
+        """Updates that the lanes show and `_doc` has not taken in yet: many a record is only ever read."""
         self._lanes: dict[int, _Lane] = {}
         """By client id."""
         self._by_path: dict[Path, tuple[Write, ...]] | None = None
@@ -112,9 +115,8 @@ class RecordDocument:
             news = self._take_in(update, checked)
             if news is not None:
                 return news
-        self._apply(update)
-        for earlier in self._held:
-            self._doc.apply_update(earlier)
+        self._queue(update)
+        self._ahead += self._held
         self._unread.append((update, checked))
         self._fresh = False
         self._by_path = None
@@ -122,9 +124,20 @@ class RecordDocument:
             self._read()
         return True
 
-    def _apply(self, update: bytes) -> None:
-        self._doc.apply_update(update)
+    def _queue(self, update: bytes) -> None:
+        self._ahead.append(update)
         self._content_hash = None
+        if len(self._ahead) > MAX_UNREAD:
+            self._whole()
+
+    def _whole(self) -> PlainDoc:
+        """The document in the bindings, with all that was taken in."""
+        if self._doc is None:
+            self._doc = PlainDoc()
+        for update in self._ahead:
+            self._doc.apply_update(update)
+        self._ahead.clear()
+        return self._doc
 
     def writes(self) -> DocWrites:
         """The visible writes per path, each in canonical order. The same mapping until a change."""
@@ -176,14 +189,14 @@ class RecordDocument:
             for lane, indexes in places
         }
         update = edit_update(author, 0 if own is None else own.end, raws, deleted)
-        self._apply(update)
+        self._queue(update)
         self._note_edit(places, add)
         return update
 
     def state(self) -> bytes:
         """The whole document as one update, with what is still pending in it."""
         self._read()
-        state = self._doc.get_update()
+        state = self._whole().get_update()
         return merge_updates([state, *self._held]) if self._held else state
 
     def content_hash(self) -> bytes:
@@ -226,7 +239,7 @@ class RecordDocument:
     def _read(self) -> dict[int, _Lane]:
         """The lanes, read anew when the document changed. Writes once decoded are not decoded again."""
         if not self._fresh:
-            parsed = parse_update(self._doc.get_update())
+            parsed = parse_update(self._whole().get_update())
             before, self._lanes = self._lanes, {}
             for blocks in parsed.blocks:
                 known = before.get(blocks.client)
@@ -299,10 +312,11 @@ class RecordDocument:
         """
         parsed = parse_update(update) if checked is None else checked.parsed
         lanes = self._lanes
-        ends = {client: lane.end for client, lane in lanes.items()}
+        ends: dict[int, int] = {}
         news: list[Blocks] = []
         for blocks in parsed.blocks:
-            end = ends.get(blocks.client, 0)
+            lane = lanes.get(blocks.client)
+            end = 0 if lane is None else lane.end
             if blocks.skips or blocks.start > end:
                 return None
             if blocks.end > end:
@@ -310,15 +324,16 @@ class RecordDocument:
                 news.append(blocks)
         places: list[tuple[_Lane, list[int]]] = []
         for client, ranges in parsed.deletes.items():
-            end = ends.get(client, 0)
-            if any(stop > end for _, stop in ranges):
-                return None
             lane = lanes.get(client)
-            if lane is not None and (gone := _indexes(lane.clocks, ranges)):
+            end = ends.get(client, 0 if lane is None else lane.end)
+            for _, stop in ranges:
+                if stop > end:
+                    return None
+            if lane is not None and (gone := indexes_within(lane.clocks, ranges)):
                 places.append((lane, gone))
         if not news and not places:
             return False
-        self._apply(update)
+        self._queue(update)
         added: list[tuple[_Lane, list[int], Sequence[Write]]] = []
         for blocks in news:
             lane = lanes.get(blocks.client)
@@ -337,29 +352,31 @@ class RecordDocument:
     ) -> None:
         """Take writes out of lanes (indexes from last to first) and put others at their ends."""
         by_path = None if self._by_path is None else self._by_path.copy()
-        touched = self._touched if self._touched is not None else set()
+        moved: list[Write] = []
         for lane, indexes in removed:
             for index in indexes:
                 write = lane.writes[index]
-                touched.add(write.path[0])
+                moved.append(write)
+                del lane.writes[index], lane.clocks[index]
                 if by_path is not None:
                     left = tuple([each for each in by_path[write.path] if each is not write])
                     by_path[write.path] = left
                     if not left:
                         del by_path[write.path]
-                del lane.writes[index], lane.clocks[index]
         for lane, clocks, writes in added:
-            lane.clocks.extend(clocks)
-            lane.writes.extend(writes)
-            for write in writes:
-                touched.add(write.path[0])
-                if by_path is not None:
+            lane.clocks += clocks
+            lane.writes += writes
+            moved += writes
+            if by_path is not None:
+                for write in writes:
                     beside = by_path.get(write.path)
                     by_path[write.path] = (
                         (write,) if beside is None else tuple(sorted((*beside, write), key=_canonical))
                     )
         if by_path is not None:
             self._keep(by_path)
+        if self._touched is not None:
+            self._touched.update([write.path[0] for write in moved])
 
 
 def _visible(
@@ -372,18 +389,12 @@ def _visible(
     items = update.visible(blocks)
     if blocks.start < start:
         items = [item for item in items if item[0] >= start]
-    clocks = [clock for clock, _ in items]
-    return clocks, [decoded.get(clock) or read_write(raw, author) for clock, raw in items]
-
-
-def _indexes(clocks: Sequence[int], ranges: Iterable[tuple[int, int]]) -> list[int]:
-    """Where the clocks within the ranges stand, from the last to the first."""
-    found = {
-        index
-        for start, end in ranges
-        for index in range(bisect_left(clocks, start), bisect_left(clocks, end))
-    }
-    return sorted(found, reverse=True)
+    clocks: list[int] = []
+    writes: list[Write] = []
+    for clock, raw in items:
+        clocks.append(clock)
+        writes.append(decoded[clock] if clock in decoded else read_write(raw, author))
+    return clocks, writes
 
 
 def _canonical(write: Write) -> tuple[Author, int]:

@@ -24,8 +24,8 @@ Sources: `src/utils/UpdateEncoder.js` and `src/structs/Item.js` of Yjs, `update.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from crdt_sync.errors import BadUpdate
@@ -79,14 +79,10 @@ class ParsedUpdate:
         ranges = self.deletes.get(blocks.client)
         if not ranges:
             return blocks.items
-        ordered = sorted(ranges)
-        starts = [start for start, _ in ordered]
-        kept = []
-        for item in blocks.items:
-            place = bisect_right(starts, item[0]) - 1
-            if place < 0 or item[0] >= ordered[place][1]:
-                kept.append(item)
-        return kept
+        gone = set(indexes_within([clock for clock, _ in blocks.items], ranges))
+        if not gone:
+            return blocks.items
+        return [item for index, item in enumerate(blocks.items) if index not in gone]
 
     def needs(self) -> Iterator[tuple[int, int]]:
         """(client, clock) pairs a document must reach before all of the update can show in it."""
@@ -95,6 +91,16 @@ class ParsedUpdate:
         for client, ranges in self.deletes.items():
             for _, end in ranges:
                 yield client, end
+
+
+def indexes_within(clocks: Sequence[int], ranges: Iterable[tuple[int, int]]) -> list[int]:
+    """Where the clocks within the (start, end) ranges stand, from the last to the first."""
+    found: set[int] = set()
+    for start, end in ranges:
+        first = bisect_left(clocks, start)
+        if first < len(clocks) and clocks[first] < end:
+            found.update(range(first, bisect_left(clocks, end, first)))
+    return sorted(found, reverse=True)
 
 
 def parse_update(update: bytes) -> ParsedUpdate:
