@@ -10,7 +10,7 @@ from crdt_sync.crypto.envelope import Envelope
 from crdt_sync.crypto.groups import GroupPlace, decode_ends
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.errors import BadUpdate
-from crdt_sync.ids import Author, RecordId
+from crdt_sync.ids import Author, OpaqueId, RecordId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.update_check import CheckedUpdate, check_update
 from crdt_sync.roles import Role
@@ -74,3 +74,13 @@ def open_arrival(space: Space, arrival: Arrival) -> Opened:
         return Opened(arrival, payload, checked)
     span = GroupPlace.decode(payload.group).span(header.sequence)
     return Opened(arrival, payload, checked, span)
+
+
+def bring(incoming: dict[OpaqueId, Incoming], opened: Opened) -> None:
+    """It is to be merged, with what else there is for its record."""
+    opaque = opened.arrival.envelope.header.record
+    coming = incoming.get(opaque)
+    if coming is None:
+        payload = opened.payload
+        coming = incoming[opaque] = Incoming(payload.record_type, payload.record_id)
+    coming.opened.append(opened)

@@ -43,7 +43,7 @@ from crdt_sync.records.update_check import CheckedUpdate, check_snapshot
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import absent, admission, giving_back, older_copy, scoping, sending, unmerged
-from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
+from crdt_sync_client.engine.arrivals import Arrival, Opened, bring, open_arrival
 from crdt_sync_client.engine.arrivals import Incoming as _Incoming
 from crdt_sync_client.engine.checkouts import RowKind, take_row
 from crdt_sync_client.engine.fetched import Coming, FetchedRecord, put_back
@@ -167,7 +167,7 @@ class ReceivedBatch:
             try:
                 opened = self._contents(arrival)
                 if not coming.is_remnant(opened):
-                    _bring(incoming, opened)
+                    bring(incoming, opened)
             except RemoteError as error:
                 self._put_aside(arrival, error)
         result = self._merge(incoming)
@@ -250,16 +250,16 @@ class ReceivedBatch:
                     self._link(arrival)
                 opened = self._contents(arrival)
                 if opened.payload.group is None and not waiting:
-                    _bring(incoming, opened)
+                    bring(incoming, opened)
                     continue
                 for shown in gathering.take(opened):
-                    _bring(incoming, shown)
+                    bring(incoming, shown)
             except RemoteError as error:
                 self._put_aside(arrival, error)
                 if waiting:
                     gathering.spoil(arrival.author, arrival.envelope.header.sequence)
         for shown in gathering.finish():
-            _bring(incoming, shown)
+            bring(incoming, shown)
 
     def _link(self, arrival: Arrival) -> None:
         """Give the update its place in its author's chain. Raises ChainBroken, Equivocation.
@@ -347,7 +347,7 @@ class ReceivedBatch:
         """Merge what was put aside, and may be merged by now."""
         incoming: dict[OpaqueId, _Incoming] = {}
         for each in opened:
-            _bring(incoming, each)
+            bring(incoming, each)
         result = self._merge(incoming)
         result.add(self._rescues.save())
         return result
@@ -496,13 +496,3 @@ class ReceivedBatch:
         """Let the local clock follow what it has seen, within reason."""
         if not self._replica.hlc.follow(latest, self._now_ms):
             self._clocks_ahead += 1
-
-
-def _bring(incoming: dict[OpaqueId, _Incoming], opened: Opened) -> None:
-    """It is to be merged, with what else there is for its record."""
-    opaque = opened.arrival.envelope.header.record
-    coming = incoming.get(opaque)
-    if coming is None:
-        payload = opened.payload
-        coming = incoming[opaque] = _Incoming(payload.record_type, payload.record_id)
-    coming.opened.append(opened)
