@@ -7,7 +7,7 @@ counts from the moment on in which the store is at the end of the log and not be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from crdt_sync.crypto.envelope import Header
@@ -25,10 +25,9 @@ MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
 
 
 class Fetching:
-    """What one session fetches. `send` is given records to ask for, and from where on of the first."""
+    """What one session fetches."""
 
-    def __init__(self, send: Callable[[Sequence[OpaqueId], int], None]) -> None:
-        self._send = send
+    def __init__(self) -> None:
         self._due = False
         self._looking = False
         self._asked: list[OpaqueId] = []
@@ -69,15 +68,16 @@ class Fetching:
         self._due, self._looking = False, True
         return WantedStep(engine, space, MAX_FETCH_RECORDS)
 
-    def done(self, step: WantedStep | FetchedStep) -> None:
-        """A step of ours was run."""
+    def done(self, step: WantedStep | FetchedStep) -> tuple[Sequence[OpaqueId], int] | None:
+        """A step of ours was run. Gives what to ask for now: records, and from where on of the first."""
         if isinstance(step, WantedStep):
             self._looking = False
             self._asked = step.wanted
         elif not self._asked:
             self._due = True  # there may be more
-        if self._asked and step.error is None:
-            self._send(self._asked, self._part[-1].sequence if self._part else 0)
+        if not self._asked or step.error is not None:
+            return None
+        return self._asked, self._part[-1].sequence if self._part else 0
 
     def _whole(self, answer: Fetched) -> list[FetchedRecord]:
         """The records that are whole with this answer; the others are asked for again."""

@@ -120,6 +120,10 @@ class IncomingBatch:
             # a first sync is many batches of megabytes.
             self._steps.clear()
 
+    def pass_over(self) -> None:
+        """It is not stored: its cursor will be, with another."""
+        self._steps.clear()
+
     def _step(self, step: Callable[[], object]) -> None:
         self.only_cursor = False
         self._settle()

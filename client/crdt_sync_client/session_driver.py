@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from crdt_sync.errors import ProtocolViolation, RemoteError, WorkRefused
-from crdt_sync.ids import OpaqueId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.protocol.deliveries import ConfirmCursor, Delivered
 from crdt_sync.protocol.device_session import DeviceSession
@@ -129,7 +128,7 @@ class SessionDriver(ConnectionDriver):
         self._unanswered: deque[bytes] = deque()
         """Hashes of the entries whose answer has not arrived."""
         self._compactions: deque[CompactRequest | ConfirmRequest] = deque()
-        self.fetching = Fetching(self._ask_for)
+        self.fetching = Fetching()
         self.giving = GivingBack()
         self.deliveries = deliveries or DeliveryDesk()
         self._to_confirm = self._confirmed = 0
@@ -251,10 +250,6 @@ class SessionDriver(ConnectionDriver):
         self.fetching.paused = not policy.fetch
         self._compacts = policy.snapshots
 
-    def _ask_for(self, records: Sequence[OpaqueId], after: int) -> None:
-        if self.can_send:
-            self.outgoing.append(self.protocol.fetch(records, after))
-
     @property
     def bounds(self) -> PushBounds:
         """For whoever asks the engine for a push, after `window.begin`."""
@@ -351,7 +346,9 @@ class SessionDriver(ConnectionDriver):
                 self._at_work = False
                 if isinstance(step, FetchedStep) and step.received is not None:
                     self.received += step.received.envelopes
-                self.fetching.done(step)
+                asked = self.fetching.done(step)
+                if asked is not None and self.can_send:
+                    self.outgoing.append(self.protocol.fetch(*asked))
             case _:
                 pass
         if isinstance(step, PushStep) and step.over:
@@ -435,6 +432,7 @@ class SessionDriver(ConnectionDriver):
                 logger.warning("%d envelopes were put aside", len(received.quarantined))
         if not step.needs_store:
             self._unstored_cursors += 1
+            batch.pass_over()
         elif batch.cursor:
             self._unstored_cursors = 0
             self._at_end = batch.caught_up

@@ -143,7 +143,6 @@ class DeviceNode(Node):
             self.later(RETRY_START_US, self.on_start)
             return
         self.world.note("start", self.name, f"{self.engine.author.incarnation}")
-        self.sync = DeviceSync(self)
         self._keep_up_soon()
         if self.member:
             self.oracle.groups.look(self)
@@ -167,6 +166,8 @@ class DeviceNode(Node):
             self.oracle.died(self.name, self._unsent_since(self._database))
         # The connection belongs to a dead process; its storage lets go of it.
         self._database = None
+        self.sync.gone()
+        self.sync = DeviceSync(self)
 
     def wipe(self) -> None:
         """Its owner clears the app's data: the store is gone. It comes back as a new device."""
@@ -388,6 +389,7 @@ class DeviceNode(Node):
             self.world.note("write", self.name, f"{kind} {result.type} {result.id} {result.changed}")
         else:
             self.tally.refused += 1
+            result.__traceback__ = None  # which knows the engine
             self.world.note("write_refused", self.name, f"{kind} {result.code}")
 
     def visible(self, name: RecordName) -> frozenset[Write]:

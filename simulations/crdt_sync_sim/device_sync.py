@@ -269,7 +269,12 @@ class DeviceSync:
             error = after_refusal(device.engine, device.space, error, tried=driver.revives)
         self._failed(error, fruitful=driver.fruitful)
 
+    def gone(self) -> None:
+        """Its process is gone, and nothing of it happens any more."""
+        vars(self).clear()
+
     def _failed(self, error: Exception, *, fruitful: bool) -> None:
+        error.__traceback__ = None  # which knows all that knows the error
         delay_s = self._reconnecting.ended(error, fruitful=fruitful)
         kind = "again" if delay_s is None else "backoff"
         self._world.note(kind, self._device.name, f"{_code(error)} {delay_s or 0.0:.3f}")

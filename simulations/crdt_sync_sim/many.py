@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ from crdt_sync_sim.scenario_file import load_scenario
 
 _COLLECTED_AFTER: Final = 1_000_000
 """Objects made and not let go of again, instead of 700."""
+_COLLECTED_EVERY: Final = 50
+"""Runs: each leaves some hundred objects that know each other. All else is let go of at its end."""
 AHEAD: Final = 4
 """Runs that each process has in line, so that none waits for the next seed."""
 
@@ -51,14 +54,26 @@ def outcomes(
     """The outcome of each seed, in their order. With `out`, failing runs leave their case there."""
     tasks = deque(Task(scenario.source, scenario.storage, seed, out, keep_trace, remember) for seed in seeds)
     if jobs == 1:
-        for task in tasks:
-            yield _run(scenario, task)
+        yield from _one_by_one(scenario, tasks)
         return
     while tasks:
         # A run that kills its process breaks the pool: those that were in it are run again, each alone.
         broken = yield from _together(scenario, tasks, jobs)
         for task in broken:
             yield _alone(scenario, task)
+
+
+def _one_by_one(scenario: Scenario, tasks: deque[Task]) -> Iterator[Outcome]:
+    """Runs in this process, which does other things before and after."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECTED_AFTER)
+    try:
+        for number, task in enumerate(tasks, 1):
+            yield _run(scenario, task)
+            if number % _COLLECTED_EVERY == 0:
+                gc.collect()
+    finally:
+        gc.set_threshold(*before)
 
 
 def _together(scenario: Scenario, tasks: deque[Task], jobs: int) -> Generator[Outcome, None, list[Task]]:
@@ -104,6 +119,7 @@ def _died(scenario: Scenario, task: Task) -> Outcome:
 
 
 _loaded: dict[tuple[str, str], Scenario] = {}
+_ran = count(1)
 
 
 def run_task(task: Task) -> Outcome:
@@ -113,15 +129,16 @@ def run_task(task: Task) -> Outcome:
         _loaded[key] = with_storage(load_scenario(Path(task.source)), task.storage)
         collect_seldom()
     outcome = _run(_loaded[key], task)
-    gc.collect()
+    if next(_ran) % _COLLECTED_EVERY == 0:
+        gc.collect()
     return replace(outcome, scenario=replace(outcome.scenario, schemas={}, versions=()))
 
 
 def collect_seldom() -> None:
     """Let the garbage collector pass over all there is by now, and look for cycles hardly ever during a run.
 
-    For a process that does nothing but run. Nearly all that a run makes lives to its end, when it is
-    collected. Looking on the way finds nothing, empties the caches, and took a tenth to a sixth of the time.
+    For a process that does nothing but run. Nearly all that a run makes lives to its end. Looking on the way
+    finds nothing, empties the caches, and took a tenth to a sixth of the time.
     """
     gc.collect()
     gc.freeze()

@@ -171,6 +171,7 @@ class _MemoryConnection(Connection):
 
     def close(self) -> None:
         """The life is over. The storage's connection stays; what was not committed does not."""
+        self._last = None
         if self._apsw is not _CLOSED:
             # The database is the one to know: when it is full it may have taken a transaction back itself.
             if self._in_transaction and self._apsw.in_transaction:

@@ -124,6 +124,8 @@ class RelayNode(Node):
     def on_stop(self) -> None:
         self.opened = False
         self.network.unlisten(self.name)
+        for link in self._links.values():
+            self._parted(link)
         self._links.clear()
         self._woken.clear()
         self._committing = False
@@ -220,8 +222,17 @@ class RelayNode(Node):
         """The connection is over, whoever ended it."""
         if self._links.pop(link.delivery.peer, None) is not None:
             self._woken.pop(link, None)
-            self.switchboard.ended(link.delivery)
+            self._parted(link)
             self._arrived()
+
+    def _parted(self, link: Link) -> None:
+        self.switchboard.ended(link.delivery)
+        link.delivery.wake = _nobody  # they would keep each other
+
+    def gone(self) -> None:
+        """The world is over: what knows each other lets go."""
+        self.on_stop()
+        vars(self.engine).clear()
 
     # Writing
 
@@ -354,6 +365,10 @@ class RelayNode(Node):
         self.switchboard.spread(self.engine.tick(self.clock.now_ms()))
         self._write_woken()
         self._tick_when_due()
+
+
+def _nobody() -> None:
+    """In place of a link that is over."""
 
 
 def _dbapi(connection: Connection) -> sqlite3.Connection:

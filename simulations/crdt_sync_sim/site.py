@@ -129,6 +129,11 @@ class Site:
     def forget(self) -> None:
         """Let go of everything, and nothing can be asked any more. So nothing is left to the collector."""
         self.world.forget()
+        self.network.vanish()
+        if self.relay.life:
+            self.relay.gone()
+        for device in self.devices.values():
+            device.sync.gone()
         for holder in (*self.nodes, self.network, self):
             vars(holder).clear()
 

@@ -182,6 +182,8 @@ class World:
 
     def forget(self) -> None:
         """Nothing that is scheduled happens any more."""
+        for timer in self._heap:
+            timer.cancel()
         self._heap.clear()
 
     def run(self, until_us: int, *, stop: Callable[[], bool] | None = None) -> bool:

@@ -91,7 +91,6 @@ class LocalWrites:
         self._outbox: list[NewRow] = []
         self._tick: Tick = replica.tick
         self._now_ms = replica.now_ms()
-        self._family = Family(replica, self._seen_now, find=self._find)
 
     def run(self, ops: Sequence[Operation | Transaction]) -> list[Outcome]:
         """Do all of `ops`; results and errors in their order."""
@@ -214,7 +213,8 @@ class LocalWrites:
         plan = self._plan_alone(op)
         if plan.deleted is None or isinstance(op, CreateOp):
             return plan
-        return plan._replace(below=self._family.below(plan, self._tick))
+        family = Family(self._replica, self._seen_now, find=self._find)
+        return plan._replace(below=family.below(plan, self._tick))
 
     def _plan_alone(self, op: Operation) -> Plan:
         match op:
