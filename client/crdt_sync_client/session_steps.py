@@ -68,11 +68,7 @@ class WelcomeStep(Step):
         self._relay = relay
 
     def work(self) -> None:
-        stage = self.engine.space(self.space).stage
-        if stage == "creating":
-            self.engine.confirm_space(self.space)
-        elif stage == "joining":
-            self.engine.confirm_join(self.space)
+        self.engine.confirm_taken(self.space)
         frame = self.frame
         self.engine.begin_leases(self.space, self._relay, frame.cursor, frame.now_ms)
         self.welcomed = self.engine.welcome(

@@ -233,7 +233,7 @@ class MembershipLog:
         """What the entry does, at that index of the log, but for a carry. Raises before anything changed."""
         match entry.payload:
             case Genesis() as genesis:
-                member = self._admit(entry, genesis, Role.ADMIN, check_signatures)
+                member = self._admit(entry, genesis, Role.ADMIN, index, check_signatures)
                 self._space_id = SpaceId(entry.hash[:ID_BYTES])
                 self._epochs[FIRST_EPOCH] = genesis.commitment
                 self._members[member.device_id] = member
@@ -258,7 +258,7 @@ class MembershipLog:
                 state = self._invite(join.invite_id)
                 if check_signatures and not entry.signed_with_invite(state.sign):
                     raise BadMembership("membership entry: a join that its invite's key did not sign")
-                member = replace(self._admit(entry, join, state.role, check_signatures), joined_index=index)
+                member = self._admit(entry, join, state.role, index, check_signatures)
                 state.check_usable(now_ms)
                 self._members[member.device_id] = member
                 self._invites[join.invite_id] = replace(state, used_by=member.device_id)
@@ -342,7 +342,9 @@ class MembershipLog:
                 hint="ask an admin of the space to do it",
             )
 
-    def _admit(self, entry: Entry, payload: Genesis | Join, role: Role, check_signatures: bool) -> Member:
+    def _admit(
+        self, entry: Entry, payload: Genesis | Join, role: Role, index: int, check_signatures: bool
+    ) -> Member:
         device_id = device_id_of(payload.sign)
         if entry.signer != device_id:
             raise BadMembership("membership entry: its signer is not the device whose keys it brings")
@@ -354,7 +356,7 @@ class MembershipLog:
                 "a device joins a space once",
                 hint="this device need not join again; sync instead",
             )
-        return Member(device_id, role, payload.sign, entry.hpke, payload.private, entry.index)
+        return Member(device_id, role, payload.sign, entry.hpke, payload.private, index)
 
     def _invite(self, invite_id: InviteId) -> InviteState:
         try:

@@ -44,9 +44,8 @@ class NotTakenBack(UnknownSpace):
 
 def place_of(storage: Storage, space: Space, hello: Hello) -> tuple[int, int]:
     """Where delivery starts, and up to where the device is to get its own rows as well."""
-    end = storage.life_end(space.key, hello.relay_id_seen)
-    if hello.relay_id_seen == storage.relay_id:
-        end = space.head
+    of_now = hello.relay_id_seen == storage.relay_id
+    end = space.head if of_now else storage.life_end(space.key, hello.relay_id_seen)
     known = end is not None and max(hello.cursor, hello.promised) <= end
     cursor = hello.cursor if known else 0
     compares = cursor == 0 and max(hello.cursor, hello.promised) > 0

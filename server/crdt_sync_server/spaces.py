@@ -283,10 +283,9 @@ class Space:
             if verdict.sequence > self.head:
                 self.head = verdict.sequence
                 self._grown.append(LiveRow(Row(self.head, RowKind.SNAPSHOT, envelope.raw), None))
-            self._storage.replace_by_snapshot(
+            self.size_bytes += self._storage.replace_by_snapshot(
                 self.key, header.record, verdict.sequence, envelope.raw, verdict.covered
             )
-            self.size_bytes = self._storage.size_bytes(self.key)
             self._record_bytes.pop(header.record, None)
             self.planner.compacted(header.record, len(tail) - len(verdict.covered))
         elif isinstance(verdict, Accepted):

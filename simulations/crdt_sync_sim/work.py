@@ -129,7 +129,8 @@ def _shown(device: DeviceNode, record_type: str, place: int) -> RecordId | None:
 def _schema(device: DeviceNode, chance: Random) -> RecordSchema | None:
     schemas = device.engine.schemas()
     names = sorted(name for name in schemas if not name.startswith("_"))
-    role = device.engine.space(device.space).role
+    replica = device.engine._replica
+    role = replica.space(device.space).role_of(replica.device_id)
     allowed = [name for name in names if role in schemas[name].write_roles]
     if len(allowed) < len(names) and chance.random() < 0.9:  # now and then somebody tries
         names = allowed

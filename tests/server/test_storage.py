@@ -290,8 +290,8 @@ def test_the_bytes_of_a_space_are_counted_through_every_change(storage: Storage)
     assert (storage.size_bytes(other), storage.record_bytes(other, R1)) == (5, 0)
     assert storage.record_bytes(space, R1) == 4 * len(b"update 2")
     with storage.transaction():
-        storage.replace_by_snapshot(space, R1, 4, b"snapshot one", [2, 3, 4])
-    assert storage.size_bytes(space) == before - 3 * 8 + 12
+        grown = storage.replace_by_snapshot(space, R1, 4, b"snapshot one", [2, 3, 4])
+    assert storage.size_bytes(space) == before + grown == before - 3 * 8 + 12
     with storage.transaction():
         storage.replace_by_snapshot(space, R1, 6, b"two", [6])
     assert storage.size_bytes(space) == before - 4 * 8 + 12 + 3, "the superseded one is still there"

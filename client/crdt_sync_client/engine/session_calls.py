@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crdt_sync.ids import Incarnation, OpaqueId, RecordId, RelayId, SpaceId
-from crdt_sync_client.engine import confirming, forks, giving_back, retrying, sending
+from crdt_sync_client.engine import confirming, forks, giving_back, joining, retrying, sending
 from crdt_sync_client.engine.giving import GIVING
 from crdt_sync_client.engine.model import SessionStart, Welcomed
 from crdt_sync_client.engine.replica import Replica
@@ -41,6 +41,12 @@ class SessionCalls:
             acked=giving_back.acknowledged(replica, found, author),
             revive=found.log.entries if revives else (),
         )
+
+    def confirm_taken(self, space: SpaceId) -> None:
+        """The relay has welcomed this device: it has the genesis or join that was handed over, if one was."""
+        found = self._replica.space(space)
+        if found.stage != "active":
+            joining.confirm(self._replica, found)
 
     def welcome(
         self,

@@ -287,11 +287,11 @@ class Storage(Protocol):
 
     def replace_by_snapshot(
         self, space: SpaceKey, record: OpaqueId, sequence: int, envelope: bytes, covered: Sequence[int]
-    ) -> None:
+    ) -> int:
         """Take the rows `covered` out and put the snapshot at `sequence`: one of theirs, or the next to be.
 
         The snapshot before it is kept as the superseded one, which is not part of the log any more; the
-        superseded one before that goes.
+        superseded one before that goes. Gives how many bytes the space takes more than before.
         """
         ...
 

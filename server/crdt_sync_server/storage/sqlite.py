@@ -247,7 +247,7 @@ class SqliteStorage:
 
     def replace_by_snapshot(
         self, space: SpaceKey, record: OpaqueId, sequence: int, envelope: bytes, covered: Sequence[int]
-    ) -> None:
+    ) -> int:
         old, grown = self.snapshot(space, record), len(envelope)
         if old is not None:
             older = self.superseded(space, record)
@@ -267,6 +267,7 @@ class SqliteStorage:
             (_first(space, sequence), record, envelope),
         )
         self._grow(space, grown)
+        return grown
 
     def superseded(self, space: SpaceKey, record: OpaqueId) -> StoredSnapshot | None:
         row = self._db.execute(
