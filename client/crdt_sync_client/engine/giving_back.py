@@ -40,13 +40,20 @@ from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encod
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
     from crdt_sync_client.engine.space import Space
-    from crdt_sync_client.store.connection import Database
+    from crdt_sync_client.store.connection import Cursor, Database
 
 AT_ONCE: Final = 16
 """Snapshots on their way at one time; so what others give back meanwhile is not sent by all."""
 LOOKED_AT: Final = 64
 """Records looked at in one step, some 5 ms of the engine's thread."""
 STORED: Final = "stored"
+_LOOK: Final = (
+    "SELECT no, r.opaque, d.state, d.heads, a.state, a.heads FROM records r JOIN documents d ON record = no"
+    " LEFT JOIN at_relay a ON a.space = r.space AND a.opaque = r.opaque"
+    " WHERE r.space = ? AND no > ? ORDER BY no LIMIT ?"
+)
+_Shown = tuple[bytes, Mapping[Author, ChainHead]]
+"""What a relay has shown of a record: the merged updates, and how far each author's came."""
 
 
 def keep(replica: Replica, space: Space, *, caught_up: bool) -> None:
@@ -143,13 +150,12 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
     envelopes: list[bytes] = []
     size_bytes = 0
     while len(giving.on_its_way) < AT_ONCE:
-        rows = replica.db.rows(
-            "SELECT no, opaque FROM records JOIN documents ON record = no WHERE space = ? AND no > ?"
-            " ORDER BY no LIMIT ?",
-            (space.no, giving.after, LOOKED_AT),
-        )
-        for no, opaque in rows:
-            envelope = _wanted(replica, space, OpaqueId(opaque))
+        rows: Cursor = replica.db.execute(_LOOK, (space.no, giving.after, LOOKED_AT))  # one by one: documents
+        at_end = True
+        for no, opaque, state, heads, *shown in rows:
+            at_end = False
+            lacks = opaque not in giving.on_its_way and _lacks(state, decode_heads(heads), _shown(*shown))
+            envelope = _snapshot(replica, space, OpaqueId(opaque)) if lacks else None
             if envelope is not None and envelopes and size_bytes + len(envelope) > max_bytes:
                 return envelopes
             giving.after = no
@@ -159,7 +165,7 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
                 giving.on_its_way[OpaqueId(opaque)] = None
                 if len(giving.on_its_way) >= AT_ONCE:
                     break
-        if not rows:
+        if at_end:
             if not giving.on_its_way and not giving.unfinished:
                 _leave(replica, space)
             break
@@ -174,7 +180,8 @@ def holds_back(replica: Replica, space: Space, opaque: OpaqueId) -> bool:
     if not space.giving.stage or role is None or not role.may_write:
         return False
     record = replica.records.find(space, opaque, replica.author)
-    return record is not None and _lacks(record, *_at_relay(replica.db, space, opaque))
+    shown = _at_relay(replica.db, space, opaque)
+    return record is not None and _lacks(record.doc.state(), record.heads, shown)
 
 
 def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> None:
@@ -187,14 +194,11 @@ def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> Non
         giving.unfinished = True  # it has something that this device lacks; that is on its way here
 
 
-def _wanted(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
-    """A snapshot of the record, if the relay lacks something of it."""
+def _snapshot(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
+    """A snapshot of the record, of which the relay lacks something; None if it cannot be given back now."""
     giving = space.giving
     record = replica.records.find(space, opaque, replica.author)
-    if record is None or not record.heads or opaque in giving.on_its_way:
-        return None
-    state, heads = _at_relay(replica.db, space, opaque)
-    if not _lacks(record, state, heads):
+    if record is None:
         return None
     if record.type == SCHEMA_TYPE and space.role_of(replica.device_id) is not Role.ADMIN:
         return None  # nobody would believe it
@@ -205,13 +209,14 @@ def _wanted(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
     return envelope if len(envelope) <= MAX_ENVELOPE_BYTES else None
 
 
-def _lacks(record: OpenRecord, state: bytes, heads: Mapping[Author, ChainHead]) -> bool:
-    """Whether the relay, which has shown that, lacks something of the record."""
-    for author, head in record.heads.items():
-        shown = heads.get(author)
-        if shown is None or shown.sequence < head.sequence:
+def _lacks(state: bytes, heads: Mapping[Author, ChainHead], shown: _Shown) -> bool:
+    """Whether the relay, which has `shown` that, lacks something of a record that was synced before."""
+    at_relay, reached = shown
+    for author, head in heads.items():
+        there = reached.get(author)
+        if there is None or there.sequence < head.sequence:
             return True
-    return not contains(parse_update(state), parse_update(record.doc.state()))
+    return bool(heads) and state != at_relay and not contains(parse_update(at_relay), parse_update(state))
 
 
 def contains(larger: ParsedUpdate, smaller: ParsedUpdate) -> bool:
@@ -245,7 +250,11 @@ def _at_relay(db: Database, space: Space, opaque: OpaqueId) -> tuple[bytes, dict
     row = db.execute(
         "SELECT state, heads FROM at_relay WHERE space = ? AND opaque = ?", (space.no, opaque)
     ).fetchone()
-    return (EMPTY_UPDATE, {}) if row is None else (row[0], decode_heads(row[1]))
+    return _shown(None, None) if row is None else _shown(*row)
+
+
+def _shown(state: bytes | None, heads: bytes | None) -> tuple[bytes, dict[Author, ChainHead]]:
+    return (EMPTY_UPDATE, {}) if state is None or heads is None else (state, decode_heads(heads))
 
 
 def _advance(heads: dict[Author, ChainHead], arrival: Arrival) -> None:
