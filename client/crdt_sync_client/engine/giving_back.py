@@ -35,7 +35,7 @@ from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import compacting
 from crdt_sync_client.engine.arrivals import Arrival
 from crdt_sync_client.engine.giving import COMPARING, GIVING, NOT_NOW
-from crdt_sync_client.engine.open_records import OpenRecord, decode_heads, encode_heads
+from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
