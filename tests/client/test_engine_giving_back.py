@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from crdt_sync.crypto.envelope import Kind
+from crdt_sync.errors import MalformedEnvelope
 from crdt_sync.ids import Author, Incarnation, RelayId
 from crdt_sync.records.update_format import parse_update
 from crdt_sync_client.engine import absent, giving_back
@@ -35,6 +39,27 @@ def test_a_device_holds_a_relay_to_what_a_welcome_acknowledged(world: World) -> 
     after = office.engine.session_start(world.space)
     assert after.acked.sequence > before.acked.sequence
     assert after.promised == world.relay.head
+
+
+def test_a_relay_that_began_anew_and_lost_nothing_is_written_down_with_what_it_brings(world: World) -> None:
+    anna, office, space = world.join("anna"), world.office, world.space
+    world.settle()
+    anna.create({"title": "new"})
+    anna.sync()
+    start, before = office.engine.session_start(space), office.engine._replica.transactions
+    office.engine.welcome(
+        space, ANOTHER_LIFE, start.acked.sequence, start.acked.hash, world.relay.head, start.cursor
+    )
+    assert office.engine._replica.transactions == before
+    # The place in its earlier life is a place that the relay knows.
+    assert office.engine.session_start(space) == start
+    rows = world.relay.after(start.cursor, office.engine.author)
+    with pytest.raises(MalformedEnvelope):  # everything in memory is read again
+        office.engine.receive(space, [*rows, (world.relay.head, Kind.UPDATE, b"")], world.relay.head)
+    office.engine.receive(space, rows, world.relay.head)
+    office.crash()
+    after = office.engine.session_start(space)
+    assert (after.relay_seen, after.cursor) == (ANOTHER_LIFE, world.relay.head)
 
 
 def test_what_a_relay_has_not_shown_is_given_back_and_nothing_else(world: World) -> None:

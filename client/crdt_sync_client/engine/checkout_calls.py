@@ -127,7 +127,8 @@ class CheckoutCalls:
         """A session begins: what the relay's clock shows, and from where on its log may be another."""
         found, now_ms = self._replica.space(space), self._replica.now_ms()
         leases = found.leases
-        behind = bool(leases.rows) and (relay != found.relay_seen or cursor < found.cursor)
+        known = relay in (found.relay_seen, found.session.relay)
+        behind = bool(leases.rows) and (not known or cursor < found.cursor)
         if not behind and not leases.has_another_clock(relay_ms, now_ms):
             return
         with self._replica.transaction(durable=False):

@@ -61,8 +61,9 @@ from crdt_sync_client.engine.model import (
 )
 from crdt_sync_client.engine.outbox_calls import OutboxCalls
 from crdt_sync_client.engine.pausing import collector_paused
+from crdt_sync_client.engine.place import move_cursor
 from crdt_sync_client.engine.queries import OrderBy, Query, Where
-from crdt_sync_client.engine.receiving import ReceivedBatch, brings_nothing, move_cursor
+from crdt_sync_client.engine.receiving import ReceivedBatch, brings_nothing
 from crdt_sync_client.engine.replica import Replica
 from crdt_sync_client.engine.session_calls import SessionCalls
 from crdt_sync_client.engine.taking_entries import take_entry

@@ -36,6 +36,7 @@ from crdt_sync_client.engine import compacting
 from crdt_sync_client.engine.arrivals import Arrival
 from crdt_sync_client.engine.giving import COMPARING, GIVING, NOT_NOW
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
+from crdt_sync_client.engine.place import store_place
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
@@ -77,30 +78,19 @@ def greeted(replica: Replica, space: Space, relay: RelayId, cursor: int) -> bool
     giving.on_its_way.clear()
     giving.begin_again()
     lost = cursor < space.cursor or (not cursor and giving.promised > 0)
-    if not lost and space.relay_seen == relay:
+    space.session.relay = relay
+    if not lost:
         return False
     with replica.transaction(durable=False):
-        if lost:
-            replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
-            replica.past.relay_lost(space.no)
-            _enter(replica, space, COMPARING)
-            giving.promised = 0
-            if space.absent and space.chain(replica.author).sequence:
-                # What comes for those may lack what this author wrote: it must not go on where that ends.
-                replica.begin_incarnation()
-        space.relay_seen, space.cursor = relay, cursor
-        replica.db.execute(
-            "UPDATE spaces SET relay_seen = ?, cursor = ?, promised = ? WHERE no = ?",
-            (relay, cursor, giving.promised, space.no),
-        )
-    return lost
-
-
-def promise(replica: Replica, space: Space, head: int) -> None:
-    """The relay acknowledged something when its log ended there. Inside a transaction."""
-    if head > space.giving.promised:
-        space.giving.promised = head
-        replica.db.execute("UPDATE spaces SET promised = ? WHERE no = ?", (head, space.no))
+        replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
+        replica.past.relay_lost(space.no)
+        _enter(replica, space, COMPARING)
+        if space.absent and space.chain(replica.author).sequence:
+            # What comes for those may lack what this author wrote: it must not go on where that ends.
+            replica.begin_incarnation()
+        space.cursor, giving.promised = cursor, 0
+        store_place(replica, space)
+    return True
 
 
 def acknowledged(replica: Replica, space: Space, author: Author) -> ChainHead:

@@ -53,6 +53,7 @@ from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.model import QuarantinedEnvelope, Received, RecordChange
 from crdt_sync_client.engine.older_copy import Rescues
 from crdt_sync_client.engine.open_records import OpenRecord
+from crdt_sync_client.engine.place import move_cursor
 from crdt_sync_client.engine.sealing import save_chains
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.taking_entries import take_entry
@@ -75,13 +76,6 @@ def brings_nothing(space: Space, rows: Sequence[tuple[int, int, bytes]], *, caug
     if caught_up and (waits or space.catching_up != AT_HEAD):
         return False
     return all(row[0] <= space.cursor for row in rows)
-
-
-def move_cursor(replica: Replica, space: Space, cursor: int) -> None:
-    """Everything up to there is here. Inside a transaction."""
-    if cursor > space.cursor:
-        space.cursor = cursor
-        replica.db.execute("UPDATE spaces SET cursor = ? WHERE no = ?", (cursor, space.no))
 
 
 class ReceivedBatch:

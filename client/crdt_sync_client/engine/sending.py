@@ -22,6 +22,7 @@ from crdt_sync.rare import rare
 from crdt_sync_client.engine import absent, giving_back, holding_back, older_copy, refusing, unmerged
 from crdt_sync_client.engine.model import Welcomed
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
+from crdt_sync_client.engine.place import promise
 from crdt_sync_client.engine.refused import taken
 from crdt_sync_client.engine.resting import rests
 from crdt_sync_client.engine.sealing import seal_pending
@@ -95,7 +96,7 @@ def welcome(
     author = space.session.author = space.session.author or session_author(replica, space)
     space.session.head = head
     if cursor is None:
-        cursor = space.cursor if space.relay_seen == relay else 0
+        cursor = space.cursor if relay in (space.relay_seen, space.session.relay) else 0
     lost = giving_back.greeted(replica, space, relay, cursor)
     if own_sequence and _is_older_copy(replica, space, author, own_sequence, own_hash):
         return Welcomed(resend=0, reconnect=True, failed=tuple(older_copy.fork(replica, space, author)))
@@ -233,7 +234,7 @@ def acked(
             (sequence, space.no, author.device, incarnation),
         )
         space.acked[author] = sequence
-        giving_back.promise(replica, space, head)
+        promise(replica, space, head)
         if author != replica.author:
             replica.look_for_earlier_work()
     return synced

@@ -42,6 +42,7 @@ class SessionMemory:
         "more",
         "pause_s",
         "refusals",
+        "relay",
         "resend",
         "skipped",
     )
@@ -51,6 +52,8 @@ class SessionMemory:
         """Whose chain is compared with the relay's and sent; None once this session cannot go on."""
         self.acknowledged: tuple[int, Author, ChainHead] | None = None
         """What `giving_back.acknowledged` found last, after how many transactions and of whom."""
+        self.relay: RelayId | None = None
+        """The life of the relay that it is with."""
         self.head = 0
         """The end of the relay's log when the session began."""
         self.more = False
