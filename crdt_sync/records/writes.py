@@ -59,7 +59,7 @@ class Write(msgspec.Struct, frozen=True, gc=True, eq=True):
 
     def encode(self) -> bytes:
         """The canonical bytes that stand in the author's array."""
-        return _encoder.encode((self.path, self.value, self.hlc, int(self.role)))
+        return _encoder.encode((self.path, self.value, self.hlc, self.role))
 
     def __hash__(self) -> int:
         return hash((self.author, self.hlc))

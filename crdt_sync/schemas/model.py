@@ -198,6 +198,8 @@ class RecordSchema:
     old_names: OldNames | None = field(init=False)
     has_texts: bool = field(init=False)
     """Whether a field, at any depth, merges by rule `text`."""
+    with_bytes: tuple[tuple[str, FieldSpec], ...] = field(init=False)
+    """Fields, by name, that hold bytes: themselves, or in their rows at any depth."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
@@ -205,6 +207,8 @@ class RecordSchema:
         object.__setattr__(self, "defaults", MappingProxyType(defaults))
         object.__setattr__(self, "old_names", old_names(self.fields))
         object.__setattr__(self, "has_texts", any(_has_text(spec) for spec in self.fields.values()))
+        with_bytes = tuple((name, spec) for name, spec in self.fields.items() if _has_bytes(spec))
+        object.__setattr__(self, "with_bytes", with_bytes)
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -289,6 +293,10 @@ class RecordSchema:
 
 def _has_text(spec: FieldSpec) -> bool:
     return spec.shape == "text" or any(_has_text(below) for below in (spec.row or {}).values())
+
+
+def _has_bytes(spec: FieldSpec) -> bool:
+    return spec.is_bytes or any(_has_bytes(below) for below in (spec.row or {}).values())
 
 
 def _renamed(name: str, fields: Mapping[str, FieldSpec]) -> str:

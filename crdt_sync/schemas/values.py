@@ -17,7 +17,7 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import jsonschema_rs
 
@@ -67,6 +67,12 @@ class _Budget:
 
 def check_plain(value: Any, field: str) -> Value:
     """A copy of the value made of plain lists, dicts and scalars; raises ValidationError when it has none."""
+    kind = type(value)
+    if kind is str:
+        if len(value) <= MAX_VALUE_BYTES and value.isascii():
+            return cast(str, value)
+    elif kind is bool or value is None or (kind is int and MIN_INT <= value <= MAX_INT):
+        return cast(Value, value)
     return _plain(value, field, 0, _Budget())
 
 

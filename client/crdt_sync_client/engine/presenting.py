@@ -36,7 +36,7 @@ _CHILDREN: Final = (
 
 def sync_state(replica: Replica, no: int, standing: StandingState) -> SyncState:
     """The most telling of a record's states."""
-    if any(conflict.kind == "open" for conflict in standing.conflicts):
+    if standing.conflicts and any(conflict.kind == "open" for conflict in standing.conflicts):
         return "conflict"
     if no in replica.failed:
         return "failed"
@@ -102,9 +102,8 @@ def record_of_row(
     values = _decode(json)
     if fields is not None:
         values = {name: value for name, value in values.items() if name in fields}
-    for name, spec in schema.fields.items():
-        if spec.is_bytes or spec.row is not None:
-            _restore_bytes(values, name, spec)
+    for name, spec in schema.with_bytes:
+        _restore_bytes(values, name, spec)
     return make_record(
         replica,
         space,
@@ -125,10 +124,9 @@ def _restore_bytes(values: dict[str, Any], name: str, spec: FieldSpec) -> None:
     if spec.is_bytes and isinstance(value, str):
         values[name] = base64.b64decode(value)
     elif spec.row is not None and isinstance(value, dict):
-        subfields = [(sub, subspec) for sub, subspec in spec.row.items() if subspec.is_bytes or subspec.row]
-        for row in value.values() if subfields else ():
+        for row in value.values():
             if isinstance(row, dict):
-                for sub, subspec in subfields:
+                for sub, subspec in spec.row.items():
                     _restore_bytes(row, sub, subspec)
 
 
