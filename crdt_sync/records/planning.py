@@ -130,16 +130,16 @@ class Planner:
             self.write(path, here[0].value) if here else self.write((*path, ROW_MARK), True)
 
     def _assign_field(self, spec: FieldSpec, path: Path, value: Any) -> None:
-        rule = spec.rule
-        if isinstance(rule, SetRule):
-            self._assign_set(spec, rule, path, value)
-        elif isinstance(rule, Counter):
-            self._count(spec, rule, path, value)
+        rule, shape = spec.rule, spec.rule.shape
+        if shape == "set":
+            self._assign_set(spec, cast(SetRule, rule), path, value)
+        elif shape == "counter":
+            self._count(spec, cast(Counter, rule), path, value)
         elif isinstance(value, _CHANGES):
             raise ValidationError(
                 ".".join(path), f"merges by {rule.name}; only sets and counters can be changed by a part"
             )
-        elif isinstance(rule, Rows):
+        elif shape == "rows":
             self._assign_rows(spec, path, value)
         else:
             field = ".".join(path)
@@ -315,7 +315,7 @@ class Planner:
 
     def _ask_for_rows(self, path: Path) -> None:
         """Whoever writes something in a row wants the row; whoever clears something there does not."""
-        passed = self._new_rows - self._asked_rows
+        passed = self._new_rows - self._asked_rows if self._new_rows else ()
         if not passed:
             return
         written = [each for each, value in self._values.items() if value is not None]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,8 +90,8 @@ class LocalWrites:
         self._replica = replica
         self._seen = Seen()
         self._outbox: list[NewRow] = []
-        self._tick: Tick = replica.tick
         self._now_ms = replica.now_ms()
+        self._tick: Tick = partial(replica.hlc.tick, self._now_ms)
 
     def run(self, ops: Sequence[Operation | Transaction]) -> list[Outcome]:
         """Do all of `ops`; results and errors in their order."""

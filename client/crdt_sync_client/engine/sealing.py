@@ -195,7 +195,7 @@ class _Choice:
     @property
     def without(self) -> tuple[int, str]:
         """What `_MAY_GO` is given of the records that are held back."""
-        return bool(self.held), msgspec.json.encode(sorted(self.held)).decode()
+        return (True, msgspec.json.encode(sorted(self.held)).decode()) if self.held else (False, "[]")
 
     def in_order(self) -> Iterator[list[_Pending]]:
         """Groups and single envelopes, each where its first was begun."""
