@@ -3,16 +3,14 @@
 It is for speed, so it does not compile the same SQL for every run. What `begin_from` is given is loaded into
 a connection once; a run works inside one transaction on it, which is rolled back when the run is over, page
 by page. So the next run finds the image as it was and every statement compiled. The product's own
-transactions are savepoints meanwhile. A run does the same whether the connection was kept or had to be made.
-
-As soon as something happens that would end the outer transaction (the disk gets full, a backup is put back)
-the content is moved to a connection of the run's own.
+transactions are savepoints meanwhile, and so is what a backup was taken of: putting it back goes back to
+there. A run does the same whether the connection was kept or had to be made.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import apsw
@@ -23,7 +21,6 @@ from crdt_sync_sim.storage import CACHE_KIB, MAIN, Connection, Rows, open_databa
 _MOST_KEPT: Final = 128
 """Images with connections that wait for the next run; a scenario has one per node and variant."""
 _kept: OrderedDict[bytes, list[apsw.Connection]] = OrderedDict()
-_UNLIMITED_PAGES: Final = 2**32 - 2
 
 
 def forget_all() -> None:
@@ -52,7 +49,10 @@ class MemoryStorage:
         self._apsw: apsw.Connection = _CLOSED
         self._image: bytes | None = None
         """What the connection goes back to at the end, when it is one to be kept."""
+        self._copies: list[Mapping[str, bytes]] = []
+        """Images taken of it, each of which it can go back to: the savepoint `copy_` with its index."""
         self._open: _MemoryConnection | None = None
+        self._capacity_bytes: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -62,8 +62,9 @@ class MemoryStorage:
 
     def connect(self) -> Connection:
         if self._apsw is _CLOSED:
-            self._apsw = _new()
-        self._open = _MemoryConnection(self._apsw, nested=self._image is not None)
+            self._use(_new())
+        self._open = _MemoryConnection(self._apsw)
+        self._open.limit(self._capacity_bytes)
         return self._open
 
     def crash(self) -> None:
@@ -76,43 +77,48 @@ class MemoryStorage:
         self.crash()
 
     def image(self) -> dict[str, bytes]:
-        return {MAIN: self._apsw.serialize("main")} if self.size_bytes else {}
+        if not self.size_bytes:
+            return {}
+        copy = {MAIN: self._apsw.serialize("main")}
+        if self._open is None or not self._open.in_transaction:
+            self._apsw.execute(f"SAVEPOINT copy_{len(self._copies)}")
+            self._copies.append(copy)
+        return copy
 
     def begin_from(self, image: Mapping[str, bytes]) -> None:
         self.restore({})
         self._image = image[MAIN]
         waiting = _kept.get(self._image)
-        self._apsw = waiting.pop() if waiting else _new(self._image)
-        self._apsw.execute("BEGIN")
+        self._use(waiting.pop() if waiting else _new(self._image))
 
     def restore(self, image: Mapping[str, bytes]) -> None:
         self.crash()
+        for number, copy in enumerate(self._copies):
+            if copy is image:
+                self._apsw.execute(f"ROLLBACK TO copy_{number}")
+                del self._copies[number + 1 :]
+                return
         self._leave()
         if MAIN in image:
-            self._apsw = _new(image[MAIN])
+            self._use(_new(image[MAIN]))
 
     def discard(self) -> None:
         self.crash()
         self._leave()
 
     def set_capacity(self, capacity_bytes: int | None) -> None:
-        if self._image is not None:
-            if capacity_bytes is None:
-                return
-            own = _new(self._apsw.serialize("main"))
-            self._leave()
-            self._apsw = own
-            if self._open is not None:
-                self._open.move_to(own)
-        if self._apsw is _CLOSED:
-            self._apsw = _new()
-        page_bytes = int(self._apsw.pragma("page_size"))
-        pages = _UNLIMITED_PAGES if capacity_bytes is None else max(capacity_bytes // page_bytes, 1)
-        self._apsw.execute(f"PRAGMA max_page_count={pages}")
+        self._capacity_bytes = capacity_bytes
+        if self._open is not None:
+            self._open.limit(capacity_bytes)
+
+    def _use(self, connection: apsw.Connection) -> None:
+        connection.execute("BEGIN")
+        self._apsw = connection
 
     def _leave(self) -> None:
         """Keep the connection for the next run, as it was before this one, or close it."""
         connection, self._apsw = self._apsw, _CLOSED
+        self._copies.clear()
         if connection is _CLOSED:
             return
         if self._image is None:
@@ -142,67 +148,88 @@ def _new(image: bytes | None = None) -> apsw.Connection:
 
 
 class _MemoryConnection(Connection):
-    """What the product gets: one life's use of the storage's connection. `nested`: inside a transaction."""
+    """What the product gets: one life's use of the storage's connection, inside a transaction of its own."""
 
-    __slots__ = ("_begin", "_commit", "_in_transaction", "_roll_back")
+    __slots__ = ("_in_transaction", "_most_pages")
 
-    def __init__(self, connection: apsw.Connection, *, nested: bool) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         super().__init__(connection)
         self._in_transaction = False
-        self._nest(nested)
-
-    def _nest(self, nested: bool) -> None:
-        self._begin = "SAVEPOINT product" if nested else "BEGIN IMMEDIATE"
-        self._commit = "RELEASE product" if nested else "COMMIT"
-        self._roll_back = ("ROLLBACK TO product", "RELEASE product") if nested else ("ROLLBACK",)
+        self._most_pages: int | None = None
 
     def execute(self, sql: str, parameters: Any = (), /) -> Rows:
         special = _SPECIAL.get(sql)
         if special is not None:
             special(self)
             return Rows()
+        if self._most_pages is not None:
+            return self._if_room(lambda: Connection.execute(self, sql, parameters))
         rows = self._last = Rows(self._cursor.execute(sql, parameters or None).fetchall())
         rows.connection = self
         return rows
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows:
+        if self._most_pages is not None:
+            return self._if_room(lambda: Connection.executemany(self, sql, parameters))
+        return super().executemany(sql, parameters)
 
     @property
     def in_transaction(self) -> bool:
         return self._in_transaction
 
+    def limit(self, capacity_bytes: int | None) -> None:
+        """How large the database may grow. One that is larger stays as it is."""
+        self._most_pages = None
+        if capacity_bytes is not None:
+            self._most_pages = max(capacity_bytes // int(self._apsw.pragma("page_size")), self._pages)
+
+    @property
+    def _pages(self) -> int:
+        return int(self._apsw.pragma("page_count"))
+
+    def _if_room(self, run: Callable[[], Rows]) -> Rows:
+        """Run a statement. One that needs too much room fails, and the transaction is taken back with it."""
+        alone = not self._in_transaction
+        if alone:
+            self._begin_one()
+        try:
+            rows = run()
+            if self._most_pages is not None and self._pages > self._most_pages:
+                raise apsw.FullError("database or disk is full")
+        except BaseException as exc:
+            if alone or isinstance(exc, apsw.FullError):
+                self._end_by_rollback()
+            raise
+        if alone:
+            self._commit_one()
+        return rows
+
     def close(self) -> None:
         """The life is over. The storage's connection stays; what was not committed does not."""
         self._last = None
         if self._apsw is not _CLOSED:
-            # The database is the one to know: when it is full it may have taken a transaction back itself.
-            if self._in_transaction and self._apsw.in_transaction:
+            if self._in_transaction:
                 self._end_by_rollback()
             self._apsw = self._cursor = _CLOSED
-
-    def move_to(self, connection: apsw.Connection) -> None:
-        """Go on with the same content elsewhere. Not inside a transaction of the product."""
-        if self._in_transaction:
-            raise RuntimeError("the product is inside a transaction")
-        self._apsw, self._cursor = connection, connection.cursor()
-        self._nest(False)
 
     def _begin_one(self) -> None:
         if self._in_transaction:
             raise apsw.SQLError("cannot start a transaction within a transaction")
-        self._cursor.execute(self._begin)
+        self._cursor.execute("SAVEPOINT product")
         self._in_transaction = True
 
     def _commit_one(self) -> None:
         if not self._in_transaction:
             raise apsw.SQLError("cannot commit - no transaction is active")
-        self._cursor.execute(self._commit)
+        self._cursor.execute("RELEASE product")
         self._in_transaction = False
 
     def _end_by_rollback(self) -> None:
         if not self._in_transaction:
             raise apsw.SQLError("cannot rollback - no transaction is active")
         self._in_transaction = False
-        for sql in self._roll_back:
-            self._cursor.execute(sql)
+        self._cursor.execute("ROLLBACK TO product")
+        self._cursor.execute("RELEASE product")
 
     def _nothing(self) -> None:
         """There is nothing to wait for: memory is as durable as it gets."""

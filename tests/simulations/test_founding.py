@@ -155,3 +155,36 @@ def test_an_old_copy_put_back_is_no_image(image: dict[str, bytes]) -> None:
     storage, connection = begun(image)
     assert bodies(connection) == ["from the image"]
     storage.discard()
+
+
+def test_each_of_several_copies_can_be_put_back(image: dict[str, bytes]) -> None:
+    storage, connection = begun(image)
+    copies = []
+    for body in ("first", "second"):
+        insert(connection, body)
+        copies.append(storage.image())
+    insert(connection, "third")
+    for number in (1, 1, 0, 1):  # going back to the first forgets where the second was taken
+        storage.restore(copies[number])
+        connection = storage.connect()
+        assert bodies(connection) == ["from the image", "first", "second"][: number + 2]
+        insert(connection, "on top")
+    storage.discard()
+    storage, connection = begun(image)
+    assert bodies(connection) == ["from the image"]
+    storage.discard()
+
+
+def test_a_full_disk_is_as_full_after_a_restart(image: dict[str, bytes]) -> None:
+    storage, _ = begun(image)
+    storage.set_capacity(storage.size_bytes)
+    storage.crash()
+    connection = storage.connect()
+    connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(apsw.FullError):
+        connection.executemany("INSERT INTO t (body) VALUES (?)", [("x" * 100_000,)])
+    assert bodies(connection) == ["from the image"]
+    storage.set_capacity(None)
+    insert(connection, "x" * 100_000)
+    assert len(bodies(connection)) == 2
+    storage.discard()
