@@ -36,12 +36,14 @@ FORMAT_1 = {
 """What a store of format 1 lacks: whole tables (None), or columns."""
 
 
-def layout(db: Database) -> dict[str, set[tuple[Any, ...]]]:
-    """The columns of every table (name, type, whether NOT NULL, default), and the names of indexes."""
+def layout(db: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """The columns of every table (name, type, whether NOT NULL, default), and the indexes and triggers."""
     names = [name for (name,) in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    found = {name: {tuple(row[1:5]) for row in db.rows(f"PRAGMA table_info({name})")} for name in names}
-    indexes = db.rows("SELECT name FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL")
-    return {**found, "indexes": set(indexes)}
+    found = {name: [tuple(row[1:5]) for row in db.rows(f"PRAGMA table_info({name})")] for name in names}
+    others = db.rows(
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql NOT NULL"
+    )
+    return {**found, "indexes and triggers": sorted(others)}
 
 
 def to_format_1(db: Database) -> None:

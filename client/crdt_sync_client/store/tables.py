@@ -59,14 +59,16 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE spaces (
   no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL, relay_url TEXT NOT NULL,
   stage TEXT NOT NULL, keys BLOB NOT NULL, pending_entry BLOB,
-  cursor INTEGER NOT NULL DEFAULT 0, relay_seen BLOB, catching_up INTEGER NOT NULL DEFAULT 2
+  cursor INTEGER NOT NULL DEFAULT 0, relay_seen BLOB, catching_up INTEGER NOT NULL DEFAULT 2,
+  promised INTEGER NOT NULL DEFAULT 0, gives_back INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE membership (
   space INTEGER NOT NULL, position INTEGER NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (space, position)
 ) WITHOUT ROWID;
 CREATE TABLE records (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, opaque BLOB NOT NULL, type TEXT NOT NULL, id TEXT NOT NULL,
-  json TEXT, deleted INTEGER NOT NULL DEFAULT 0, standing BLOB, parent TEXT, UNIQUE (space, opaque)
+  json TEXT, deleted INTEGER NOT NULL DEFAULT 0, standing BLOB, parent TEXT, absent TEXT,
+  wanted INTEGER NOT NULL DEFAULT 0, UNIQUE (space, opaque)
 );
 CREATE INDEX records_by_type ON records (space, type, deleted);
 CREATE TABLE documents (
@@ -75,13 +77,15 @@ CREATE TABLE documents (
 CREATE TABLE outbox (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL,
   schema_version INTEGER NOT NULL, change BLOB NOT NULL, at_ms INTEGER NOT NULL, error TEXT,
-  tied INTEGER
+  tied INTEGER, clock INTEGER
 );
+CREATE INDEX outbox_by_record ON outbox (record, incarnation, error, space);
 CREATE TABLE sealed (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL,
   sequence INTEGER NOT NULL, hash BLOB NOT NULL, updates INTEGER NOT NULL, envelope BLOB NOT NULL,
   at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, error TEXT,
-  until INTEGER, UNIQUE (space, incarnation, sequence)
+  until INTEGER, priority INTEGER NOT NULL DEFAULT 5, last_error TEXT, clock INTEGER,
+  UNIQUE (space, incarnation, sequence)
 );
 CREATE TABLE held (
   space INTEGER NOT NULL, record INTEGER NOT NULL, incarnation INTEGER NOT NULL, arrived INTEGER NOT NULL,
@@ -103,13 +107,13 @@ CREATE TABLE chains (
 CREATE TABLE quarantine (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, seq INTEGER NOT NULL, opaque BLOB NOT NULL,
   device BLOB NOT NULL, incarnation INTEGER NOT NULL, sequence INTEGER NOT NULL, hash BLOB NOT NULL,
-  code TEXT NOT NULL, reason TEXT NOT NULL, envelope BLOB NOT NULL, at_ms INTEGER NOT NULL,
+  code TEXT NOT NULL, reason TEXT NOT NULL, envelope BLOB NOT NULL, at_ms INTEGER NOT NULL, type TEXT,
   UNIQUE (space, hash)
 );
 """
+"""The tables of the first format, with the columns that they have now."""
 
 _NEW_IN_2: Final = """
-ALTER TABLE quarantine ADD COLUMN type TEXT;
 CREATE TABLE types (
   space INTEGER NOT NULL, type TEXT NOT NULL, source TEXT, after INTEGER NOT NULL DEFAULT 0,
   until INTEGER NOT NULL DEFAULT 0, judging INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (space, type)
@@ -132,16 +136,11 @@ CREATE TABLE history (
 """
 
 _NEW_IN_3: Final = """
-ALTER TABLE sealed ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
-ALTER TABLE sealed ADD COLUMN last_error TEXT;
 CREATE TABLE refused (
   record INTEGER PRIMARY KEY, code TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
   since_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, retry_ms INTEGER,
   aside INTEGER NOT NULL
 );
-ALTER TABLE records ADD COLUMN absent TEXT;
-ALTER TABLE records ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX outbox_by_record ON outbox (record);
 CREATE INDEX records_absent ON records (space, wanted) WHERE absent IS NOT NULL;
 CREATE TABLE scopes (
   space INTEGER NOT NULL, type TEXT NOT NULL, condition TEXT NOT NULL, PRIMARY KEY (space, type)
@@ -160,8 +159,6 @@ CREATE TABLE checkouts (
   token INTEGER NOT NULL, ttl_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL, sent INTEGER NOT NULL,
   PRIMARY KEY (space, opaque)
 ) WITHOUT ROWID;
-ALTER TABLE spaces ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE spaces ADD COLUMN gives_back INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE at_relay (
   space INTEGER NOT NULL, opaque BLOB NOT NULL, state BLOB NOT NULL, heads BLOB NOT NULL,
   PRIMARY KEY (space, opaque)
@@ -201,11 +198,7 @@ No REPLACE here: in a trigger the conflict rule of the statement that fired it c
 """
 
 _NEW_IN_4: Final = """
-DROP INDEX outbox_by_record;
-CREATE INDEX outbox_by_record ON outbox (record, incarnation, error, space);
 CREATE INDEX records_unshown ON records (space, type) WHERE json IS NULL AND deleted = 0;
-ALTER TABLE outbox ADD COLUMN clock INTEGER;
-ALTER TABLE sealed ADD COLUMN clock INTEGER;
 CREATE TABLE outbox_past (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, opaque BLOB NOT NULL, clock INTEGER,
   incarnation INTEGER NOT NULL, sequence INTEGER, priority INTEGER NOT NULL, attempts INTEGER NOT NULL,
@@ -222,14 +215,27 @@ ALTER TABLE documents ADD COLUMN group_ends BLOB;
 ALTER TABLE outbox ADD COLUMN tied INTEGER;
 ALTER TABLE sealed ADD COLUMN until INTEGER;
 ALTER TABLE chains ADD COLUMN settled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE quarantine ADD COLUMN type TEXT;
 """
     + _NEW_IN_2,
     3: """
 UPDATE outbox SET no = no + (5 << 48) WHERE no < (1 << 48);
+ALTER TABLE sealed ADD COLUMN priority INTEGER NOT NULL DEFAULT 5;
+ALTER TABLE sealed ADD COLUMN last_error TEXT;
+ALTER TABLE records ADD COLUMN absent TEXT;
+ALTER TABLE records ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE spaces ADD COLUMN promised INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE spaces ADD COLUMN gives_back INTEGER NOT NULL DEFAULT 0;
 """
     + _NEW_IN_3
     + _SPARE,
-    4: _NEW_IN_4,
+    4: """
+DROP INDEX IF EXISTS outbox_by_record;
+CREATE INDEX outbox_by_record ON outbox (record, incarnation, error, space);
+ALTER TABLE outbox ADD COLUMN clock INTEGER;
+ALTER TABLE sealed ADD COLUMN clock INTEGER;
+"""
+    + _NEW_IN_4,
 }
 """By format: what makes a store of the format before it one of this. It only ever adds."""
 
