@@ -5,7 +5,7 @@ and then, in a test of minutes hardly ever. Code that has such a path asks at it
 
     if len(self._rows) > RING_ROWS or rare("ring_dropped"):
 
-In production the answer is no and costs a comparison. A simulator that runs the code in its own thread puts
+In production the answer is no and costs a look into an empty tuple. A simulator that runs the code in its own thread puts
 a function in charge of the answers for as long as a run takes. Whatever a point does must be something
 that could happen without it: it changes how often, never what.
 
@@ -15,7 +15,7 @@ Value Store", SIGMOD 2021, section 4.2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Literal
 
@@ -74,22 +74,31 @@ POINTS: Final[Mapping[Point, str]] = {
 }
 """Every point there is, and what happens at it."""
 
-_decide: Callable[[Point], bool] | None = None
+
+def _never(_: Point) -> bool:
+    return False
+
+
+_decide: Callable[[Point], bool] = _never
+_asked_about: Container[Point] = ()
 
 
 def rare(point: Point) -> bool:
     """Whether the rare thing happens here and now. Always False unless inside `decided_by`."""
-    return _decide is not None and _decide(point)
+    return point in _asked_about and _decide(point)
 
 
 @contextmanager
-def decided_by(decide: Callable[[Point], bool]) -> Iterator[None]:
-    """Let `decide` answer, in the whole process, until the block ends. For one simulated world at a time."""
-    global _decide
-    if _decide is not None:
+def decided_by(decide: Callable[[Point], bool], points: Container[Point]) -> Iterator[None]:
+    """Let `decide` answer, in the whole process, until the block ends. For one simulated world at a time.
+
+    It is asked about those `points` only, which may change meanwhile.
+    """
+    global _asked_about, _decide
+    if _decide is not _never:
         raise RuntimeError("another simulated world decides already")
-    _decide = decide
+    _asked_about, _decide = points, decide
     try:
         yield
     finally:
-        _decide = None
+        _asked_about, _decide = (), _never

@@ -18,25 +18,23 @@ class RarePoints:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._shares: dict[Point, float] = {}
+        self.shares: dict[Point, float] = {}
+        """Of those that are on."""
         self.fired: Counter[Point] = Counter()
 
     def switch(self, point: Point, share: float) -> None:
         """Let it fire in that share of the times it is asked; 0 is off."""
         if share > 0:
-            self._shares[point] = share
+            self.shares[point] = share
         else:
-            self._shares.pop(point, None)
+            self.shares.pop(point, None)
 
     def all_off(self) -> None:
-        self._shares.clear()
+        self.shares.clear()
 
     def decide(self, point: Point) -> bool:
-        """Whether it fires now."""
-        if not self._shares:
-            return False
-        share = self._shares.get(point)
-        if share is None or self._world.streams[f"rare/{point}"].random() >= share:
+        """Whether a point that is on fires now."""
+        if self._world.streams[f"rare/{point}"].random() >= self.shares[point]:
             return False
         self.fired[point] += 1
         self._world.note("rare", "", point)

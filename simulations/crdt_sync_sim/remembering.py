@@ -33,7 +33,7 @@ from crdt_sync.membership.invites import InviteSecret
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.records.update_check import check_update
 from crdt_sync.records.update_format import parse_update
-from crdt_sync.records.writes import check_write
+from crdt_sync.records.writes import check_write, read_write
 
 REALLY_EACH_TIME: Final = 16
 """One run in so many remembers nothing."""
@@ -46,6 +46,7 @@ _FUNCTIONS: Final[tuple[Callable[..., Any], ...]] = (
     parse_update,
     check_update,
     check_write,
+    read_write,
 )
 _METHODS: Final[tuple[tuple[type, str], ...]] = (
     (Envelope, "open"),

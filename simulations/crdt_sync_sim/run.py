@@ -275,7 +275,7 @@ def run_out(sim: Simulation) -> Outcome:
     verdict: Verdict
     error = ""
     try:
-        with decided_by(sim.rare.decide), sim.memory or nullcontext():
+        with decided_by(sim.rare.decide, sim.rare.shares), sim.memory or nullcontext():
             verdict, violations = _run(sim)
     except FoundingError as exc:
         verdict, error = "crash", f"{type(exc).__name__}: {exc}"

@@ -37,19 +37,26 @@ def test_a_simulator_decides_as_long_as_it_runs() -> None:
         asked.append(point)
         return point == "ring_dropped"
 
-    with decided_by(decide):
+    points: list[Point] = ["ring_dropped", "push_of_one"]
+    with decided_by(decide, points):
         assert rare("ring_dropped")
         assert not rare("push_of_one")
-    assert asked == ["ring_dropped", "push_of_one"]
+        assert not rare("got_early")
+        points.append("got_early")
+        assert not rare("got_early")
+    assert asked == ["ring_dropped", "push_of_one", "got_early"]
     assert not rare("ring_dropped")
 
 
 def test_one_world_at_a_time_and_none_after_an_error() -> None:
-    with decided_by(lambda point: True):
-        with pytest.raises(RuntimeError, match="another simulated world"), decided_by(lambda point: True):
+    with decided_by(lambda point: True, POINTS):
+        with (
+            pytest.raises(RuntimeError, match="another simulated world"),
+            decided_by(lambda point: True, POINTS),
+        ):
             pass
         assert rare("push_of_one")
-    with pytest.raises(ZeroDivisionError), decided_by(lambda point: True):
+    with pytest.raises(ZeroDivisionError), decided_by(lambda point: True, POINTS):
         raise ZeroDivisionError
     assert not rare("push_of_one")
 
