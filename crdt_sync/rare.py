@@ -5,9 +5,9 @@ and then, in a test of minutes hardly ever. Code that has such a path asks at it
 
     if len(self._rows) > RING_ROWS or rare("ring_dropped"):
 
-In production the answer is no and costs a look into an empty tuple. A simulator that runs the code in its own thread puts
-a function in charge of the answers for as long as a run takes. Whatever a point does must be something
-that could happen without it: it changes how often, never what.
+In production the answer is no and costs a look into an empty tuple. A simulator that runs the code in its own
+thread puts a function in charge of the answers for as long as a run takes. Whatever a point does must be
+something that could happen without it: it changes how often, never what.
 
 The idea is FoundationDB's `BUGGIFY` (Zhou et al., "FoundationDB: A Distributed Unbundled Transactional Key
 Value Store", SIGMOD 2021, section 4.2).

@@ -170,9 +170,7 @@ def same_content(sim: Simulation) -> Iterator[Violation]:
 def _left_over(oracle: Oracle, device: DeviceNode) -> set[RecordName]:
     """Records of which it shows what everybody else has lost and it may not give back, being a reader say."""
     return {
-        name
-        for name, id in oracle.gone
-        if not gives_back(device, name[0]) and any(id == write_id(write) for write in device.visible(name))
+        name for name, id in oracle.gone if not gives_back(device, name[0]) and id in device.visible(name).ids
     }
 
 

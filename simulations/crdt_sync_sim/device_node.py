@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TypeVar
 
 from crdt_sync.crypto.envelope import parse
@@ -17,13 +18,14 @@ from crdt_sync.ids import Author, Incarnation, RecordId, SpaceId, keyed_record_i
 from crdt_sync.protocol.frames import Deliver, FromRelay
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, PROTOCOL_VERSION
 from crdt_sync.records.update_format import parse_update
-from crdt_sync.records.writes import DocWrites, Write, check_write
+from crdt_sync.records.writes import DocWrites, check_write
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.checkout_desk import Question
 from crdt_sync_client.engine import Engine
 from crdt_sync_client.engine.checkouts import CheckoutOutcome
 from crdt_sync_client.engine.model import (
+    CreateOp,
     Operation,
     Outcome,
     ResolveOp,
@@ -31,6 +33,7 @@ from crdt_sync_client.engine.model import (
     RestoreVersionOp,
     Transaction,
     TransactionResult,
+    UpdateOp,
     WriteResult,
 )
 from crdt_sync_client.engine.verifying import verify_one_by_one
@@ -42,7 +45,7 @@ from crdt_sync_sim.device_line import device_is_sound
 from crdt_sync_sim.device_sync import DeviceSync
 from crdt_sync_sim.network import Network
 from crdt_sync_sim.node import Node
-from crdt_sync_sim.oracle import Oracle, RecordName, WriteId, write_id
+from crdt_sync_sim.oracle import Oracle, RecordName, Visible, WriteId, write_id
 from crdt_sync_sim.storage import Storage
 from crdt_sync_sim.urgency import Urgency
 from crdt_sync_sim.world import World, seconds
@@ -108,7 +111,7 @@ class DeviceNode(Node):
         """Grows with everything that may change what the store holds."""
         self.urgency = Urgency()
         self.sync = DeviceSync(self)
-        self._seen: dict[RecordName, tuple[DocWrites, frozenset[Write]]] = {}
+        self._seen: dict[RecordName, tuple[DocWrites, Visible]] = {}
         """Per record, the visible writes that its document showed, and the set of them."""
         self._database: Database | None = None
         self._keeping_up = False
@@ -143,7 +146,7 @@ class DeviceNode(Node):
             self.later(RETRY_START_US, self.on_start)
             return
         self.world.note("start", self.name, f"{self.engine.author.incarnation}")
-        self._keep_up_soon()
+        self.look_after()
         if self.member:
             self.oracle.groups.look(self)
             self.sync.connect()
@@ -224,7 +227,8 @@ class DeviceNode(Node):
         self.changes += 1
         operations = [op for each in work for op in (each.ops if isinstance(each, Transaction) else (each,))]
         names = [name for name in map(self._record_of, operations) if name is not None]
-        names += self._below(names)
+        if not all(isinstance(op, CreateOp | UpdateOp) for op in operations):  # these reach nothing else
+            names += self._below(names)
         before = {name: self.visible(name) for name in names}
         pushes = self.sync.ready_to_push()
         try:
@@ -247,7 +251,7 @@ class DeviceNode(Node):
         self.tally.peak_outbox = max(self.tally.peak_outbox, self.database.value(_WAITING))
         added: dict[RecordName, frozenset[WriteId]] = {}
         for name in dict.fromkeys(names):
-            was, now = before.get(name, frozenset()), self.visible(name)
+            was, now = before.get(name, Visible()), self.visible(name)
             self.oracle.wrote(self, name, was, now)
             added[name] = frozenset(write_id(write) for write in now - was)
         if any(isinstance(each, TransactionResult) for each in outcomes) or any(
@@ -259,7 +263,7 @@ class DeviceNode(Node):
         changed = any(isinstance(result, WriteResult) and result.changed for _, result in results)
         if changed and not sealed:
             self.sync.push_soon()
-        self._keep_up_soon()
+        self.look_after()
         return outcomes
 
     def ask_checkout(
@@ -302,7 +306,7 @@ class DeviceNode(Node):
         self.world.note("publish", self.name, f"{schema.type} {schema.version} {result.changed}")
         self.oracle.wrote(self, name, before, self.visible(name))
         self.sync.push_soon()
-        self._keep_up_soon()
+        self.look_after()
         return result
 
     def clear_cache(self) -> None:
@@ -319,10 +323,6 @@ class DeviceNode(Node):
             return
         self.world.note("clear", self.name, f"{len(left)} records")
         self.sync.fetch_soon()
-
-    def look_after(self) -> None:
-        """Something may wait for upkeep."""
-        self._keep_up_soon()
 
     def absent_names(self) -> dict[RecordName, str]:
         """The records that are known and not on the device, and why."""
@@ -345,7 +345,8 @@ class DeviceNode(Node):
             above = [RecordId(id) for id in new]
         return [name for name in found.values() if name not in names]
 
-    def _keep_up_soon(self) -> None:
+    def look_after(self) -> None:
+        """Something may wait for upkeep."""
         if self.engine.upkeep_due and not self._keeping_up:
             self._keeping_up = True
             self.later(UPKEEP_US, self._keep_up)
@@ -367,7 +368,7 @@ class DeviceNode(Node):
             self.tally.conflicts_opened.update(done.conflicts_opened)
             self.oracle.groups.look(self, sorted({(change.type, change.id) for change in done.changes}))
             self.world.note("upkeep", self.name, f"{len(done.changes)} records")
-        self._keep_up_soon()
+        self.look_after()
 
     def _record_of(self, operation: Operation) -> RecordName | None:
         """The record an operation is about, None when it will only be known afterwards."""
@@ -392,17 +393,17 @@ class DeviceNode(Node):
             result.__traceback__ = None  # which knows the engine
             self.world.note("write_refused", self.name, f"{kind} {result.code}")
 
-    def visible(self, name: RecordName) -> frozenset[Write]:
+    def visible(self, name: RecordName) -> Visible:
         """The record's visible writes, as the store has them."""
         replica = self.engine._replica
         space = replica.space(self.space)
         record = replica.records.find(space, space.keys.opaque_id(*name), replica.author)
         if record is None:
-            return frozenset()
+            return Visible()
         writes = record.doc.writes()
         seen = self._seen.get(name)
         if seen is None or seen[0] is not writes:
-            seen = self._seen[name] = writes, frozenset([each for some in writes.values() for each in some])
+            seen = self._seen[name] = writes, Visible(chain.from_iterable(writes.values()))
         return seen[1]
 
     def record_names(self) -> list[RecordName]:
@@ -463,7 +464,7 @@ class DeviceNode(Node):
             self.oracle.groups.look(self, changed)
             self.tally.conflicts_opened.update(step.received.conflicts_opened)
             self.world.note("fetch", self.name, f"{len(step.records)} records")
-        self._keep_up_soon()
+        self.look_after()
 
     def took(self, frames: Sequence[FromRelay], batch: IncomingBatch) -> None:
         """A batch was given to the store; `batch.error` says whether all of it was taken."""
@@ -483,7 +484,7 @@ class DeviceNode(Node):
             if isinstance(frame, Deliver) and frame.rows and len(self.batches) < KEPT_BATCHES:
                 rows = [(row.sequence, int(row.kind), row.payload) for row in frame.rows]
                 self.batches.append((rows, frame.cursor))
-        self._keep_up_soon()
+        self.look_after()
 
 
 def _each_result(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from crdt_sync.hlc import Hlc
@@ -36,6 +37,14 @@ WriteId = tuple[DeviceId, Hlc]
 
 def write_id(write: Write) -> WriteId:
     return write.author.device, write.hlc
+
+
+class Visible(frozenset[Write]):
+    """The visible writes of one record."""
+
+    @cached_property
+    def ids(self) -> frozenset[WriteId]:
+        return frozenset([(write.author.device, write.hlc) for write in self])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +124,13 @@ class Oracle:
                 if promise.device == device and promise.clock_ms >= since_ms:
                     self.at_risk.add(id)
 
-    def recovered(self, visible: Callable[[RecordName], Iterable[frozenset[Write]]]) -> int:
+    def recovered(self, visible: Callable[[RecordName], Iterable[Visible]]) -> int:
         """How many writes were at risk and are kept; `visible` gives every device's writes of a record."""
         count = 0
         for record, promises in self.promises.items():
             risked = [id for id in promises if id in self.at_risk]
             if risked:
-                everywhere = [{write_id(write) for write in writes} for writes in visible(record)]
+                everywhere = [writes.ids for writes in visible(record)]
                 count += sum(
                     (record, id) in self.removed or all(id in have for have in everywhere) for id in risked
                 )
@@ -136,9 +145,9 @@ class Oracle:
     def count(self) -> int:
         return sum(len(kept) for kept in self.promises.values())
 
-    def missing(self, record: RecordName, visible: frozenset[Write]) -> list[Promise]:
+    def missing(self, record: RecordName, visible: Visible) -> list[Promise]:
         """Promises about a record that a device with these visible writes does not keep."""
-        have = {write_id(write) for write in visible}
+        have = visible.ids
         return [
             promise
             for id, promise in self.promises.get(record, {}).items()

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from crdt_sync.protocol.limits import PROTOCOL_VERSION
 from crdt_sync.rare import decided_by
-from crdt_sync.records.writes import Write
 from crdt_sync_sim import keeping
 from crdt_sync_sim.actor import Actor
 from crdt_sync_sim.checks import (
@@ -41,7 +40,7 @@ from crdt_sync_sim.holdings import Holdings
 from crdt_sync_sim.joins import Joins
 from crdt_sync_sim.network import LinkProfile
 from crdt_sync_sim.node import Node
-from crdt_sync_sim.oracle import RecordName
+from crdt_sync_sim.oracle import RecordName, Visible
 from crdt_sync_sim.plan import everyone, plan
 from crdt_sync_sim.poison import Poison
 from crdt_sync_sim.rare_points import RarePoints
@@ -241,7 +240,7 @@ class Simulation(Site):
             devices=tuple(stuck),
         )  # fmt: skip
 
-    def visible_everywhere(self, record: RecordName) -> Iterator[frozenset[Write]]:
+    def visible_everywhere(self, record: RecordName) -> Iterator[Visible]:
         """The record's visible writes on each device that runs."""
         return (device.visible(record) for device in self.members if device.ready)
 

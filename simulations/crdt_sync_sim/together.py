@@ -94,14 +94,16 @@ class Groups:
             for name in (self._of if records is None else records)
             for group in self._of.get(name, ())
         }
-        visible: dict[RecordName, set[WriteId]] = {}
+        visible: dict[RecordName, frozenset[WriteId]] = {}
         for group in groups.values():
             for name in group.writes:
                 if name not in visible:
-                    visible[name] = {(write.author.device, write.hlc) for write in device.visible(name)}
+                    visible[name] = device.visible(name).ids
             self._judge(device, group, visible)
 
-    def _judge(self, device: DeviceNode, group: Together, visible: dict[RecordName, set[WriteId]]) -> None:
+    def _judge(
+        self, device: DeviceNode, group: Together, visible: dict[RecordName, frozenset[WriteId]]
+    ) -> None:
         removed, gone = device.oracle.removed, device.oracle.gone
         shown = tuple(name for name, ids in group.writes.items() if ids & visible[name])
         lacking = tuple(
