@@ -155,6 +155,11 @@ class RelayNode(Node):
             self.storage.crash()
         return [row.payload for row in rows if row.kind in (RowKind.UPDATE, RowKind.SNAPSHOT)]
 
+    def peer_of(self, node: str) -> Peer | None:
+        """Who the node is to the engine by its newest connection; None while it has none."""
+        known = [peer for peer, link in self._links.items() if link.node == node and peer.author is not None]
+        return known[-1] if known else None
+
     def set_shut_out(self, device: DeviceId, *, out: bool) -> None:
         """The operator shuts a device out, or lets it in. Raises what the product does."""
         self.world.note("shut_out" if out else "let_in", self.name, device.hex())
