@@ -43,7 +43,6 @@ from crdt_sync.records.update_check import CheckedUpdate
 from crdt_sync.records.update_format import parse_update
 from crdt_sync_client.engine import absent
 from crdt_sync_client.engine.arrivals import Arrival, Incoming, Opened, Span, open_arrival
-from crdt_sync_client.engine.open_records import decode_heads
 from crdt_sync_client.engine.space import Space
 from crdt_sync_client.engine.waiting import AT_HEAD, BEHIND, FIRST, Queue, Waiter
 
@@ -234,15 +233,9 @@ class Gathering:
         return (author, sequence) not in self._space.unmerged.get(record, ())
 
     def _heads(self, record: OpaqueId) -> Mapping[Author, ChainHead]:
-        space, replica = self._space, self._replica
-        opened = replica.records.opened(space, record)
-        if opened is not None:
-            return opened.heads
-        raw = replica.db.value(
-            "SELECT heads FROM documents JOIN records ON no = record WHERE space = ? AND opaque = ?",
-            (space.no, record),
-        )
-        return {} if raw is None else decode_heads(raw)
+        # What is asked about is about to be merged, as a rule: it is opened for that already.
+        found = self._replica.records.find(self._space, record, self._replica.author)
+        return {} if found is None else found.heads
 
     def _is_under_way(self, author: Author, sequence: int) -> bool:
         """Whether it is ours and is to be sent: a relay that lost something shows what it has taken of it.

@@ -138,6 +138,11 @@ class Rescues:
     def __bool__(self) -> bool:
         return any(self._rescues.values())
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to `save`."""
+        return bool(self._rescues)
+
     def meet(self, record: OpenRecord, update: bytes) -> None:
         """`update` came for a record with held work and is about to be merged into it."""
         held = self._space.held[record.opaque]

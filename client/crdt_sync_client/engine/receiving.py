@@ -117,11 +117,12 @@ class ReceivedBatch:
         incoming: dict[OpaqueId, _Incoming] = {}
         self._gathering.begin(incoming, snapshots=any(arrival.cover is not None for arrival in arrivals))
         self._open(arrivals, incoming)
-        result = self._merge(incoming)
+        result = self._merge(incoming) if incoming else Materialised()
         settled = bool(space.held) and self._caught_up and space.session.author is not None
         if settled:
             self._rescues.settle()
-        rescued = self._rescues.save()
+        if self._rescues.begun:
+            result.add(self._rescues.save())
         self._gathering.save(rows=bool(rows))
         if space.giving.stage:
             giving_back.keep(replica, space, caught_up=self._caught_up)
@@ -131,9 +132,9 @@ class ReceivedBatch:
         if self._envelopes:
             replica.save_clock()
         return Received(
-            changes=(*self._leases_changed, *result.changes, *rescued.changes),
-            conflicts_opened=(*result.opened, *rescued.opened),
-            conflicts_closed=(*result.closed, *rescued.closed),
+            changes=(*self._leases_changed, *result.changes),
+            conflicts_opened=tuple(result.opened),
+            conflicts_closed=tuple(result.closed),
             quarantined=tuple(self._quarantined),
             members_changed=self._members_changed,
             schemas_changed=tuple(result.schemas_changed),

@@ -36,8 +36,11 @@ _ACKNOWLEDGED: Final = (
     "s.space = ? AND s.incarnation = ? AND coalesce(s.until, s.sequence) <= ? AND s.error IS NOT ?"
 )
 """What belongs to a group counts as sent when the relay has all of it."""
+_PLACES: Final = "SELECT heads, group_ends FROM documents WHERE record = ?"
 
 Named = tuple[str, RecordId]
+_Newest = tuple[OpaqueId, ChainHead, int | None]
+"""Of a record: our newest envelope that the relay has, and where the newest group ends that one was in."""
 
 
 def session_author(replica: Replica, space: Space) -> Author:
@@ -210,22 +213,20 @@ def acked(
         acknowledged,
     )
     synced: list[Named] = []
-    newest: dict[int, tuple[OpaqueId, ChainHead]] = {}
-    group_ends: dict[int, int] = {}
+    newest: dict[int, _Newest] = {}
+    ends: dict[int, int] = {}
     with replica.transaction(durable=False):
         for record, own, link, record_type, id, opaque, until, updates in rows:
             space.leases.count_sent(replica.db, opaque, updates)
-            newest[record] = (opaque, ChainHead(own, link))
+            if until is not None:
+                ends[record] = until
+            newest[record] = opaque, ChainHead(own, link), ends.get(record)
             if (author, own) in space.unmerged.get(opaque, ()):  # named by another's snapshot meanwhile
                 unmerged.forget(replica, space, opaque, author, own)
-            if until is not None:
-                group_ends[record] = until
             if _count_down(replica, record):
                 synced.append((record_type, id))
                 taken(replica, record)
         _cover(replica, space, author, newest)
-        if group_ends:
-            _note_groups(replica, space, author, {no: (newest[no][0], end) for no, end in group_ends.items()})
         if rows:
             replica.past.relayed(replica.now_ms(), head, _ACKNOWLEDGED, acknowledged)
             replica.db.execute(f"DELETE FROM sealed AS s WHERE {_ACKNOWLEDGED}", acknowledged)
@@ -250,40 +251,30 @@ def _count_down(replica: Replica, record: int) -> bool:
     return True
 
 
-def _cover(
-    replica: Replica, space: Space, author: Author, newest: Mapping[int, tuple[OpaqueId, ChainHead]]
-) -> None:
-    """Note in the heads of these records (by number) that the relay has this envelope of ours."""
-    updates: list[tuple[bytes, int]] = []
-    for no, (opaque, head) in newest.items():
+def _cover(replica: Replica, space: Space, author: Author, newest: Mapping[int, _Newest]) -> None:
+    """Note with these records (by number) what of ours the relay has."""
+    alone: list[tuple[bytes, int]] = []
+    grouped: list[tuple[bytes, bytes | None, int]] = []
+    for no, (opaque, head, end) in newest.items():
         opened = replica.records.opened(space, opaque)
         if opened is None:
-            raw = replica.db.value("SELECT heads FROM documents WHERE record = ?", (no,))
-            if raw is None:  # given up, to be fetched anew: with this envelope
+            row = replica.db.execute(_PLACES, (no,)).fetchone()
+            if row is None:  # given up, to be fetched anew: with this envelope
                 absent.note_missed(space, opaque)
                 continue
-            heads = decode_heads(raw)
+            heads, ends = decode_heads(row[0]), decode_ends(row[1])
         else:
-            heads = opened.heads
+            heads, ends = opened.heads, opened.group_ends
         heads[author] = head
-        updates.append((encode_heads(heads), no))
-    replica.db.many("UPDATE documents SET heads = ? WHERE record = ?", updates)
-
-
-def _note_groups(
-    replica: Replica, space: Space, author: Author, ends: Mapping[int, tuple[OpaqueId, int]]
-) -> None:
-    """Note where the newest groups end of which these records (by number) hold a part of ours."""
-    for no, (opaque, end) in ends.items():
-        opened = replica.records.opened(space, opaque)
-        if opened is None:
-            raw = replica.db.value("SELECT group_ends FROM documents WHERE record = ?", (no,))
-            known = decode_ends(raw)
+        if end is None:
+            alone.append((encode_heads(heads), no))
         else:
-            known = opened.group_ends
-        known[author] = end
-        values = (encode_ends(known), no)
-        replica.db.execute("UPDATE documents SET group_ends = ? WHERE record = ?", values)
+            ends[author] = end
+            grouped.append((encode_heads(heads), encode_ends(ends), no))
+    if alone:
+        replica.db.many("UPDATE documents SET heads = ? WHERE record = ?", alone)
+    if grouped:
+        replica.db.many("UPDATE documents SET heads = ?, group_ends = ? WHERE record = ?", grouped)
 
 
 def refused(
