@@ -123,17 +123,19 @@ def test_3_text_in_the_clear_is_seen(small: Scenario, monkeypatch: MonkeyPatch) 
 
 
 def test_5_a_push_that_is_taken_twice_is_seen(small: Scenario, monkeypatch: MonkeyPatch) -> None:
-    from crdt_sync_server.effects import Grown
-    from crdt_sync_server.engine import RelayEngine
+    from crdt_sync.protocol.frames import Row, RowKind
+    from crdt_sync_server.effects import LiveRow
+    from crdt_sync_server.spaces import Space
 
-    process = RelayEngine.process
+    append_update = Space.append_update
 
-    def growing(engine: RelayEngine, arrivals: Any, now_ms: int) -> Any:
-        effects = process(engine, arrivals, now_ms)
-        replayed = [a for a in arrivals if a.peer.nonce == bytes(32) and type(a.frame).__name__ == "Push"]
-        return [*effects, Grown(replayed[0].peer.space, ())] if replayed else effects
+    def twice(space: Space, envelope: Any, now_ms: int) -> int:
+        before, end = space.head, append_update(space, envelope, now_ms)
+        if space.head == before:  # it was there already
+            space._grown.append(LiveRow(Row(before, RowKind.UPDATE, envelope.raw), envelope.header.author))
+        return end
 
-    monkeypatch.setattr(RelayEngine, "process", growing)
+    monkeypatch.setattr(Space, "append_update", twice)
     planted(small, 5)
 
 
