@@ -44,6 +44,8 @@ _SKIP: Final = 10
 _ROOT_NAME: Final = 1
 _BUFFER: Final = 0x74
 
+_BEYOND: Final = "the update has a clock beyond what a record can reach"
+
 
 class Blocks:
     """What an update has of one client. `items` are (clock, bytes) pairs in clock order.
@@ -128,7 +130,9 @@ def _read_blocks(data: bytes, parsed: ParsedUpdate) -> int:
         if not structs:
             raise BadUpdate("the update has a group without content")
         seen.add(client)
-        blocks = Blocks(client, data[client_at:client_end], _clock(clock))
+        if clock > MAX_CLOCK:
+            raise BadUpdate(_BEYOND)
+        blocks = Blocks(client, data[client_at:client_end], clock)
         parsed.blocks.append(blocks)
         for _ in range(structs):
             at = _read_struct(data, at, blocks)
@@ -169,7 +173,9 @@ def _read_struct(data: bytes, at: int, blocks: Blocks) -> int:
             raise BadUpdate(f"the update has content of a kind records do not use (0x{info:02x})")
     if not length:
         raise BadUpdate("the update has a struct without content")
-    blocks.end = _clock(clock + length)
+    if clock + length > MAX_CLOCK:
+        raise BadUpdate(_BEYOND)
+    blocks.end = clock + length
     return at
 
 
@@ -202,11 +208,16 @@ def _read_deletes(data: bytes, at: int, parsed: ParsedUpdate) -> int:
             raise BadUpdate("the update has two delete sets of one client")
         ranges: list[tuple[int, int]] = []
         for _ in range(count):
-            clock, at = _number(data, at)
-            length, at = _number(data, at)
+            clock, length = data[at], data[at + 1]
+            at += 2
+            if clock >= 0x80 or length >= 0x80:  # else each is a number of one byte
+                clock, at = _number(data, at - 2)
+                length, at = _number(data, at)
             if not length:
                 raise BadUpdate("the update deletes nothing at a place")
-            ranges.append((clock, _clock(clock + length)))
+            if clock + length > MAX_CLOCK:
+                raise BadUpdate(_BEYOND)
+            ranges.append((clock, clock + length))
         if not ranges:
             raise BadUpdate("the update has an empty delete set")
         parsed.deletes[client] = ranges
@@ -235,12 +246,6 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
     if number > MAX_CLIENT:
         raise BadUpdate("the update has a number that is too large")
     return number, at
-
-
-def _clock(clock: int) -> int:
-    if clock > MAX_CLOCK:
-        raise BadUpdate("the update has a clock beyond what a record can reach")
-    return clock
 
 
 def _bytes(data: bytes, at: int) -> tuple[bytes, int]:

@@ -275,12 +275,12 @@ def _touched_fields(
     before: dict[str, Any], after: dict[str, Any], touched: Collection[str]
 ) -> tuple[str, ...]:
     """Those of the touched names whose value reads differently; JSON tells 1 from True and from 1.0."""
-    changed = [
+    changed = {
         name
         for name in touched
         if (name in before) != (name in after)
         or (name in after and _to_json(before[name]) != _to_json(after[name]))
-    ]
+    }
     if len(changed) < 2:
         return tuple(changed)
-    return tuple(name for name in {**before, **after} if name in changed)
+    return tuple([name for name in {**before, **after} if name in changed])
