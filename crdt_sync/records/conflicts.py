@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from crdt_sync.records.writes import Path, Write, same_value
 from crdt_sync.rules.base import by_clock
@@ -19,8 +20,7 @@ from crdt_sync.rules.deletion import DELETE_WINS, MANUAL, uncovered
 ConflictKind: TypeAlias = Literal["open", "auto"]
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True):
     """Concurrent writes of one path, or a deletion against edits it had not seen (path ending `$deleted`).
 
     `id` is 32 hex digits. `rule` is the name of the rule. `alternatives` are in canonical order (author,
@@ -50,11 +50,9 @@ def field_conflict(
     writes: Sequence[Write],
     winner: Write,
 ) -> Conflict:
-    """The conflict between these writes of one path."""
-    alternatives = canonical(writes)
-    return Conflict(
-        conflict_id(record_type, record_id, path, alternatives), path, rule, kind, alternatives, winner
-    )
+    """The conflict between these writes, which are in canonical order."""
+    id = conflict_id(record_type, record_id, path, writes)
+    return Conflict(id, path, rule, kind, tuple(writes), winner)
 
 
 def deletion_conflict(
@@ -69,7 +67,7 @@ def deletion_conflict(
         return None
     winner = max(marks if rule == DELETE_WINS else unseen, key=by_clock)
     kind: ConflictKind = "open" if rule == MANUAL else "auto"
-    return field_conflict(record_type, record_id, path, rule, kind, [*marks, *unseen], winner)
+    return field_conflict(record_type, record_id, path, rule, kind, canonical([*marks, *unseen]), winner)
 
 
 def conflict_id(record_type: str, record_id: str, path: Path, alternatives: Sequence[Write]) -> str:

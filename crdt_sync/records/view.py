@@ -12,13 +12,12 @@ which rule they have is not known here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, cast
 
 import msgspec
 
 from crdt_sync.errors import ValidationError
-from crdt_sync.records.conflicts import Conflict, deletion_conflict, differ, field_conflict
+from crdt_sync.records.conflicts import Conflict, ConflictKind, deletion_conflict, differ, field_conflict
 from crdt_sync.records.writes import DELETED, DocWrites, Path, Write
 from crdt_sync.rules.base import Rule, ValueRule, by_clock
 from crdt_sync.rules.collections import Rows, SetRule
@@ -98,7 +97,7 @@ def _in_plain_text(schema: RecordSchema, conflict: Conflict) -> Conflict:
         return conflict
     plain = [_plain(schema, write) for write in conflict.alternatives]
     winner = plain[conflict.alternatives.index(conflict.winner)]
-    return replace(conflict, alternatives=tuple(plain), winner=winner)
+    return msgspec.structs.replace(conflict, alternatives=tuple(plain), winner=winner)
 
 
 def _plain(schema: RecordSchema, write: Write) -> Write:
@@ -211,18 +210,8 @@ class _Reader:
     def _choose(self, rule: Rule, path: Path, writes: Sequence[Write]) -> Any:
         winner = cast(ValueRule, rule).choose(writes)
         if differ(writes):
-            kind = "open" if rule.opens_conflict else "auto"
-            self.conflicts.append(
-                field_conflict(
-                    self._type,
-                    self._id,
-                    path,
-                    rule.name,
-                    "open" if kind == "open" else "auto",
-                    writes,
-                    winner,
-                )
-            )
+            kind: ConflictKind = "open" if rule.opens_conflict else "auto"
+            self.conflicts.append(field_conflict(self._type, self._id, path, rule.name, kind, writes, winner))
         return winner.value
 
     def _set(self, rule: Rule, prefix: Path, paths: Sequence[Path]) -> list[Any]:

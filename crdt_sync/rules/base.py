@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeAlias
 
+from crdt_sync.ids import Author
 from crdt_sync.records.writes import Write
 
 Shape: TypeAlias = Literal["value", "set", "rows", "counter", "text"]
@@ -55,7 +56,6 @@ class ValueRule(Rule):
         raise NotImplementedError  # each rule chooses in its own way
 
 
-def by_clock(write: Write) -> tuple[int, bytes, int]:
-    """The last word of every rule: the later time, and of equal times the greater author id."""
-    author = write.author
-    return (write.hlc, author.device, author.incarnation)
+def by_clock(write: Write) -> tuple[int, Author]:
+    """The last word of every rule: the later time, and of equal times the greater author."""
+    return (write.hlc, write.author)
