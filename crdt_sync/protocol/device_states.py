@@ -6,7 +6,7 @@ is in the methods of `DeviceSession`, which says what the states mean.
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from crdt_sync.protocol.deliveries import ConfirmCursor, Delivered
@@ -30,7 +30,7 @@ from crdt_sync.protocol.frames import (
 )
 
 
-class State(Enum):
+class State(IntEnum):
     HEARING = auto()
     CHALLENGED = auto()
     PROVING = auto()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from crdt_sync.errors import (
@@ -65,7 +65,7 @@ from crdt_sync.protocol.frames import (
 from crdt_sync.protocol.limits import DEFAULT_LIMITS, MAX_REASON_CHARS, PROTOCOL_VERSION, Limits
 
 
-class RelayState(Enum):
+class RelayState(IntEnum):
     WAITING = auto()
     CHECKING = auto()
     DEVICE = auto()
@@ -145,37 +145,45 @@ class RelaySession:
         except CrdtSyncError:
             self.state = RelayState.CLOSED
             raise
-        if isinstance(frame, Got):
-            self._confirm(frame.cursor)
-        elif isinstance(frame, FetchRecords):
-            self._fetching = True
-        elif isinstance(frame, CheckOut | CheckIn):
-            self._checking = True
+        match frame:
+            case Got():
+                self._confirm(frame.cursor)
+            case FetchRecords():
+                self._fetching = True
+            case CheckOut() | CheckIn():
+                self._checking = True
+            case _:
+                pass
         self.state = after
         return frame
 
     def _check(self, frame: FromDevice) -> None:
-        if isinstance(frame, Hello | Create | Revive) and frame.version != PROTOCOL_VERSION:
-            raise VersionMismatch(
-                f"this relay speaks version {PROTOCOL_VERSION} of the protocol, not {frame.version}",
-                hint="update crdt-sync on the older of the two machines",
-            )
-        if isinstance(frame, Hello) and (frame.incarnation > 0) != (frame.mode is Mode.DEVICE):
-            raise ProtocolViolation("a device has an incarnation from 1 on, an invite has 0")
-        if isinstance(frame, Got) and not self._confirmed <= frame.cursor <= self._delivered:
-            raise ProtocolViolation(
-                f"row {frame.cursor} was confirmed; only {self._confirmed} to {self._delivered} can be"
-            )
-        if isinstance(frame, FetchRecords) and self._fetching:
-            raise ProtocolViolation("records were asked for before the answer to the last such question")
-        if isinstance(frame, CheckOut | CheckIn) and self._checking:
-            raise ProtocolViolation("records were checked out or in before the answer to the last of that")
-        if isinstance(frame, AwaitDelivery) and not in_growing_order(frame.rows):
-            raise ProtocolViolation("rows are asked about in growing order, each once")
-        if isinstance(frame, Push) and len(frame.envelopes) > self.limits.max_push_envelopes:
-            raise FrameTooLarge(
-                f"{len(frame.envelopes)} envelopes in one push, the limit is {self.limits.max_push_envelopes}"
-            )
+        """Raises before anything is taken over."""
+        match frame:
+            case Push():
+                most = self.limits.max_push_envelopes
+                if len(frame.envelopes) > most:
+                    raise FrameTooLarge(f"{len(frame.envelopes)} envelopes in one push, the limit is {most}")
+            case Got():
+                least, most = self._confirmed, self._delivered
+                if not least <= frame.cursor <= most:
+                    raise ProtocolViolation(
+                        f"row {frame.cursor} was confirmed; only {least} to {most} can be"
+                    )
+            case Hello() | Create() | Revive():
+                _check_version(frame.version)
+                if isinstance(frame, Hello) and (frame.incarnation > 0) != (frame.mode is Mode.DEVICE):
+                    raise ProtocolViolation("a device has an incarnation from 1 on, an invite has 0")
+            case FetchRecords() if self._fetching:
+                raise ProtocolViolation("records were asked for before the answer to the last such question")
+            case CheckOut() | CheckIn() if self._checking:
+                raise ProtocolViolation(
+                    "records were checked out or in before the answer to the last of that"
+                )
+            case AwaitDelivery() if not in_growing_order(frame.rows):
+                raise ProtocolViolation("rows are asked about in growing order, each once")
+            case _:
+                pass
 
     def admitted(self, mode: Mode, cursor: int) -> None:
         """The hello was good; delivery starts after `cursor`."""
@@ -235,6 +243,14 @@ class RelaySession:
         self._confirmed = cursor
         while self._unconfirmed and self._unconfirmed[0][0] <= cursor:
             self._unconfirmed_bytes -= self._unconfirmed.popleft()[1]
+
+
+def _check_version(version: int) -> None:
+    if version != PROTOCOL_VERSION:
+        raise VersionMismatch(
+            f"this relay speaks version {PROTOCOL_VERSION} of the protocol, not {version}",
+            hint="update crdt-sync on the older of the two machines",
+        )
 
 
 _CLOSE_CODES: Final[tuple[tuple[type[CrdtSyncError], CloseCode], ...]] = (
