@@ -49,17 +49,20 @@ class Absent(NamedTuple):
 
 
 def load(db: Database, space: Space) -> None:
-    """Count a space's absent records, and take up the wanted ones."""
+    """Count a space's absent records, and take up the wanted ones, and those that somebody opened."""
     space.absent = db.value(
         "SELECT count(*) FROM records INDEXED BY records_absent WHERE space = ? AND absent IS NOT NULL",
         (space.no,),
     )
+    if not space.absent:
+        return
     rows = db.rows(
-        "SELECT opaque FROM records INDEXED BY records_absent"
+        "SELECT opaque, wanted FROM records INDEXED BY records_absent"
         " WHERE space = ? AND absent IS NOT NULL AND wanted > 0 ORDER BY wanted DESC, no",
         (space.no,),
     )
-    space.wanted = {OpaqueId(opaque): None for (opaque,) in rows}
+    space.wanted = {OpaqueId(opaque): None for opaque, _ in rows}
+    space.scope.opened = {OpaqueId(opaque) for opaque, wanted in rows if wanted == _ASKED}
 
 
 def find(replica: Replica, space: Space, opaque: OpaqueId) -> Absent | None:

@@ -8,7 +8,6 @@ from crdt_sync.ids import OpaqueId
 
 if TYPE_CHECKING:
     from crdt_sync_client.engine.arrivals import Arrival
-    from crdt_sync_client.store.connection import Database
 
 NOT_NOW: Final = 0
 COMPARING: Final = 1
@@ -48,13 +47,6 @@ class Giving:
         """Whether one of those could not be given back yet."""
         self.on_its_way: dict[OpaqueId, None] = {}
         self._seen: dict[OpaqueId, list[tuple[Arrival, bytes]]] = {}
-
-    @classmethod
-    def load(cls, db: Database, space_no: int) -> Giving:
-        promised, stage = db.execute(
-            "SELECT promised, gives_back FROM spaces WHERE no = ?", (space_no,)
-        ).fetchone()
-        return cls(promised, stage)
 
     def begin_again(self) -> None:
         """Look at all records once more."""

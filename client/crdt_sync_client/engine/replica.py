@@ -36,7 +36,10 @@ _COUNT_WORK: Final = (
     " UNION ALL SELECT record, count(*), count(error) FROM sealed GROUP BY record"
 )
 """Of the outbox, from its index alone: with 100,000 records unsent it is the largest table."""
-_SPACE_COLUMNS: Final = "no, id, name, relay_url, stage, keys, pending_entry, cursor, relay_seen, catching_up"
+_SPACE_COLUMNS: Final = (
+    "no, id, name, relay_url, stage, keys, pending_entry, cursor, relay_seen, catching_up,"
+    " promised, gives_back"
+)
 
 
 class Replica:
@@ -252,34 +255,38 @@ class Replica:
 class ReplicaTransaction:
     """See `Replica.transaction`; for one `with` block."""
 
-    __slots__ = ("_inner", "_replica")
+    __slots__ = ("_durable", "_nested", "_replica")
 
     def __init__(self, replica: Replica, durable: bool) -> None:
         self._replica = replica
-        nested = replica.in_transaction
-        self._inner = None if nested else replica.db.transaction(durable=durable)
+        self._durable = durable
+        self._nested = replica.in_transaction
 
     def __enter__(self) -> None:
-        if self._inner is None:
+        if self._nested:
             return
+        replica = self._replica
         try:
-            self._inner.__enter__()
+            replica.db.begin(durable=self._durable)
         except BaseException:
-            self._replica.reload()
+            replica.reload()
             raise
-        self._replica.in_transaction = True
+        replica.in_transaction = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None = None, *_: object
     ) -> None:
-        if self._inner is None:
+        if self._nested:
             return
         replica = self._replica
         replica.in_transaction = False
         replica.transactions += 1
         replica.status.clear()
         try:
-            self._inner.__exit__(kind, error)
+            if kind is None:
+                replica.db.commit()
+            else:
+                replica.db.roll_back(error)
         except BaseException:
             replica.reload()
             raise

@@ -30,13 +30,12 @@ class Scope:
 
     @classmethod
     def load(cls, db: Database, no: int) -> Scope:
+        """All but `opened`, which is known with what is absent."""
         scope = cls()
         for record_type, text in db.rows("SELECT type, condition FROM scopes WHERE space = ?", (no,)):
             scope.conditions[record_type] = decode_filter(text)
         for opaque, record_type, id in db.rows("SELECT opaque, type, id FROM picks WHERE space = ?", (no,)):
             scope.picks[OpaqueId(opaque)] = (record_type, RecordId(id))
-        asked = "SELECT opaque FROM records WHERE space = ? AND absent IS NOT NULL AND wanted = 2"
-        scope.opened = {OpaqueId(opaque) for (opaque,) in db.rows(asked, (no,))}
         scope.leaving = {record for (record,) in db.rows("SELECT record FROM leaving WHERE space = ?", (no,))}
         return scope
 

@@ -133,7 +133,20 @@ class Space:
     @classmethod
     def load(cls, db: Database, row: tuple[object, ...], device_id: DeviceId) -> Space:
         """The space of a row of `spaces`, with all that belongs to it."""
-        no, id, name, relay_url, stage, keys, pending, cursor, relay_seen, catching_up = row
+        (
+            no,
+            id,
+            name,
+            relay_url,
+            stage,
+            keys,
+            pending,
+            cursor,
+            relay_seen,
+            catching_up,
+            promised,
+            gives_back,
+        ) = row
         space = cls(
             no=cast(int, no),
             id=SpaceId(cast(bytes, id)),
@@ -172,10 +185,10 @@ class Space:
         ):
             space.held.setdefault(OpaqueId(opaque), {})[Author(device_id, Incarnation(incarnation))] = arrived
         space.record_types.load(db)
-        absent.load(db, space)
         space.leases.load(db)
         space.scope = Scope.load(db, space.no)
-        space.giving = Giving.load(db, space.no)
+        absent.load(db, space)
+        space.giving = Giving(cast(int, promised), cast(int, gives_back))
         space.off = db.value("SELECT 1 FROM meta WHERE name = ?", (space.off_name,)) is not None
         return space
 

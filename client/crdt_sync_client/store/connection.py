@@ -175,7 +175,8 @@ class Database:
         """
         return Transaction(self, durable)
 
-    def _begin(self, durable: bool) -> None:
+    def begin(self, *, durable: bool) -> None:
+        """What `transaction` begins with; `commit` or `roll_back` is its end."""
         if self._in_transaction:
             raise RuntimeError("transactions do not nest")
         if self._durable is not durable:
@@ -184,15 +185,17 @@ class Database:
         self.execute("BEGIN IMMEDIATE")
         self._in_transaction = True
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """Rolls back, and raises why, when that fails."""
         try:
             self.execute("COMMIT")
         except BaseException as exc:
-            self._roll_back(exc)
+            self.roll_back(exc)
             raise
         self._in_transaction = False
 
-    def _roll_back(self, error: BaseException | None) -> None:
+    def roll_back(self, error: BaseException | None) -> None:
+        """`error` is why."""
         self._in_transaction = False
         with suppress(Exception):  # the first error is the one to tell; SQLite may have rolled back itself
             self.execute("ROLLBACK")
@@ -308,15 +311,15 @@ class Transaction:
         self._durable = durable
 
     def __enter__(self) -> None:
-        self._database._begin(self._durable)
+        self._database.begin(durable=self._durable)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None = None, *_: object
     ) -> None:
         if kind is None:
-            self._database._commit()
+            self._database.commit()
         else:
-            self._database._roll_back(error)
+            self._database.roll_back(error)
 
 
 def _closed(*_: Any) -> NoReturn:
