@@ -133,20 +133,8 @@ class Space:
     @classmethod
     def load(cls, db: Database, row: tuple[object, ...], device_id: DeviceId) -> Space:
         """The space of a row of `spaces`, with all that belongs to it."""
-        (
-            no,
-            id,
-            name,
-            relay_url,
-            stage,
-            keys,
-            pending,
-            cursor,
-            relay_seen,
-            catching_up,
-            promised,
-            gives_back,
-        ) = row
+        no, id, name, relay_url, stage, keys, pending, *place = row
+        cursor, relay_seen, catching_up, promised, gives_back = place
         space = cls(
             no=cast(int, no),
             id=SpaceId(cast(bytes, id)),
