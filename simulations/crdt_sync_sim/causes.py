@@ -177,7 +177,7 @@ class _Parting:
         if state == self._looked_at or not (one.ready and other.ready):
             return
         self._looked_at = state
-        apart = one.visible(self._record) == other.visible(self._record) and self._differ()
+        apart = one.visible(self._record).writes == other.visible(self._record).writes and self._differ()
         if not apart:
             self.since = None
         elif self.since is None:

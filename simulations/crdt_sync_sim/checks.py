@@ -195,7 +195,7 @@ def _same_record(
 
 def _who_lacks(oracle: Oracle, one: DeviceNode, other: DeviceNode, name: RecordName) -> _Lack:
     """The first write that one has and the other lacks. Who lacks it is named first."""
-    mine, theirs = one.visible(name), other.visible(name)
+    mine, theirs = one.visible(name).writes, other.visible(name).writes
     known = oracle.promises.get(name, {})
     # Of a write that somebody removed, the removal is what one of them lacks: others are tried first.
     for write in sorted(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import TypeVar
 
 from crdt_sync.crypto.envelope import parse
@@ -18,7 +17,7 @@ from crdt_sync.ids import Author, Incarnation, RecordId, SpaceId, keyed_record_i
 from crdt_sync.protocol.frames import Deliver, FromRelay
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES, PROTOCOL_VERSION
 from crdt_sync.records.update_format import parse_update
-from crdt_sync.records.writes import DocWrites, check_write
+from crdt_sync.records.writes import check_write
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.checkout_desk import Question
@@ -111,8 +110,8 @@ class DeviceNode(Node):
         """Grows with everything that may change what the store holds."""
         self.urgency = Urgency()
         self.sync = DeviceSync(self)
-        self._seen: dict[RecordName, tuple[DocWrites, Visible]] = {}
-        """Per record, the visible writes that its document showed, and the set of them."""
+        self._seen: dict[RecordName, Visible] = {}
+        """Per record, what its document showed when it was last looked at."""
         self._database: Database | None = None
         self._keeping_up = False
         self._created = False
@@ -229,7 +228,7 @@ class DeviceNode(Node):
         names = [name for name in map(self._record_of, operations) if name is not None]
         if not all(isinstance(op, CreateOp | UpdateOp) for op in operations):  # these reach nothing else
             names += self._below(names)
-        before = {name: self.visible(name) for name in names}
+        before = {name: self.visible(name).writes for name in names}
         pushes = self.sync.ready_to_push()
         try:
             outcomes, sealed, again = write_and_seal(self.engine, work, pushes)
@@ -251,7 +250,7 @@ class DeviceNode(Node):
         self.tally.peak_outbox = max(self.tally.peak_outbox, self.database.value(_WAITING))
         added: dict[RecordName, frozenset[WriteId]] = {}
         for name in dict.fromkeys(names):
-            was, now = before.get(name, Visible()), self.visible(name)
+            was, now = before.get(name, frozenset()), self.visible(name).writes
             self.oracle.wrote(self, name, was, now)
             added[name] = frozenset(write_id(write) for write in now - was)
         if any(isinstance(each, TransactionResult) for each in outcomes) or any(
@@ -291,7 +290,7 @@ class DeviceNode(Node):
             return None
         self.changes += 1
         name = (SCHEMA_TYPE, keyed_record_id(self.space, SCHEMA_TYPE, schema.type))
-        before = self.visible(name)
+        before = self.visible(name).writes
         try:
             result = self.engine.add_schema(self.space, schema, force=True)
         except CrdtSyncError as refused:
@@ -304,7 +303,7 @@ class DeviceNode(Node):
             self.world.note("write_failed", self.name, type(exc).__name__)
             return None
         self.world.note("publish", self.name, f"{schema.type} {schema.version} {result.changed}")
-        self.oracle.wrote(self, name, before, self.visible(name))
+        self.oracle.wrote(self, name, before, self.visible(name).writes)
         self.sync.push_soon()
         self.look_after()
         return result
@@ -398,13 +397,11 @@ class DeviceNode(Node):
         replica = self.engine._replica
         space = replica.space(self.space)
         record = replica.records.find(space, space.keys.opaque_id(*name), replica.author)
-        if record is None:
-            return Visible()
-        writes = record.doc.writes()
+        writes = {} if record is None else record.doc.writes()
         seen = self._seen.get(name)
-        if seen is None or seen[0] is not writes:
-            seen = self._seen[name] = writes, Visible(chain.from_iterable(writes.values()))
-        return seen[1]
+        if seen is None or seen.given is not writes:
+            seen = self._seen[name] = Visible(writes)
+        return seen
 
     def record_names(self) -> list[RecordName]:
         rows = self.database.rows("SELECT type, id FROM records ORDER BY type, id")

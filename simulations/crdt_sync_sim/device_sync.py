@@ -223,13 +223,13 @@ class DeviceSync:
 
     def _note(self, driver: SessionDriver, step: Step) -> None:
         device, note = self._device, self._world.note
-        match step:
+        match step:  # first the step that is done most
+            case BatchStep():
+                device.took(step.frames, step.batch)
             case WelcomeStep():
                 frame, resend = step.frame, step.welcomed.resend
                 note("welcome", device.name, f"head={frame.head} cursor={frame.cursor} resend={resend}")
                 self._try_again_in_time(driver)
-            case BatchStep():
-                device.took(step.frames, step.batch)
             case FetchedStep():
                 device.fetched(step)
             case SnapshotStep():

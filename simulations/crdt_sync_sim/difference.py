@@ -90,7 +90,7 @@ def _column(
         values["(deleted)"] = found.deleted
         values["(conflicts)"] = sorted(id[:8] for id in found.conflicts)
     writes: dict[str, list[str]] = {}
-    for write in sorted(device.visible(record), key=lambda write: (write.hlc, write.author)):
+    for write in sorted(device.visible(record).writes, key=lambda write: (write.hlc, write.author)):
         writes.setdefault(".".join(write.path), []).append(_told(write, people, story_us))
     return {
         path: Cell(values.get(path), tuple(writes.get(path, ())))

@@ -21,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from crdt_sync.hlc import Hlc
 from crdt_sync.ids import DeviceId, RecordId
-from crdt_sync.records.writes import Write
+from crdt_sync.records.writes import DocWrites, Write
 from crdt_sync_sim.together import Groups
 
 if TYPE_CHECKING:
@@ -39,12 +40,19 @@ def write_id(write: Write) -> WriteId:
     return write.author.device, write.hlc
 
 
-class Visible(frozenset[Write]):
-    """The visible writes of one record."""
+class Visible:
+    """The visible writes of one record, as its document gave them."""
+
+    def __init__(self, given: DocWrites) -> None:
+        self.given = given
+
+    @cached_property
+    def writes(self) -> frozenset[Write]:
+        return frozenset(chain.from_iterable(self.given.values()))
 
     @cached_property
     def ids(self) -> frozenset[WriteId]:
-        return frozenset([(write.author.device, write.hlc) for write in self])
+        return frozenset([write_id(write) for some in self.given.values() for write in some])
 
 
 @dataclass(frozen=True, slots=True)

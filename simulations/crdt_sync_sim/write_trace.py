@@ -161,7 +161,7 @@ class WriteTrace:
     def _look_at(self, device: DeviceNode, new: list[Event]) -> None:
         promise, here = self._promise, self._here[device.name]
         wanted = write_id(promise.write)
-        shown = any(write_id(write) == wanted for write in device.visible(promise.record))
+        shown = wanted in device.visible(promise.record).ids
         waits = device.name == promise.device and promise.record in device.unsent()
         removed = (promise.record, wanted) in self._sim.oracle.removed
         if shown:

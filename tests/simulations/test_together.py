@@ -87,7 +87,7 @@ def test_a_write_with_the_time_of_one_that_is_gone_shows_no_part_of_its_group(*,
     order, kit = ("work_order", RecordId("a")), ("work_order", RecordId("b"))
     lives = [Author(DeviceId(bytes(16)), Incarnation(each)) for each in (1, 2)]
     first, again = (Write(("title",), str(life), Hlc(7), Role.FIELD, life) for life in lives)
-    oracle, shown = Oracle(), {order: Visible({again}), kit: Visible()}
+    oracle, shown = Oracle(), {order: Visible({("title",): (again,)}), kit: Visible({})}
     device: Any = SimpleNamespace(
         name="tablet", ready=True, space=b"", oracle=oracle, visible=shown.__getitem__,
         world=SimpleNamespace(now_us=1), clock=SimpleNamespace(now_ms=lambda: 1),
