@@ -25,7 +25,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 import apsw
 
@@ -52,50 +52,61 @@ class DiskTally:
     written_bytes: int = 0
 
 
-class _Write(NamedTuple):
-    offset: int
-    data: bytes
-
-
-class _Truncate(NamedTuple):
-    size_bytes: int
+_Change: TypeAlias = tuple[int, bytes] | int
+"""A write: where, and what. Or a truncation: the size that is left."""
 
 
 class DiskFile:
     """One file: what reads see, what is surely on the disk, and what lies between the two."""
 
-    __slots__ = ("current", "deleted", "durable", "exists_durably", "pending")
+    __slots__ = ("_changed_from", "_changed_to", "current", "deleted", "durable", "exists_durably", "pending")
 
     def __init__(self) -> None:
         self.current = bytearray()
         self.durable = bytearray()
-        self.pending: list[_Write | _Truncate] = []
+        self.pending: list[_Change] = []
+        self._changed_from = self._changed_to = 0
+        """The stretch in which `current` and `durable` differ."""
         self.exists_durably = False
         self.deleted = False
 
     def write(self, offset: int, data: bytes) -> None:
-        change = _Write(offset, data)
-        _apply(self.current, change)
-        self.pending.append(change)
+        current, end = self.current, offset + len(data)
+        self._note(min(offset, len(current)), end)
+        if offset > len(current):
+            current.extend(bytes(offset - len(current)))
+        current[offset:end] = data
+        self.pending.append((offset, data))
 
     def truncate(self, size_bytes: int) -> None:
-        _apply(self.current, _Truncate(size_bytes))
-        self.pending.append(_Truncate(size_bytes))
+        self._note(min(size_bytes, len(self.current)), max(size_bytes, len(self.current)))
+        _apply(self.current, size_bytes)
+        self.pending.append(size_bytes)
+
+    def _note(self, start: int, end: int) -> None:
+        if not self.pending:
+            self._changed_from, self._changed_to = start, end
+            return
+        if start < self._changed_from:
+            self._changed_from = start
+        if end > self._changed_to:
+            self._changed_to = end
 
     def sync(self) -> None:
-        for change in self.pending:
-            _apply(self.durable, change)
-        self.pending.clear()
+        if self.pending:  # all of them on top of what is durable are what reads see
+            start, end = self._changed_from, self._changed_to
+            self.durable[start:end] = self.current[start:end]
+            self.pending.clear()
         self.exists_durably = True
 
     def lose_power(self, chance: Random, tally: DiskTally) -> None:
         """Keep a random part of what was not synced."""
         for change in self.pending:
-            if isinstance(change, _Truncate):
+            if isinstance(change, int):
                 if chance.random() < KEEP_PROBABILITY:
                     _apply(self.durable, change)
                 continue
-            for sector in _sectors(change):
+            for sector in _sectors(*change):
                 if chance.random() < KEEP_PROBABILITY:
                     _apply(self.durable, sector)
                     tally.sectors_kept += 1
@@ -105,12 +116,12 @@ class DiskFile:
         self.current = bytearray(self.durable)
 
 
-def _apply(content: bytearray, change: _Write | _Truncate) -> None:
-    if isinstance(change, _Truncate):
-        if change.size_bytes <= len(content):
-            del content[change.size_bytes :]
+def _apply(content: bytearray, change: _Change) -> None:
+    if isinstance(change, int):
+        if change <= len(content):
+            del content[change:]
         else:
-            content.extend(bytes(change.size_bytes - len(content)))
+            content.extend(bytes(change - len(content)))
         return
     offset, data = change
     if offset > len(content):
@@ -118,12 +129,12 @@ def _apply(content: bytearray, change: _Write | _Truncate) -> None:
     content[offset : offset + len(data)] = data
 
 
-def _sectors(change: _Write) -> list[_Write]:
+def _sectors(offset: int, data: bytes) -> list[tuple[int, bytes]]:
     """A write cut at sector boundaries of the file."""
-    pieces, offset, data = [], change.offset, change.data
+    pieces = []
     while data:
         length = SECTOR_BYTES - offset % SECTOR_BYTES
-        pieces.append(_Write(offset, data[:length]))
+        pieces.append((offset, data[:length]))
         offset, data = offset + length, data[length:]
     return pieces
 
@@ -180,8 +191,8 @@ class Disk:
         """Make a file's content durable and, with it, the deletions so far."""
         self.tally.syncs += 1
         file.sync()
-        for name in [name for name, other in self.files.items() if other.deleted]:
-            del self.files[name]
+        if any(other.deleted for other in self.files.values()):
+            self.files = {name: other for name, other in self.files.items() if not other.deleted}
 
     def room_for(self, growth_bytes: int) -> bool:
         if (
@@ -279,10 +290,13 @@ class _OpenFile:
         if not self._alive():
             return
         disk, data = self._disk, bytes(data)
-        if not disk.room_for(offset + len(data) - len(self._file.current)):
+        if disk.capacity_bytes is not None and not disk.room_for(
+            offset + len(data) - len(self._file.current)
+        ):
             raise apsw.FullError("the simulated disk is full")
-        disk.tally.writes += 1
-        disk.tally.written_bytes += len(data)
+        tally = disk.tally
+        tally.writes += 1
+        tally.written_bytes += len(data)
         self._file.write(offset, data)
 
     def xTruncate(self, newsize: int) -> None:
