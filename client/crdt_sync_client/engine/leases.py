@@ -11,7 +11,7 @@ it. Where that has changed since, the relay corrects us: it refuses, and the nex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +48,8 @@ class Leases:
         self.own: dict[OpaqueId, OwnCheckout] = {}
         self.relay_ahead_ms = 0
 
-    def load(self, db: Database) -> None:
+    def load(self, db: Database, meta: Mapping[str, Any]) -> None:
+        """`meta`: what the store's table of that name holds."""
         for opaque, row, lease in db.rows(
             "SELECT opaque, row, lease FROM leases WHERE space = ?", (self._no,)
         ):
@@ -59,7 +60,7 @@ class Leases:
             (self._no,),
         ):
             self.own[OpaqueId(opaque)] = OwnCheckout(*columns)
-        self.relay_ahead_ms = db.value("SELECT value FROM meta WHERE name = ?", (self._clock_name,)) or 0
+        self.relay_ahead_ms = meta.get(self._clock_name) or 0
 
     # What is known
 

@@ -64,14 +64,16 @@ class OutboxOrder:
         self._incarnation = incarnation
         self._unusual: dict[int, int] = {}
         """Records (by number) of which rows of another than the usual priority may wait, and that."""
+        self._turn = 0
+        last = db.value("SELECT max(no) FROM outbox")
+        if last is None:
+            return
         for record, number in db.execute(
             "SELECT record, min(no) FROM outbox WHERE (no < ? OR no >= ?) AND incarnation = ?"
             " AND error IS NULL GROUP BY record",
             (USUAL << TURN_BITS, (USUAL + 1) << TURN_BITS, incarnation),
         ):
             self._unusual[record] = priority_of(number)
-        self._turn = 0
-        last = db.value("SELECT max(no) FROM outbox")
         while last:  # the last of each priority that there is
             self._turn = max(self._turn, last & _TURN)
             last = db.value("SELECT max(no) FROM outbox WHERE no < ?", (priority_of(last) << TURN_BITS,))

@@ -173,11 +173,12 @@ class Space:
         ):
             space.held.setdefault(OpaqueId(opaque), {})[Author(device_id, Incarnation(incarnation))] = arrived
         space.record_types.load(db)
-        space.leases.load(db)
+        meta = dict(db.rows("SELECT name, value FROM meta"))
+        space.leases.load(db, meta)
         space.scope = Scope.load(db, space.no)
         absent.load(db, space)
         space.giving = Giving(cast(int, promised), cast(int, gives_back))
-        space.off = db.value("SELECT 1 FROM meta WHERE name = ?", (space.off_name,)) is not None
+        space.off = space.off_name in meta
         return space
 
     # Members ----------------------------------------------------------------------------------------
