@@ -47,8 +47,8 @@ class HybridClock:
 
     def follow(self, time: Hlc, now_ms: int) -> bool:
         """Take note of a received time; False when it was too far ahead to be followed."""
-        limit = hlc_from_ms(now_ms + MAX_AHEAD_MS)
-        if time > limit:
-            return False
-        self.last = max(self.last, time)
+        if time > self.last:
+            if time > hlc_from_ms(now_ms + MAX_AHEAD_MS):
+                return False
+            self.last = time
         return True

@@ -399,7 +399,7 @@ class Engine(AbsentCalls, CheckoutCalls, LeavingCalls, OutboxCalls, SessionCalls
         caught_up: bool = True,
         acks: Sequence[tuple[Incarnation, int, int]] = (),
     ) -> Received:
-        """Merge rows (log sequence, kind, bytes) in one transaction that also moves the cursor.
+        """Merge rows (log sequence, kind, bytes), in log order, in one transaction that also moves the cursor.
 
         `caught_up`: the log had no more rows than up to `cursor`. Until then what was written together may
         be incomplete. `acks` are settled in the same transaction, each as by `acked`. Raises a RemoteError,
@@ -425,10 +425,10 @@ class Engine(AbsentCalls, CheckoutCalls, LeavingCalls, OutboxCalls, SessionCalls
     @property
     def upkeep_due(self) -> bool:
         """Whether `keep_up` has something to do."""
-        return any(
-            space.record_types.remaking or scoping.is_due(self._replica, space)
-            for space in self._replica.spaces.values()
-        )
+        for space in self._replica.spaces.values():
+            if space.record_types.remaking or (space.scope.leaving and scoping.is_due(self._replica, space)):
+                return True
+        return False
 
     def keep_up(self) -> Upkept | None:
         """Do a bit of what changed record types ask for: some 25 ms of work, in one transaction.

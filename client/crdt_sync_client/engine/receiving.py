@@ -75,7 +75,7 @@ def brings_nothing(space: Space, rows: Sequence[tuple[int, int, bytes]], *, caug
     waits = space.waiting or space.held or giving.stage or giving.carries
     if caught_up and (waits or space.catching_up != AT_HEAD):
         return False
-    return all(row[0] <= space.cursor for row in rows)
+    return not rows or rows[-1][0] <= space.cursor
 
 
 class ReceivedBatch:
