@@ -399,7 +399,7 @@ class Engine(AbsentCalls, CheckoutCalls, LeavingCalls, OutboxCalls, SessionCalls
         caught_up: bool = True,
         acks: Sequence[tuple[Incarnation, int, int]] = (),
     ) -> Received:
-        """Merge rows (log sequence, kind, bytes), in log order, in one transaction that also moves the cursor.
+        """Merge rows (log sequence, kind, bytes; in log order) in one transaction that also moves the cursor.
 
         `caught_up`: the log had no more rows than up to `cursor`. Until then what was written together may
         be incomplete. `acks` are settled in the same transaction, each as by `acked`. Raises a RemoteError,
