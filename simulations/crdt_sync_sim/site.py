@@ -107,8 +107,8 @@ class Site:
 
     def _relay_head(self) -> int:
         """The end of the log."""
-        key = self.relay.log_storage.find_space(self.members[0].space)
-        return 0 if key is None else self.relay.log_storage.head(key)
+        space = self.relay.engine.space(self.members[0].space, self.relay.clock.now_ms())
+        return 0 if space is None else space.head
 
     def run_until_converged(self, bound_s: float) -> bool:
         """Let the world go on until all have converged, or for so long; False when they have not.
