@@ -160,7 +160,7 @@ import asyncio, os, signal, sys
 from crdt_sync_client import Device
 from crdt_sync_client.session_driver import SessionDriver
 
-def die(self, envelopes):
+def die(self, envelopes, *, more=False):
     if envelopes:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -291,6 +291,7 @@ async def test_a_space_whose_making_was_cut_off_is_taken_up_or_forgotten(
     confirm, engine = Engine.confirm_join, device._engine
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "confirm_join", _die)
+        patch.setattr(Engine, "confirm_taken", _die)
         with pytest.raises(ZeroDivisionError):
             await device.join(await office.invite(role="office"))
     await device.close()
