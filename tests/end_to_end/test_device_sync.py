@@ -16,7 +16,7 @@ import pytest
 from crdt_sync.errors import InviteUsed, RelayRefused, RelayUnreachable, SyncTimeout
 from crdt_sync.protocol.device_session import DeviceSession
 from crdt_sync_client import Device, find_schema
-from crdt_sync_client.engine import Engine
+from crdt_sync_client.engine import joining as engine_joining
 from crdt_sync_server.data_dir import DataDir
 from tests.end_to_end.office import KEY, TYPE, Enter
 from tests.end_to_end.relay_process import RestartableRelay
@@ -288,14 +288,13 @@ async def test_a_space_whose_making_was_cut_off_is_taken_up_or_forgotten(
     assert await device.spaces() == []
     await device.sync()
 
-    confirm, engine = Engine.confirm_join, device._engine
+    confirm = engine_joining.confirm
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "confirm_join", _die)
-        patch.setattr(Engine, "confirm_taken", _die)
+        patch.setattr(engine_joining, "confirm", _die)
         with pytest.raises(ZeroDivisionError):
             await device.join(await office.invite(role="office"))
     await device.close()
-    assert Engine.confirm_join is confirm
+    assert engine_joining.confirm is confirm
     device = await stack.enter_async_context(await Device.open(tmp_path / "2.db", key=KEY))
     await device.sync()
     assert [(space.name, space.role) for space in await device.spaces()] == [("Pit 4", "office")]
