@@ -290,9 +290,7 @@ class _OpenFile:
         if not self._alive():
             return
         disk, data = self._disk, bytes(data)
-        if disk.capacity_bytes is not None and not disk.room_for(
-            offset + len(data) - len(self._file.current)
-        ):
+        if not disk.room_for(offset + len(data) - len(self._file.current)):
             raise apsw.FullError("the simulated disk is full")
         tally = disk.tally
         tally.writes += 1
