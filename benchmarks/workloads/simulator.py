@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from crdt_sync_sim.founding import VARIANTS
-from crdt_sync_sim.run import simulate
+from crdt_sync_sim.many import outcomes
 from crdt_sync_sim.scenario_file import load_scenario
 
 Storage = Literal["memory", "disk"]
@@ -38,12 +38,13 @@ async def run(seeds: int = 60) -> dict[str, Any]:
 
 def _median_ms(name: str, storage: Storage, seeds: int) -> float:
     scenario = replace(load_scenario(SCENARIOS / f"{name}.toml"), storage=storage)
+    drawn = range(1, VARIANTS + seeds + 1)
     spent_ms = []
-    for seed in range(1 - VARIANTS, seeds + 1):
-        started_s = time.process_time()
-        outcome = simulate(scenario, seed + VARIANTS)
+    started_s = time.process_time()
+    for outcome in outcomes(scenario, drawn, jobs=1, out=None, keep_trace=False):
         if outcome.failed:
             raise RuntimeError(f"seed {outcome.seed} of {name} ended as {outcome.verdict}")
-        if seed > 0:
-            spent_ms.append((time.process_time() - started_s) * 1_000)
-    return statistics.median(spent_ms)
+        now_s = time.process_time()
+        spent_ms.append((now_s - started_s) * 1_000)
+        started_s = now_s
+    return statistics.median(spent_ms[VARIANTS:])
