@@ -371,10 +371,14 @@ class Device(
         self._engine = engine
         self._syncs: dict[SpaceId, SpaceSync] = {}
         self._writes = WriteQueue(thread, lambda: self._syncs, self._publish)
-        self._upkeep = Upkeep(thread, self._publish)
+        self._upkeep = Upkeep(thread, self._publish, self._fetch_soon)
         self._upkeep.look()
         for space in spaces:
             self._add_sync(space.id).off = space.off
+
+    def _fetch_soon(self) -> None:
+        for sync in self._syncs.values():
+            sync.fetch_soon()
 
     def _run(self, work: Callable[[], T]) -> Awaitable[T]:
         self._idle.check()

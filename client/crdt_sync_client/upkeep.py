@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from crdt_sync.errors import StoreError
 
@@ -20,9 +21,11 @@ logger = logging.getLogger("crdt_sync.client")
 class Upkeep:
     """Lives in the event loop, for one life of a store."""
 
-    def __init__(self, thread: DatabaseThread, publish: Publish) -> None:
+    def __init__(self, thread: DatabaseThread, publish: Publish, fetch_soon: Callable[[], None]) -> None:
+        """`fetch_soon`: absent records may be wanted now."""
         self._thread = thread
         self._publish = publish
+        self._fetch_soon = fetch_soon
         self._task: asyncio.Task[None] | None = None
 
     def look(self) -> None:
@@ -53,6 +56,7 @@ class Upkeep:
         try:
             while (done := await self._thread.run(lambda: engine.keep_up())) is not None:
                 self._publish(done.changes)
+            self._fetch_soon()
         except StoreError:
             pass
         except Exception:

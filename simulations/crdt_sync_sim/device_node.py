@@ -367,6 +367,7 @@ class DeviceNode(Node):
             self.tally.conflicts_opened.update(done.conflicts_opened)
             self.oracle.groups.look(self, sorted({(change.type, change.id) for change in done.changes}))
             self.world.note("upkeep", self.name, f"{len(done.changes)} records")
+            self.sync.fetch_soon()
         self.look_after()
 
     def _record_of(self, operation: Operation) -> RecordName | None:

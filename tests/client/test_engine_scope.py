@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crdt_sync.errors import RecordAbsent, UnknownType, ValidationError
+from crdt_sync.schemas.loader import load_schema
 from crdt_sync_client.engine.filters import AnyOf, field
 from crdt_sync_client.engine.model import CreateOp, DeleteOp, RecordChange, RestoreOp, UpdateOp
 from tests.client.engine_world import JOB, SITE, Peer, World
@@ -134,6 +135,26 @@ def test_a_changed_condition_lets_go_and_fetches(world: World, anna: Peer) -> No
     assert titles(anna) == ["A", "B", "C"]
     world.settle()
     world.assert_converged()
+
+
+def test_what_left_comes_back_when_a_new_version_of_its_type_does_not_fit_the_condition(
+    world: World, anna: Peer
+) -> None:
+    """Found by seeds 720008, 720011 and 720231 of `every_rule`."""
+    anna.engine.set_scope(world.space, "job", field("count") > 5)
+    for title, count in (("Few", 2), ("Many", 9)):
+        world.office.create({"title": title, "count": count})
+    world.settle()
+    assert titles(anna) == ["Many"]
+    renamed = CLOSING.replace("x-version: 1", "x-version: 2").replace(
+        "count: {type: integer}", "number: {type: integer, x-aliases: [count]}"
+    )
+    world.office.engine.add_schema(world.space, load_schema(renamed, source="test"))
+    world.office.sync()
+    anna.sync()
+    upkeep(anna)
+    anna.fetch()
+    assert titles(anna) == ["Few", "Many"]
 
 
 def test_a_condition_must_fit_and_can_be_none_at_all(world: World, anna: Peer) -> None:

@@ -14,7 +14,7 @@ from crdt_sync.errors import CrdtSyncError
 from crdt_sync.ids import OpaqueId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.rare import rare
-from crdt_sync_client.engine import admission, scoping
+from crdt_sync_client.engine import absent, admission, scoping
 from crdt_sync_client.engine.arrivals import Arrival, Opened, open_arrival
 from crdt_sync_client.engine.materialising import Materialised, Materialiser
 from crdt_sync_client.engine.receiving import ReceivedBatch
@@ -30,7 +30,7 @@ NUMBERS_AT_ONCE: Final = 20_000
 """Record numbers passed over in one step, whatever their types: they are read one after the other."""
 
 _STALE: Final = (
-    "SELECT no, opaque FROM records NOT INDEXED WHERE no > ? AND no <= ? AND space = ? AND type = ?"
+    "SELECT no, opaque, absent FROM records NOT INDEXED WHERE no > ? AND no <= ? AND space = ? AND type = ?"
     " ORDER BY no LIMIT ?"
 )
 _ASIDE: Final = (
@@ -63,11 +63,16 @@ def _remake(
     end = min(progress.until, progress.after + NUMBERS_AT_ONCE)
     rows = replica.db.rows(_STALE, (progress.after, end, space.no, record_type, limit))
     remade = []
-    for _, opaque in rows:
+    in_question = []
+    for _, opaque, gone in rows:
         record = replica.records.find(space, OpaqueId(opaque), replica.author)
         if record is not None:
             materialiser.remake(record)
             remade.append(record)
+        elif gone == "filter":
+            in_question.append(OpaqueId(opaque))
+    # Whether they belong here is asked of what they show, and that may be something else now.
+    absent.want(replica, space, in_question)
     after = rows[-1][0] if len(rows) == limit else end
     space.record_types.keep(replica.db, record_type, Remaking(after, progress.until))
     result = materialiser.save()
