@@ -29,7 +29,7 @@ class Fetching:
 
     def __init__(self) -> None:
         self._due = False
-        self._looking = False
+        self._at_work = False
         self._asked: list[OpaqueId] = []
         self._answer: Fetched | None = None
         self._part: list[Row] = []
@@ -40,7 +40,7 @@ class Fetching:
     @property
     def idle(self) -> bool:
         """Nothing to look for, to wait for or to store."""
-        return self.paused or not (self._due or self._looking or self._asked)
+        return self.paused or not (self._due or self._at_work or self._asked)
 
     def look(self) -> None:
         """Something may be wanted."""
@@ -55,23 +55,24 @@ class Fetching:
             return False
         if self._answer is not None:
             return self._answer.head <= cursor
-        return self._due and not (self._looking or self._asked or self.paused)
+        return self._due and not (self._at_work or self._asked or self.paused)
 
     def next_step(self, engine: Engine, space: SpaceId) -> Step:
         """What the store has to do when it is ready. Raises RemoteError for an answer that cannot be."""
         answer = self._answer
+        self._at_work = True
         if answer is not None:
             self._answer = None
             step = FetchedStep(engine, space, self._whole(answer))
             step.needs_store = bool(step.records)
             return step
-        self._due, self._looking = False, True
+        self._due = False
         return WantedStep(engine, space, MAX_FETCH_RECORDS)
 
     def done(self, step: WantedStep | FetchedStep) -> tuple[Sequence[OpaqueId], int] | None:
         """A step of ours was run. Gives what to ask for now: records, and from where on of the first."""
+        self._at_work = False
         if isinstance(step, WantedStep):
-            self._looking = False
             self._asked = step.wanted
         elif not self._asked:
             self._due = True  # there may be more
