@@ -293,7 +293,9 @@ class CheckOut(Frame, frozen=True, tag=21):
     records: Annotated[list[Opaque], Meta(min_length=1, max_length=MAX_CHECKOUT_RECORDS)]
     ttl_ms: Millis
     newest_token: Number
-    held: Annotated[list[Promised], Meta(max_length=MAX_CHECKOUT_RECORDS)] = []  # noqa: RUF012  # msgspec copies it
+    held: Annotated[list[Promised], Meta(max_length=MAX_CHECKOUT_RECORDS)] = msgspec.field(
+        default_factory=list
+    )
 
     def __post_init__(self) -> None:
         if self.held and len(self.held) != len(self.records):

@@ -17,6 +17,7 @@ What rules do not know: schemas, roles' permissions, and what a value means.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeAlias
 
@@ -44,16 +45,16 @@ class Rule:
     """Whether concurrent writes wait for a person (`manual`) instead of being settled."""
 
 
-class ValueRule(Rule):
+class ValueRule(Rule, ABC):
     """A rule that chooses one of the visible writes of a path."""
 
     __slots__ = ()
 
     shape = "value"
 
+    @abstractmethod
     def choose(self, writes: Sequence[Write]) -> Write:
         """The write whose value is shown. `writes` is not empty; its order does not matter."""
-        raise NotImplementedError  # each rule chooses in its own way
 
 
 def by_clock(write: Write) -> tuple[int, Author]:

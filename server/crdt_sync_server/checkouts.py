@@ -18,7 +18,6 @@ It knows nothing of records but their ids, and nothing of devices but their role
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from typing import Final, Protocol
 
 import msgspec
@@ -90,9 +89,10 @@ class LeaseBook:
         self._forget(now_ms)
         ttl_ms = min(max(asked.ttl_ms or DEFAULT_LEASE_MS, MIN_LEASE_MS), MAX_LEASE_MS)
         before = self._newest_token
+        promised: Sequence[Promised | None] = asked.held or [None] * len(asked.records)
         results = [
             self._check_out(record, device, now_ms, ttl_ms, asked.newest_token, held)
-            for record, held in zip(asked.records, asked.held or repeat(None))  # noqa: B905  # one is endless
+            for record, held in zip(asked.records, promised, strict=True)
         ]
         if self._newest_token > before:
             self._leases.set_newest_token(self._key, self._newest_token)

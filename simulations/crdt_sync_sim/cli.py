@@ -8,6 +8,7 @@ the first failing one decides. What the commands do is in `commands`, loaded whe
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -44,9 +45,7 @@ class SeedRange(click.ParamType[range]):
 
 def _commands(*, as_json: bool) -> ModuleType:
     """The implementation, which needs apsw for the simulated disk."""
-    try:
-        import apsw  # noqa: F401  # only whether it is there
-    except ImportError:
+    if find_spec("apsw") is None:
         message, hint = "the simulator needs the package apsw", "pip install apsw"
         complain("not_installed", message, hint=hint, as_json=as_json)
         sys.exit(failures.UNEXPECTED)

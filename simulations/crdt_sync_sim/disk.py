@@ -25,7 +25,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import apsw
 
@@ -251,7 +251,8 @@ class _DiskVFS(apsw.VFS):
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         flags[1] = flags[0]
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
-        return _OpenFile(self._disk, path)  # type: ignore[return-value]  # apsw takes what has its methods
+        # Not a VFSFile, which would open a file on the real disk: apsw asks only for the methods.
+        return cast(apsw.VFSFile, _OpenFile(self._disk, path))
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         if not self._disk.burying:

@@ -7,6 +7,7 @@ clock would show, right or wrong; the world's time is never shown to the product
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +40,7 @@ class NodeClock:
         self.offset_ms, self.drift_ppm, self._since_us = offset_ms, drift_ppm, self._world.now_us
 
 
-class Node:
+class Node(ABC):
     """One process on one machine with one storage. Subclasses say what starting and stopping mean."""
 
     def __init__(self, name: str, world: World, network: Network, storage: Storage) -> None:
@@ -104,9 +105,11 @@ class Node:
         """Whether its owner wants it to run."""
         return True
 
+    @abstractmethod
     def on_start(self) -> None:
-        raise NotImplementedError
+        """Open what the storage has, and begin."""
 
+    @abstractmethod
     def on_stop(self) -> None:
         """The process is gone; forget everything that was in memory."""
 

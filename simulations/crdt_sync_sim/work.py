@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
+from crdt_sync.errors import ValidationError
 from crdt_sync.ids import RecordId
 from crdt_sync.records.changes import AddElement, Increment, RemoveElement
 from crdt_sync.schemas.model import FieldSpec, RecordSchema
@@ -255,7 +256,7 @@ def _fitting(spec: FieldSpec, candidates: Iterable[Any]) -> Any:
     for candidate in candidates:
         try:
             return spec.check(candidate, spec.name)
-        except Exception:  # noqa: S112  # the next candidate may fit
+        except ValidationError:  # the next candidate may fit
             continue
     return spec.default
 
@@ -297,7 +298,7 @@ def _fits(spec: FieldSpec, kind: str, place: int) -> bool:
     for number in _PROBES:
         try:
             spec.check(_MAKERS[kind][place](number, True), spec.name)
-        except Exception:  # noqa: S112  # another number may fit
+        except ValidationError:  # another number may fit
             continue
         return True
     return False

@@ -84,6 +84,13 @@ def begun(image: dict[str, bytes]) -> tuple[MemoryStorage, Connection]:
     return storage, storage.connect()
 
 
+def assert_begins_from(image: dict[str, bytes]) -> None:
+    """What was done before has left nothing in the storage that is used again."""
+    storage, connection = begun(image)
+    assert bodies(connection) == ["from the image"]
+    storage.discard()
+
+
 def bodies(connection: Connection) -> list[str]:
     return [body for (body,) in connection.execute("SELECT body FROM t ORDER BY n")]
 
@@ -152,9 +159,7 @@ def test_an_old_copy_put_back_is_no_image(image: dict[str, bytes]) -> None:
     assert bodies(connection) == ["from the image"]
     insert(connection, "after the restoration")
     storage.discard()
-    storage, connection = begun(image)
-    assert bodies(connection) == ["from the image"]
-    storage.discard()
+    assert_begins_from(image)
 
 
 def test_each_of_several_copies_can_be_put_back(image: dict[str, bytes]) -> None:
@@ -170,9 +175,7 @@ def test_each_of_several_copies_can_be_put_back(image: dict[str, bytes]) -> None
         assert bodies(connection) == ["from the image", "first", "second"][: number + 2]
         insert(connection, "on top")
     storage.discard()
-    storage, connection = begun(image)
-    assert bodies(connection) == ["from the image"]
-    storage.discard()
+    assert_begins_from(image)
 
 
 def test_a_full_disk_is_as_full_after_a_restart(image: dict[str, bytes]) -> None:

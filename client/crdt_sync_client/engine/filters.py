@@ -74,17 +74,17 @@ nothing: Final = AnyOf(())
 
 
 class Field:
-    """A field to compare; made by `field`."""
+    """A field to compare; made by `field`. Each comparison makes a condition, `==` and `!=` too."""
 
     __slots__ = ("_path",)
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __eq__(self, value: object) -> Filter:  # type: ignore[override]  # a condition, not a truth value
+    def __eq__(self, value: object) -> Filter:  # type: ignore[override]  # `object` promises a bool; see the class
         return Compare(self._path, "=", value)
 
-    def __ne__(self, value: object) -> Filter:  # type: ignore[override]  # a condition, not a truth value
+    def __ne__(self, value: object) -> Filter:  # type: ignore[override]  # `object` promises a bool; see the class
         return Not(Compare(self._path, "=", value))
 
     def __lt__(self, value: Any) -> Filter:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,9 +31,20 @@ class Channel(NamedTuple):
         return f"Channel(url={self.url!r})"
 
 
+def _reachable(host: str) -> str:
+    """Where a program on this machine finds a relay that listens there: if everywhere, then on loopback."""
+    try:
+        address = ip_address(host)
+    except ValueError:  # a name
+        return host
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
 def open_channel(data: Path, host: str, port: int, entropy: Entropy) -> Channel:
     """Write the file of a relay that listens. Raises DataDirError."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # not bound to here
+    local = _reachable(host)
     shown = f"[{local}]" if ":" in local else local
     channel = Channel(f"http://{shown}:{port}", b64url(entropy(_TOKEN_BYTES)))
     path = data / FILE
