@@ -199,6 +199,11 @@ class RecordDocument:
         state = self._whole().get_update()
         return merge_updates([state, *self._held]) if self._held else state
 
+    def shown_state(self) -> bytes:
+        """The whole document as one update, without what is pending in it."""
+        self._read()
+        return self._whole().get_update()
+
     def content_hash(self) -> bytes:
         """32 bytes, equal on all devices that show the same writes of the same authors."""
         if self._content_hash is None:
@@ -231,6 +236,11 @@ class RecordDocument:
         """Whether something taken in cannot show yet, because what it builds on is missing."""
         self._read()
         return bool(self._held)
+
+    def waits(self, update: ParsedUpdate) -> bool:
+        """Whether something of that update, which was taken in, cannot show yet."""
+        lanes = self._read()
+        return any(client not in lanes or lanes[client].end < clock for client, clock in update.needs())
 
     def _in_order(self) -> list[_Lane]:
         """The lanes in the order of their authors."""

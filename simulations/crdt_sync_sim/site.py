@@ -102,8 +102,19 @@ class Site:
         # A device with a half-open connection believes that it has everything.
         if device.sync.cursor < self._relay_head() or device.has_to_send:
             return False
+        if self._has_to_give_back(device):
+            return False
         self._synced[device.name] = state
         return True
+
+    def _has_to_give_back(self, device: DeviceNode) -> bool:
+        """Whether the relay lacks something that this device has, other than where work was refused."""
+        if not device.engine.gives_back(device.space):
+            return False
+        replica = device.engine._replica
+        space = replica.space(device.space)
+        aside = {space.keys.opaque_id(*name) for name in device.unsent()}
+        return not space.giving.unfinished or not space.giving.unfinished <= aside
 
     def _relay_head(self) -> int:
         """The end of the log."""

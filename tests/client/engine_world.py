@@ -94,8 +94,11 @@ class Relay:
         self._add(Kind.UPDATE, raw, header.author, header.record, 0)
         return True
 
-    def push_snapshot(self, raw: bytes) -> None:
-        """Refuses (by assertion) what does not match the log; prunes exactly what is covered."""
+    def push_snapshot(self, raw: bytes, *, given_back: bool = False) -> None:
+        """Refuses (by assertion) what does not match the log; prunes exactly what is covered.
+
+        One that is `given_back` is for everyone, whatever they have received.
+        """
         envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
         cover, record = envelope.cover(), envelope.header.record
         for author, head in cover.covered.items():
@@ -116,7 +119,7 @@ class Relay:
             else:
                 kept.append(row)
         self.rows = kept
-        self._add(Kind.SNAPSHOT, raw, None, record, upto)
+        self._add(Kind.SNAPSHOT, raw, None, record, 0 if given_back else upto)
 
     def after(self, cursor: int, reader: Author) -> list[tuple[int, int, bytes]]:
         return [

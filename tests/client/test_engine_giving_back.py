@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from crdt_sync.crypto.envelope import Kind
+from crdt_sync.crypto.envelope import Kind, parse
 from crdt_sync.errors import MalformedEnvelope
 from crdt_sync.ids import Author, Incarnation, RelayId
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.update_format import parse_update
-from crdt_sync_client.engine import absent, giving_back
+from crdt_sync_client.engine import absent, giving_back, unmerged
 from crdt_sync_client.engine.model import CreateOp, Transaction
-from tests.client.engine_world import World
+from tests.client.engine_world import Peer, Relay, World
 
 ANOTHER_LIFE = RelayId(b"another life....")
 
@@ -151,3 +152,100 @@ def test_what_a_relay_lost_of_a_record_that_is_not_here_is_not_written_over(worl
     world.assert_converged()
     assert office.values(id)["count"] == 1
     assert office.values(id)["notes"] == "written without it"
+
+
+def lose_records(world: World) -> None:
+    """The relay's log begins anew, with the members and with how far it had acknowledged each chain."""
+    lost, world.relay = world.relay, Relay()
+    world.relay.id, world.relay.chains, world.relay.stored = ANOTHER_LIFE, lost.chains, lost.stored
+    for _, kind, raw, *_ in lost.rows:
+        if kind == Kind.MEMBERSHIP:
+            world.relay.append(raw)
+
+
+def greet_anew(*peers: Peer) -> None:
+    """The relay tells each that its log is another one, and gives all of it."""
+    relay = peers[0].world.relay
+    for peer in peers:
+        start = peer.engine.session_start(peer.space)
+        peer.greeted = Author(start.device, start.incarnation)
+        acked = start.acked
+        assert peer.engine.welcome(
+            peer.space, relay.id, acked.sequence, acked.hash, relay.head, 0
+        ).relay_behind
+        peer.pull()
+
+
+def give_back(peer: Peer) -> int:
+    """How many snapshots it gave back; the relay has pruned what they cover, and asked for all else."""
+    relay, snapshots = peer.world.relay, peer.engine.give_back(peer.space, max_bytes=10**6, again=True)
+    for raw in snapshots:
+        envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
+        named, record = envelope.cover(), envelope.header.record
+        for row in relay.updates():
+            place = (row.header.author, row.header.sequence)
+            assert row.header.record != record or named.covers(*place) or place in named.unmerged
+        relay.push_snapshot(raw, given_back=True)
+        peer.engine.gave_back(peer.space, record, "stored")
+    return len(snapshots)
+
+
+def test_two_who_each_sent_what_builds_on_lost_changes_do_not_wait_for_each_other(world: World) -> None:
+    anna, ben, space = world.join("anna"), world.join("ben"), world.space
+    id = world.office.create({"title": "pump"})
+    world.settle()
+    for number, peer in enumerate((anna, ben)):  # the relay acknowledges, nobody receives
+        peer.connect()
+        peer.set(id, **{("notes", "status")[number]: ("leaks", "busy")[number]})
+        peer.push()
+    lose_records(world)
+    anna.set(id, notes="leaks badly")  # over a change that only anna has
+    ben.set(id, status="done")
+    greet_anew(anna, ben)
+    for peer in (anna, ben):
+        peer.push()
+    for peer in (anna, ben):
+        peer.pull()
+    assert anna.get(id).values["status"] == "open"
+    assert [one.reason for one in anna.engine.quarantined(space)] == [unmerged.WAITS]
+    anna.crash()
+    anna.connect()
+    assert give_back(anna) == 1
+    ben.pull()
+    assert ben.get(id).values["notes"] == "leaks badly"
+    assert not ben.engine.quarantined(space)
+    assert give_back(ben) == 1
+    anna.pull()
+    assert not anna.engine.quarantined(space)
+    assert [give_back(peer) for peer in (anna, ben)] == [0, 0]
+    assert not any(peer.engine.gives_back(space) for peer in (anna, ben))
+    greet_anew(world.office)
+    assert give_back(world.office) == len(world.office.engine.schemas())
+    newcomer = world.join("newcomer")
+    for peer in (anna, ben, newcomer):
+        peer.pull()
+        values = peer.get(id).values
+        assert (values["title"], values["notes"], values["status"]) == ("pump", "leaks badly", "done")
+    assert not world.relay.updates()
+
+
+def test_what_waits_is_put_aside_only_until_what_it_builds_on_comes(world: World) -> None:
+    office, ben, space = world.office, world.join("ben"), world.space
+    world.settle()
+    before = world.relay.head
+    id = office.create({"title": "pump"})
+    office.sync()
+    office.set(id, title="the pump")
+    office.sync()
+    (first, second) = world.relay.after(before, ben.greeted)
+    ben.connect()
+    ben.engine.receive(space, [(first[0], *second[1:])], first[0])
+    assert ben.engine.get("job", id) is None
+    (waits,) = ben.engine.quarantined(space)
+    assert (waits.device_name, waits.reason) == ("office", unmerged.WAITS)
+    ben.crash()
+    ben.connect()
+    ben.engine.receive(space, [(second[0], *first[1:])], second[0])
+    assert ben.get(id).values["title"] == "the pump"
+    assert not ben.engine.quarantined(space)
+    assert len(ben.compact(id)) == 1

@@ -29,9 +29,12 @@ def test_what_a_relay_lost_comes_back(actions: tuple[str, ...]) -> None:
     assert not NOT_SURVIVED
 
 
-@pytest.mark.parametrize("name", ["relay_restored", "relay_wiped", "members_forked"])
-def test_the_named_stories_end_well(name: str) -> None:
-    assert simulate(load_scenario(scenario_folder() / f"{name}.toml"), 2).verdict == "pass"
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [("relay_restored", 2), ("relay_wiped", 2), ("members_forked", 2), ("relay_wiped_while_both_wrote", 83)],
+)
+def test_the_named_stories_end_well(name: str, seed: int) -> None:
+    assert simulate(load_scenario(scenario_folder() / f"{name}.toml"), seed).verdict == "pass"
 
 
 def test_a_device_that_gives_nothing_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

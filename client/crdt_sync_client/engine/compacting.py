@@ -4,7 +4,8 @@ A snapshot is refused to the relay, not made wrongly, when this device cannot vo
 
 - it has work on the record that the relay does not have yet: the snapshot would hold writes that other
   devices could then have, or not have, depending on what they were given;
-- something in its document waits for an update it was not given or put aside: the document is not whole;
+- something in its document waits for an update it was not given or put aside: the document is not whole
+  (a relay that has lost something is given what shows of it, see `giving_back`);
 - the record carries record types and this device is no admin: others would not believe it.
 """
 
@@ -54,7 +55,7 @@ def _can_vouch(replica: Replica, record: OpenRecord, role: Role) -> bool:
 
 
 def seal_snapshot(replica: Replica, space: Space, record: OpenRecord) -> bytes:
-    """The record as it is here, with what that covers."""
+    """The record as it shows here, with what that covers."""
     schema = space.schemas.get(record.type)
     public = CoverVector(record.heads, space.unmerged.get(record.opaque, ())).encode()
     epoch = space.keys.current_epoch
@@ -68,7 +69,8 @@ def seal_snapshot(replica: Replica, space: Space, record: OpenRecord) -> bytes:
         frontier=space.frontier(replica.author),
     )
     version = 0 if schema is None else schema.version
-    payload = Payload(record.type, record.id, version, record.doc.state(), encode_ends(record.group_ends))
+    state, ends = record.doc.shown_state(), encode_ends(record.group_ends)
+    payload = Payload(record.type, record.id, version, state, ends)
     return seal(
         header,
         payload.encode(),

@@ -43,14 +43,15 @@ class Giving:
         """Membership entries to be carried once the relay's branch has let this device in. Not stored."""
         self.after = 0
         """Records up to this number were looked at in this session."""
-        self.unfinished = False
-        """Whether one of those could not be given back yet."""
+        self.unfinished: set[OpaqueId] = set()
+        """Those of them that could not be given back yet."""
         self.on_its_way: dict[OpaqueId, None] = {}
         self._seen: dict[OpaqueId, list[tuple[Arrival, bytes]]] = {}
 
     def begin_again(self) -> None:
         """Look at all records once more."""
-        self.after, self.unfinished = 0, False
+        self.after = 0
+        self.unfinished.clear()
 
     def saw(self, opaque: OpaqueId, arrival: Arrival, update: bytes) -> None:
         """The relay has this, which was checked."""

@@ -13,6 +13,10 @@ So nobody has to keep what was acknowledged, and content decides, not numbers: w
 between two others cannot be told from what a device remembers of chains. Unsent work goes its usual way. A
 record with some is given back when that is acknowledged, since a snapshot holds nothing the relay never got.
 
+Unsent work may so reach the relay before what it builds on, and others have it then without showing it. Such
+an update is named as not merged in the snapshots that they give back (see `unmerged`), and stays in the log
+until a device gives the record back that shows it: nobody waits for another.
+
 What this device cannot give back stays with it: records that it may not write or cannot vouch for (see
 `compacting`), and those that are not here.
 
@@ -181,7 +185,7 @@ def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> Non
         return
     del giving.on_its_way[opaque]
     if code != STORED:
-        giving.unfinished = True  # it has something that this device lacks; that is on its way here
+        giving.unfinished.add(opaque)  # it has something that this device lacks; that is on its way here
 
 
 def _snapshot(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
@@ -192,8 +196,8 @@ def _snapshot(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
         return None
     if record.type == SCHEMA_TYPE and space.role_of(replica.device_id) is not Role.ADMIN:
         return None  # nobody would believe it
-    if record.no in replica.unsent or record.doc.pending:
-        giving.unfinished = True  # later, perhaps
+    if record.no in replica.unsent or (record.doc.pending and opaque not in space.unmerged):
+        giving.unfinished.add(opaque)  # later, perhaps
         return None
     envelope = compacting.seal_snapshot(replica, space, record)
     return envelope if len(envelope) <= MAX_ENVELOPE_BYTES else None

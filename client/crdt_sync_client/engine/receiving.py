@@ -396,6 +396,7 @@ class ReceivedBatch:
             differs = record.doc.apply(merged, checked) or heads != record.heads
             state = None
         record.heads = heads
+        unmerged.note_waiting(replica, space, record, coming.opened, self._now_ms)
         for opened in coming.opened:
             if opened.payload.group is not None:
                 self._note_group(record, opened)

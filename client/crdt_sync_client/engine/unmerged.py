@@ -1,8 +1,10 @@
 """Updates that the relay has and this device has not merged: snapshots made here name them as such.
 
 One that came and could not be merged, or waits for the rest of its group, is noted where that is found out.
-Here are those that did not come:
+Here are those that did not come, or came and do not show:
 
+- what it builds on is not here: a relay that has lost that was sent this by its author before anybody could
+  give the rest back;
 - a snapshot of another device names them;
 - they are our own: the part of a group that the relay had taken before it refused the rest. All of the group
   is made again by a new author, so what is left of the old one at the relay never becomes part of a record.
@@ -12,9 +14,12 @@ Here are those that did not come:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.ids import Author, OpaqueId
+from crdt_sync_client.engine.arrivals import Opened
+from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.space import Space
 
 if TYPE_CHECKING:
@@ -23,12 +28,17 @@ if TYPE_CHECKING:
 STAND_IN: Final = "unmerged"
 """In place of an error's code, in a row of the quarantine without an envelope."""
 BY_SNAPSHOT: Final = "named as not merged by a snapshot; not received"
+WAITS: Final = "builds on changes that this device and the relay do not have"
 OF_REFUSED: Final = "part of a group of which the relay refused the rest"
 
 _INSERT: Final = (
     "INSERT OR IGNORE INTO quarantine"
     " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms, type)"
     " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, NULL)"
+)
+_SHOW: Final = (
+    "DELETE FROM quarantine WHERE space = ? AND opaque = ? AND code = 'unmerged' AND reason = ?"
+    " RETURNING device, incarnation, sequence"
 )
 
 
@@ -42,6 +52,20 @@ def note(
         space.no, opaque, author.device, author.incarnation, sequence, stand_in, STAND_IN, why, now_ms,
     )  # fmt: skip
     replica.db.execute(_INSERT, values)
+
+
+def note_waiting(
+    replica: Replica, space: Space, record: OpenRecord, opened: Iterable[Opened], now_ms: int
+) -> None:
+    """These have just been taken in by the record; what of them shows is found here. Inside a transaction."""
+    if record.doc.pending:
+        for arrival, _, checked, *_ in opened:
+            if arrival.cover is None and checked is not None and record.doc.waits(checked.parsed):
+                sequence = arrival.envelope.header.sequence
+                note(replica, space, record.opaque, arrival.author, sequence, WAITS, now_ms)
+    elif record.opaque in space.unmerged:
+        for device, incarnation, sequence in replica.db.rows(_SHOW, (space.no, record.opaque, WAITS)):
+            space.unmerged[record.opaque].discard((Author(device, incarnation), sequence))
 
 
 def forget(replica: Replica, space: Space, opaque: OpaqueId, author: Author, sequence: int) -> None:
