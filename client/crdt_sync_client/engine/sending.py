@@ -78,10 +78,12 @@ def session_over(replica: Replica, space: Space) -> bool:
 
 
 def _is_sent(replica: Replica, space: Space, author: Author) -> bool:
-    """Whether nothing of that life waits to be sent."""
+    """Whether nothing of that life waits to be sent; what is set aside does not."""
     place = (space.no, author.incarnation)
     return not any(
-        replica.db.value(f"SELECT 1 FROM {table} WHERE space = ? AND incarnation = ? LIMIT 1", place)
+        replica.db.value(
+            f"SELECT 1 FROM {table} WHERE space = ? AND incarnation = ? AND error IS NULL LIMIT 1", place
+        )
         for table in ("outbox", "sealed")
     )
 
