@@ -26,10 +26,9 @@ def without_tail(update: bytes, client: int, clock: int) -> bytes:
     """`update` without what `client` added from `clock` on, and without the deletions of that."""
     parsed, kept = parse_update(update), ParsedUpdate()
     for blocks in parsed.blocks:
-        if blocks.client != client or blocks.end <= clock:
-            kept.blocks.append(blocks)
-        elif blocks.start < clock:
-            kept.blocks.append(_head(blocks, clock))
+        before = blocks if blocks.client != client else blocks.before(clock)
+        if before is not None:
+            kept.blocks.append(before)
     kept.deletes = _without(parsed.deletes, client, clock)
     return _encode(kept)
 
@@ -48,15 +47,6 @@ def deletes_of(update: bytes, clients: Container[int]) -> bytes:
     parsed, kept = parse_update(update), ParsedUpdate()
     kept.deletes = {client: ranges for client, ranges in parsed.deletes.items() if client in clients}
     return _encode(kept)
-
-
-def _head(blocks: Blocks, clock: int) -> Blocks:
-    """What there is of the blocks before `clock`."""
-    head = Blocks(blocks.client, blocks.client_bytes, blocks.start)
-    head.name, head.end = blocks.name, clock
-    head.items = [item for item in blocks.items if item[0] < clock]
-    head.skips = [(start, min(end, clock)) for start, end in blocks.skips if start < clock]
-    return head
 
 
 def _without(deletes: Deletes, client: int, clock: int) -> Deletes:

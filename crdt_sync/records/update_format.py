@@ -66,6 +66,18 @@ class Blocks:
         self.items: list[tuple[int, bytes]] = []
         self.skips: list[tuple[int, int]] = []
 
+    def before(self, clock: int) -> Blocks | None:
+        """What there is of this before `clock`; None when there is nothing. The whole is left as it is."""
+        if self.end <= clock:
+            return self
+        if self.start >= clock:
+            return None
+        head = Blocks(self.client, self.client_bytes, self.start)
+        head.name, head.end = self.name, clock
+        head.items = [item for item in self.items if item[0] < clock]
+        head.skips = [(start, min(end, clock)) for start, end in self.skips if start < clock]
+        return head
+
 
 class ParsedUpdate:
     """An update taken apart. `deletes` are, per client, (start, end) pairs of clocks, end excluded."""

@@ -126,8 +126,7 @@ class Actor:
             results = outcome.results[:1] if isinstance(outcome, TransactionResult) else (outcome,)
             for result in results:
                 if isinstance(result, WriteResult):
-                    give_up = arguments.get("give_up", False) and not self._sim.relay_loses
-                    record = result.type, result.id
+                    give_up, record = arguments.get("give_up", False), (result.type, result.id)
                     self._sim.poison.add(device, record, arguments["code"], give_up=give_up)
 
     def _refuse(self, event: Scheduled, arguments: Mapping[str, Any]) -> None:

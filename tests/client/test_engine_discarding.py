@@ -13,6 +13,7 @@ from crdt_sync_client.engine.exporting import UnsyncedOperation
 from crdt_sync_client.engine.fetched import FetchedRecord
 from crdt_sync_client.engine.model import Transaction, UpdateOp
 from tests.client.engine_world import Peer, World
+from tests.client.test_engine_giving_back import give_back, greet_anew, lose_records
 from tests.client.test_engine_refusals import push, refuse_record
 
 
@@ -180,3 +181,30 @@ def test_what_was_to_leave_once_it_is_sent_and_is_given_up_leaves_nothing_to_do(
     assert not anna.engine.upkeep_due
     fetch(anna)
     assert anna.values(id)["status"] == "open"
+
+
+def test_nothing_is_given_up_of_a_record_that_the_relay_has_lost_before_others_gave_it_back(
+    world: World, anna: Peer
+) -> None:
+    id, untouched = (world.office.create({"title": title}) for title in ("shared", "other"))
+    world.settle()
+    anna.set(id, title="of anna", count=1)
+    anna.set(untouched, count=2)
+    refuse_record(anna, id)
+    world.settle()
+    lose_records(world)
+    greet_anew(anna)
+    with pytest.raises(LocalError, match=r"lost changes of job .* they would be dropped") as refused:
+        discard(anna, id)
+    assert refused.value.hint is not None
+    assert "crdt-sync sync" in refused.value.hint
+    assert anna.values(id)["title"] == "of anna"
+    assert give_back(anna) == 1  # what has no refused work
+    greet_anew(world.office)
+    assert give_back(world.office) == len(world.office.engine.schemas()) + 1
+    anna.pull()
+    assert discard(anna, id)
+    fetch(anna)
+    assert anna.values(id)["title"] == "shared"
+    world.settle()
+    world.assert_converged()

@@ -85,6 +85,14 @@ def unsynced(replica: Replica) -> Iterator[UnsyncedOperation]:
         )
 
 
+def unsent_updates(replica: Replica, space: Space, record: int) -> Iterator[bytes]:
+    """The updates of one record (by number) that no relay has acknowledged, in no order."""
+    for (raw,) in replica.db.rows("SELECT envelope FROM sealed WHERE record = ?", (record,)):
+        yield _opened(space, raw)
+    for (change,) in replica.db.rows("SELECT change FROM outbox WHERE record = ?", (record,)):
+        yield change
+
+
 def _opened(space: Space, raw: bytes) -> bytes:
     envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
     return Payload.decode(envelope.open(space.keys.envelope_key(envelope.header.epoch))).update

@@ -38,6 +38,7 @@ from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import compacting
 from crdt_sync_client.engine.arrivals import Arrival
+from crdt_sync_client.engine.exporting import unsent_updates
 from crdt_sync_client.engine.giving import COMPARING, GIVING, NOT_NOW
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.place import store_place
@@ -178,6 +179,36 @@ def holds_back(replica: Replica, space: Space, opaque: OpaqueId) -> bool:
     return record is not None and _lacks(record.doc.state(), record.heads, shown)
 
 
+def holds_unsent_back(replica: Replica, space: Space, no: int, opaque: OpaqueId) -> bool:
+    """Whether that record, of which some work is unsent, has something else that the relay once had and lost.
+
+    Deletions are not looked at: what unsent work wrote over stands deleted here, whoever deleted it.
+    """
+    role = space.role_of(replica.device_id)
+    record = replica.records.find(space, opaque, replica.author)
+    if not space.giving.stage or role is None or not role.may_write or record is None:
+        return False
+    acknowledged = parse_update(record.doc.state())
+    acknowledged.deletes = {}
+    starts = _unsent_starts(replica, space, no)
+    acknowledged.blocks = [
+        before
+        for blocks in acknowledged.blocks
+        if (before := blocks.before(starts.get(blocks.client, blocks.end))) is not None
+    ]
+    state, reached = _at_relay(replica.db, space, opaque)
+    return _is_behind(reached, record.heads) or not contains(parse_update(state), acknowledged)
+
+
+def _unsent_starts(replica: Replica, space: Space, no: int) -> dict[int, int]:
+    """By client: where in its array the unsent work of a record begins."""
+    starts: dict[int, int] = {}
+    for update in unsent_updates(replica, space, no):
+        for blocks in parse_update(update).blocks:
+            starts[blocks.client] = min(blocks.start, starts.get(blocks.client, blocks.start))
+    return starts
+
+
 def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> None:
     """The relay's word about a snapshot that was given back."""
     giving = space.giving
@@ -206,11 +237,17 @@ def _snapshot(replica: Replica, space: Space, opaque: OpaqueId) -> bytes | None:
 def _lacks(state: bytes, heads: Mapping[Author, ChainHead], shown: _Shown) -> bool:
     """Whether the relay, which has `shown` that, lacks something of a record that was synced before."""
     at_relay, reached = shown
-    for author, head in heads.items():
-        there = reached.get(author)
-        if there is None or there.sequence < head.sequence:
-            return True
+    if _is_behind(reached, heads):
+        return True
     return bool(heads) and state != at_relay and not contains(parse_update(at_relay), parse_update(state))
+
+
+def _is_behind(reached: Mapping[Author, ChainHead], heads: Mapping[Author, ChainHead]) -> bool:
+    """Whether an author came further in `heads` than in `reached`."""
+    return any(
+        (there := reached.get(author)) is None or there.sequence < head.sequence
+        for author, head in heads.items()
+    )
 
 
 def contains(larger: ParsedUpdate, smaller: ParsedUpdate) -> bool:
