@@ -193,7 +193,7 @@ class Simulation(Site):
     def before_restore(self, node: Node) -> None:
         """What only this disk had is excused: its owner put an old copy in its place."""
         if isinstance(node, RelayNode):
-            node.taken.clear()  # what it had taken then, it may not have any more
+            self._log_is_gone(node)
         self.holdings.replaced(node)
         if isinstance(node, DeviceNode) and node.backup is not None:
             node.urgency.forget()
@@ -202,10 +202,16 @@ class Simulation(Site):
     def before_wipe(self, node: Node) -> None:
         """Where the relay loses something too, what only this node had is nowhere."""
         if isinstance(node, RelayNode):
-            node.taken.clear()
+            self._log_is_gone(node)
         elif isinstance(node, DeviceNode):
             node.urgency.forget()
         self.holdings.wiped(node)
+
+    def _log_is_gone(self, relay: RelayNode) -> None:
+        """What it took before it may lack now, and something of what it sent may be nowhere."""
+        relay.taken.clear()
+        for device in self.devices.values():
+            device.batches.clear()
 
     # The end
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crdt_sync.crypto.envelope import parse
-from crdt_sync.ids import RecordId
+from crdt_sync.ids import RecordId, RelayId
 from crdt_sync.protocol.frames import CheckedOut, CheckoutResult, RowKind
 from crdt_sync.protocol.leases import Lease, LeaseState, encode_lease
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
@@ -18,6 +18,7 @@ from tests.client.engine_world import Peer, World
 from tests.client.test_engine_refusals import refuse_record
 
 HOUR_MS = 3_600_000
+NEW_RELAY = RelayId(b"n" * 16)
 
 
 class Site(World):
@@ -299,6 +300,29 @@ def test_an_earlier_lifes_work_is_due_also_when_work_of_this_life_is_set_aside(s
     site.mine.connect()
     site.mine.engine._replica.space(site.space).session.skipped = frozenset()
     goes_when_the_lease_has_run_out(site, but=[site.two])
+
+
+def test_an_earlier_lifes_work_goes_first_also_when_the_relay_loses_the_checkout_it_waits_for(
+    site: Site,
+) -> None:
+    """Found by seed 741967 of a swarm: what was built on it reached others alone, and hung there for good."""
+    passed_over(site)
+    site.mine.set(site.one, status="done")
+    engine = site.mine.engine
+    start = engine.session_start(site.space)
+    assert start.incarnation == engine.author.incarnation  # the other life waits for a checkout
+    engine.begin_leases(site.space, NEW_RELAY, 0, site.now_ms)
+    acked = start.acked
+    engine.welcome(site.space, NEW_RELAY, acked.sequence, acked.hash, site.relay.head, 0)
+    assert pushed(site.mine) == []
+    assert engine.passed_over_is_due(site.space)
+    site.relay.id = NEW_RELAY
+    site.relay.rows = [row for row in site.relay.rows if row[1] != RowKind.LEASE]
+    for _ in range(2):
+        site.mine.sync()
+    assert pending(site.mine) == []
+    site.other.sync()
+    assert site.other.values(site.one)["status"] == "done"
 
 
 def test_every_record_shown_says_who_has_it_now(site: Site) -> None:

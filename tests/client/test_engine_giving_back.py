@@ -10,7 +10,8 @@ from crdt_sync.ids import Author, Incarnation, RelayId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.update_format import parse_update
 from crdt_sync_client.engine import absent, giving_back, unmerged
-from crdt_sync_client.engine.model import CreateOp, Transaction
+from crdt_sync_client.engine.filters import nothing
+from crdt_sync_client.engine.model import CreateOp, Transaction, TransactionResult
 from tests.client.engine_world import Peer, Relay, World
 
 ANOTHER_LIFE = RelayId(b"another life....")
@@ -249,3 +250,44 @@ def test_what_waits_is_put_aside_only_until_what_it_builds_on_comes(world: World
     assert ben.get(id).values["title"] == "the pump"
     assert not ben.engine.quarantined(space)
     assert len(ben.compact(id)) == 1
+
+
+@pytest.mark.parametrize("delivered_again", [False, True])
+def test_what_waited_for_its_group_when_the_relay_lost_it_is_given_back(
+    world: World, delivered_again: bool
+) -> None:
+    """Found by seed 741532 of a swarm: it was taken for something that the relay has."""
+    anna, ben, space = world.join("anna"), world.join("ben"), world.space
+    world.settle()
+    before = world.relay.head
+    made = anna.engine.write(
+        [Transaction((CreateOp("job", {"title": "a"}), CreateOp("job", {"title": "b"})))]
+    )
+    assert isinstance(made[0], TransactionResult)
+    id = made[0].results[0].id
+    anna.sync()
+    first, _ = world.relay.after(before, ben.greeted)
+    ben.connect()
+    ben.engine.receive(space, [first], first[0])
+    assert ben.engine.get("job", id) is None  # the rest has not come
+    anna.engine.set_scope(space, "job", nothing)  # others keep them
+    lose_records(world)
+    if delivered_again:
+        envelope = parse(first[2], max_bytes=MAX_ENVELOPE_BYTES).header
+        world.relay._add(Kind.UPDATE, first[2], envelope.author, envelope.record, 0)
+    ben.crash()
+    greet_anew(ben)
+    assert give_back(ben) == 0
+    assert ben.engine.gives_back(space) is not delivered_again
+    anna.create({"title": "c"})
+    anna.sync()
+    ben.crash()
+    ben.connect()
+    ben.pull()
+    assert ben.get(id).values["title"] == "a"
+    assert give_back(ben) == int(not delivered_again)
+    assert give_back(ben) == 0
+    assert not ben.engine.gives_back(space)
+    newcomer = world.join("newcomer", sync=False)
+    rows = world.relay.of(newcomer.opaque(id))
+    assert [kind for _, kind, _ in rows] == [Kind.UPDATE if delivered_again else Kind.SNAPSHOT]

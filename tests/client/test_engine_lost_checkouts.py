@@ -12,9 +12,7 @@ from crdt_sync.protocol.frames import CheckoutResult
 from crdt_sync.protocol.leases import Lease, LeaseState, Promised
 from crdt_sync_client.engine.checkouts import CheckoutOutcome
 from tests.client.engine_world import Peer
-from tests.client.test_engine_checkouts import HOUR_MS, Site
-
-NEW_RELAY = RelayId(b"n" * 16)
+from tests.client.test_engine_checkouts import HOUR_MS, NEW_RELAY, Site
 
 
 @pytest.fixture

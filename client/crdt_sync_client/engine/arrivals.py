@@ -25,7 +25,7 @@ ALONE: Final[Span] = (0, 0)
 
 @dataclass(slots=True)
 class Arrival:
-    """One admitted envelope. `seq` is its number in the log, `role` its author's."""
+    """One admitted envelope. `seq` is its number in the log, 0 of a log that is lost; `role` its author's."""
 
     seq: int
     envelope: Envelope

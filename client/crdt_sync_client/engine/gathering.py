@@ -104,9 +104,9 @@ class Gathering:
         arrival = opened.arrival
         record, author = arrival.envelope.header.record, arrival.author
         if arrival.cover is not None:
-            if any(waiter.hash == arrival.envelope.hash for waiter in self._waiting.snapshots):
-                self.duplicates += 1
-                return _NOTHING
+            for waiter in self._waiting.snapshots:
+                if waiter.hash == arrival.envelope.hash:
+                    return self._known(waiter, arrival)
             if not self._holds(opened):
                 return (opened,)
             self._wait(opened)
@@ -120,8 +120,7 @@ class Gathering:
         if known is not None:
             if known.hash != arrival.envelope.hash:
                 raise Equivocation(f"two different updates {sequence} of one device")
-            self.duplicates += 1
-            return _NOTHING
+            return self._known(known, arrival)
         if queue is not None:
             _check_claims(queue, sequence, span)
         builds_on = (queue is not None and record in queue.records) or self._is_held(record)
@@ -134,6 +133,12 @@ class Gathering:
         queue = self._wait(opened)
         if span[1] and len(queue.between(*span)) == span[1] - span[0] + 1:
             return self._drain(author, None)
+        return _NOTHING
+
+    def _known(self, waiter: Waiter, arrival: Arrival) -> Collection[Opened]:
+        """It waits already."""
+        self.duplicates += 1
+        self._waiting.delivered_again(self._replica.db, waiter, arrival.seq)
         return _NOTHING
 
     def finish(self) -> list[Opened]:

@@ -22,6 +22,7 @@ class Giving:
     __slots__ = (
         "_seen",
         "after",
+        "again",
         "carries",
         "lost",
         "on_its_way",
@@ -45,12 +46,20 @@ class Giving:
         """Records up to this number were looked at in this session."""
         self.unfinished: set[OpaqueId] = set()
         """Those of them that could not be given back yet."""
+        self.again: set[OpaqueId] = set()
+        """Those of these that are to be looked at once more."""
         self.on_its_way: dict[OpaqueId, None] = {}
         self._seen: dict[OpaqueId, list[tuple[Arrival, bytes]]] = {}
 
     def begin_again(self) -> None:
         """Look at all records once more."""
         self.after = 0
+        self.unfinished.clear()
+        self.again.clear()
+
+    def look_again(self) -> None:
+        """Something has changed: look once more at what could not be given back."""
+        self.again |= self.unfinished
         self.unfinished.clear()
 
     def saw(self, opaque: OpaqueId, arrival: Arrival, update: bytes) -> None:

@@ -9,6 +9,9 @@ The relay says at the beginning of a session that its log is not the one in whic
    something that the relay has not shown, an item, a deletion, or only an update that it is known to have
    had, it sends a snapshot. What others give back meanwhile arrives like anything else and is left out.
 
+What waits for the rest of its group (`gathering`) from before counts as not shown by the relay, unless it is
+delivered again; its record is given back once it is merged.
+
 So nobody has to keep what was acknowledged, and content decides, not numbers: whether an update is missing
 between two others cannot be told from what a device remembers of chains. Unsent work goes its usual way. A
 record with some is given back when that is acknowledged, since a snapshot holds nothing the relay never got.
@@ -25,7 +28,8 @@ All of it is stored: it goes on where it was after a restart, and begins anew wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
@@ -46,18 +50,19 @@ from crdt_sync_client.engine.place import store_place
 if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
     from crdt_sync_client.engine.space import Space
-    from crdt_sync_client.store.connection import Cursor, Database
+    from crdt_sync_client.store.connection import Database
 
 AT_ONCE: Final = 16
 """Snapshots on their way at one time; so what others give back meanwhile is not sent by all."""
 LOOKED_AT: Final = 64
 """Records looked at in one step, some 5 ms of the engine's thread."""
 STORED: Final = "stored"
-_LOOK: Final = (
+_RECORDS: Final = (
     "SELECT no, r.opaque, d.state, d.heads, a.state, a.heads FROM records r JOIN documents d ON record = no"
     " LEFT JOIN at_relay a ON a.space = r.space AND a.opaque = r.opaque"
-    " WHERE r.space = ? AND no > ? ORDER BY no LIMIT ?"
 )
+_LOOK: Final = f"{_RECORDS} WHERE r.space = ? AND no > ? ORDER BY no LIMIT ?"
+_LOOK_AGAIN: Final = f"{_RECORDS} WHERE r.space = ? AND r.opaque = ?"
 _Shown = tuple[bytes, Mapping[Author, ChainHead]]
 """What a relay has shown of a record: the merged updates, and how far each author's came."""
 
@@ -88,6 +93,7 @@ def greeted(replica: Replica, space: Space, relay: RelayId, cursor: int) -> bool
         return False
     with replica.transaction(durable=False):
         replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
+        space.waiting.log_is_lost(replica.db, space.no)
         replica.past.relay_lost(space.no)
         _enter(replica, space, COMPARING)
         if space.absent and space.chain(replica.author).sequence:
@@ -144,29 +150,44 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
         return []
     envelopes: list[bytes] = []
     size_bytes = 0
-    while len(giving.on_its_way) < AT_ONCE:
-        rows: Cursor = replica.db.execute(_LOOK, (space.no, giving.after, LOOKED_AT))  # one by one: documents
+    while len(giving.on_its_way) < AT_ONCE and not envelopes:
         at_end = True
-        for no, opaque, state, heads, *shown in rows:
+        for no, opaque, envelope in _looked_at(replica, space):
             at_end = False
-            lacks = opaque not in giving.on_its_way and _lacks(state, decode_heads(heads), _shown(*shown))
-            envelope = _snapshot(replica, space, OpaqueId(opaque)) if lacks else None
             if envelope is not None and envelopes and size_bytes + len(envelope) > max_bytes:
                 return envelopes
-            giving.after = no
+            giving.after = max(no, giving.after)
+            giving.again.discard(opaque)
             if envelope is not None:
                 envelopes.append(envelope)
                 size_bytes += len(envelope)
-                giving.on_its_way[OpaqueId(opaque)] = None
+                giving.on_its_way[opaque] = None
                 if len(giving.on_its_way) >= AT_ONCE:
                     break
-        if at_end:
+        if at_end and not giving.again:
+            giving.unfinished |= space.waiting.of_lost_log()
             if not giving.on_its_way and not giving.unfinished:
                 _leave(replica, space)
             break
-        if envelopes:
-            break
     return envelopes
+
+
+def _looked_at(replica: Replica, space: Space) -> Iterator[tuple[int, OpaqueId, bytes | None]]:
+    """Some of the records that are to be looked at: number, id, and a snapshot if the relay lacks something.
+
+    First those that are looked at once more.
+    """
+    again = [(space.no, opaque) for opaque in sorted(space.giving.again)[:LOOKED_AT]]
+    rows = itertools.chain(
+        (row for which in again for row in replica.db.execute(_LOOK_AGAIN, which)),
+        replica.db.execute(_LOOK, (space.no, space.giving.after, LOOKED_AT)),  # one by one: documents
+    )
+    for no, raw, state, heads, *shown in rows:
+        opaque = OpaqueId(raw)
+        lacks = opaque not in space.giving.on_its_way and _lacks(state, decode_heads(heads), _shown(*shown))
+        yield no, opaque, _snapshot(replica, space, opaque) if lacks else None
+    for _, opaque in again:
+        space.giving.again.discard(opaque)  # also one that has gone
 
 
 def holds_back(replica: Replica, space: Space, opaque: OpaqueId) -> bool:

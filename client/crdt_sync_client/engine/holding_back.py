@@ -70,8 +70,11 @@ def session_author(replica: Replica, space: Space) -> Author | None:
 
 
 def passed_over(replica: Replica, space: Space, author: Author) -> frozenset[Incarnation]:
-    """The lives whose work has waited longer than that author's: all of it is held back."""
-    if not space.leases.rows:
+    """The lives whose work has waited longer than that author's: all of it is held back.
+
+    It is so also when the checkouts for which it waits have just gone, with a log that the relay has lost.
+    """
+    if not replica.has_earlier_work():
         return frozenset()
     first = {
         Incarnation(incarnation): turn

@@ -426,7 +426,7 @@ class ReceivedBatch:
                     heads[arrival.author] = ChainHead(sequence, arrival.envelope.hash)
                 elif known.sequence == sequence and known.hash == arrival.envelope.hash:
                     checked = None
-            if arrival.cover is None or checked is not None:
+            if arrival.seq and (arrival.cover is None or checked is not None):
                 self._space.giving.saw(opaque, arrival, payload.update)
             if checked is None:
                 self._duplicates += 1

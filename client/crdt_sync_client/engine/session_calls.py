@@ -112,8 +112,8 @@ class SessionCalls:
         `again`: something has changed since, so records that could not be given back are looked at anew.
         """
         found = self._replica.space(space)
-        if again and found.giving.unfinished:
-            found.giving.begin_again()
+        if again:
+            found.giving.look_again()
         return giving_back.next_snapshots(self._replica, found, max_bytes)
 
     def gave_back(self, space: SpaceId, record: OpaqueId, code: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.cover import CoverVector
@@ -28,12 +29,15 @@ FIRST: Final = 2
 
 _SELECT: Final = (
     "SELECT no, seq, opaque, device, incarnation, sequence, hash, first, last, at_ms, CASE sequence"
-    " WHEN 0 THEN envelope END FROM waiting WHERE space = ? ORDER BY sequence, seq"
+    " WHEN 0 THEN envelope END FROM waiting WHERE space = ? ORDER BY sequence, seq, no"
 )
 
 
 class Waiter:
-    """One envelope that waits. `no` is its row, 0 until it has one; `opened` is there in its first batch."""
+    """One envelope that waits. `no` is its row, 0 until it has one; `opened` is there in its first batch.
+
+    `seq` is where it stands in the log; 0 when that log is lost and the relay has not delivered it since.
+    """
 
     __slots__ = (
         "at_ms", "author", "cover", "hash", "no", "opaque", "opened", "seq", "sequence", "span"
@@ -137,6 +141,28 @@ class Waiting:
 
     def __bool__(self) -> bool:
         return bool(self.queues or self.snapshots)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        for queue in self.queues.values():
+            yield from queue.waiters
+        yield from self.snapshots
+
+    def log_is_lost(self, db: Database, space_no: int) -> None:
+        """The relay may not have what waits. Inside a transaction."""
+        if self:
+            db.execute("UPDATE waiting SET seq = 0 WHERE space = ?", (space_no,))
+        for waiter in self:
+            waiter.seq = 0
+
+    def delivered_again(self, db: Database, waiter: Waiter, seq: int) -> None:
+        """The relay has it after all. Inside a transaction."""
+        if not waiter.seq:
+            waiter.seq = seq
+            db.execute("UPDATE waiting SET seq = ? WHERE no = ?", (seq, waiter.no))
+
+    def of_lost_log(self) -> set[OpaqueId]:
+        """The records of what the relay has not delivered since it lost its log."""
+        return {waiter.opaque for waiter in self if not waiter.seq}
 
     def drop(self, author: Author, sequence: int) -> Waiter | None:
         """This update waits no longer; what was dropped."""
