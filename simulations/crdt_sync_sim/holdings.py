@@ -17,9 +17,11 @@ from crdt_sync.crypto.envelope import parse
 from crdt_sync.crypto.payload import Payload
 from crdt_sync.ids import OpaqueId, RecordId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
-from crdt_sync.records.document import RecordDocument, merge_updates
+from crdt_sync.records.document import EMPTY_UPDATE, RecordDocument, merge_updates
+from crdt_sync.records.update_format import parse_update
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
+from crdt_sync_client.engine.giving_back import contains
 from crdt_sync_client.store.connection import Database
 from crdt_sync_sim.device_node import DeviceNode
 from crdt_sync_sim.node import Node
@@ -105,6 +107,19 @@ def gives_back(device: DeviceNode, record_type: str) -> bool:
     if record_type == SCHEMA_TYPE:
         return role is Role.ADMIN
     return role is not None and role.may_write
+
+
+def has_all_of(one: DeviceNode, other: DeviceNode, name: RecordName) -> bool:
+    """Whether one has every item and every deletion that the other has in a record."""
+    mine, theirs = (parse_update(_state(device, name)) for device in (one, other))
+    return contains(mine, theirs)
+
+
+def _state(device: DeviceNode, name: RecordName) -> bytes:
+    replica = device.engine._replica
+    space = replica.space(device.space)
+    record = replica.records.find(space, space.keys.opaque_id(*name), replica.author)
+    return EMPTY_UPDATE if record is None else record.doc.state()
 
 
 def _documents(database: Database) -> list[tuple[str, str, bytes]]:

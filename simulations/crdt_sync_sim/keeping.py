@@ -142,6 +142,8 @@ class Kept:
     here: Mapping[RecordName, bytes]
     absent: Mapping[RecordName, str]
     """And why."""
+    late: frozenset[RecordName]
+    """Records that stay until a relay is given back what waits for the rest of its group."""
 
 
 def look(sim: Simulation) -> list[Kept]:
@@ -165,7 +167,9 @@ def _look(device: DeviceNode) -> Kept:
     }
     absent = device.absent_names()
     here = {name: engine.content_hash(*name) for name in device.record_names() if name not in absent}
-    return Kept(device, conditions, frozenset(engine.scope(device.space).picks), here, absent)
+    picks = frozenset(engine.scope(device.space).picks)
+    late = frozenset(name for name in here if space.keys.opaque_id(*name) in space.giving.late)
+    return Kept(device, conditions, picks, here, absent, late)
 
 
 def widen(kept: Sequence[Kept]) -> None:
@@ -193,7 +197,7 @@ def check(sim: Simulation, kept: Sequence[Kept]) -> Iterator[Violation]:
                 excused = closed and each.absent.get(name) == "closed"
                 if belongs and not excused:
                     lacks.append(name)
-            elif not belongs and name not in each.device.opened:
+            elif not belongs and name not in each.device.opened and name not in each.late:
                 wrong.append(name)
             elif each.here[name] != each.device.engine.content_hash(*name):
                 old.append(name)

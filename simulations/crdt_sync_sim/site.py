@@ -114,7 +114,9 @@ class Site:
         replica = device.engine._replica
         space = replica.space(device.space)
         aside = {space.keys.opaque_id(*name) for name in device.unsent()}
-        return not space.giving.unfinished or not space.giving.unfinished <= aside
+        if space.giving.of_all:
+            return not space.giving.unfinished or not space.giving.unfinished <= aside
+        return bool(space.giving.on_its_way or space.giving.unfinished - aside)
 
     def _relay_head(self) -> int:
         """The end of the log."""

@@ -45,6 +45,8 @@ _ROWS: Final = (
     "SELECT count(*) FROM outbox JOIN records r ON r.no = record"
     " WHERE type = ? AND id = ? AND incarnation = ?"
 )
+_TIED: Final = "SELECT tied FROM outbox WHERE clock >= ? AND tied IS NOT NULL LIMIT 1"
+_TIES: Final = "SELECT DISTINCT tied FROM outbox WHERE tied IS NOT NULL"
 _ASIDE: Final = f"{_ROWS} AND error IS NOT NULL AND clock >= ?"
 
 
@@ -57,7 +59,8 @@ class Urgency:
         """Whether there was something to hold against something."""
         self._asked: dict[Place, int | None] = {}
         """What waits, and how urgent it was said to be; None: nobody can say."""
-        self._together: list[tuple[Place, ...]] = []
+        self._together: list[tuple[int | None, tuple[Place, ...]]] = []
+        """By what ties it in the outbox, as long as it is there."""
         self._sealed: dict[Incarnation, int] = {}
         self._ends: dict[Place, int] = {}
         """Up to where in its author's array of the record everything was sealed."""
@@ -101,7 +104,7 @@ class Urgency:
             self._asked[place] = None if known is None or priority is None else min(known, priority)
             together[place] = None
         if len(together) > 1:
-            self._together.append(tuple(together))
+            self._together.append((device.database.value(_TIED, (since,)), tuple(together)))
 
     def sealed(self, device: DeviceNode, envelopes: Sequence[bytes]) -> None:
         """These were handed out; what waits now was left."""
@@ -126,8 +129,18 @@ class Urgency:
         for header, _ in fresh:
             # What was sealed with these and did not fit is handed out later, whatever is written meanwhile.
             self._sealed[header.incarnation] = _chain(device, header.incarnation)
+        self._untie({tied for (tied,) in device.database.rows(_TIES)})
         self._asked = {place: asked for place, asked in self._asked.items() if place in left}
-        self._together = [each for each in self._together if any(place in left for place in each)]
+
+    def _untie(self, ties: set[int]) -> None:
+        """Only what these tie waits together. What else waits of the others' records stays as urgent."""
+        levels = self._levels(_LEAST)
+        for tied, places in self._together:
+            if tied not in ties:
+                known = all(self._asked.get(place, _LEAST) is not None for place in places)
+                waits = [place for place in places if place in self._asked]
+                self._asked.update({place: levels[place] if known else None for place in waits})
+        self._together = [each for each in self._together if each[0] in ties]
 
     def _compare(self, device: DeviceNode, gone: Sequence[Place], left: set[Place]) -> None:
         at_most, at_least = self._levels(_LEAST), self._levels(_MOST)
@@ -150,7 +163,7 @@ class Urgency:
         settled = False
         while not settled:
             settled = True
-            for together in self._together:
+            for _, together in self._together:
                 most = min(levels.get(place, unknown) for place in together)
                 for place in together:
                     if place in levels and levels[place] > most:

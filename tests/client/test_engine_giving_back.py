@@ -279,6 +279,11 @@ def test_what_waited_for_its_group_when_the_relay_lost_it_is_given_back(
     greet_anew(ben)
     assert give_back(ben) == 0
     assert ben.engine.gives_back(space) is not delivered_again
+    other = ben.create({"title": "of ben"})
+    ben.push()
+    ben.engine.set_scope(space, "job", nothing)
+    assert ben.engine.is_absent("job", other)  # what the relay has may go
+    ben.engine.set_scope(space, "job", None)
     anna.create({"title": "c"})
     anna.sync()
     ben.crash()

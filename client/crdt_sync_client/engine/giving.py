@@ -14,6 +14,8 @@ COMPARING: Final = 1
 """The log is read anew, and what the relay has is kept beside what is here."""
 GIVING: Final = 2
 """All of it was seen; what it lacks is on its way to it."""
+LATE: Final = 3
+"""What it lacks it was given, but for records of which something waits for the rest of its group."""
 
 
 class Giving:
@@ -24,6 +26,7 @@ class Giving:
         "after",
         "again",
         "carries",
+        "late",
         "lost",
         "on_its_way",
         "promised",
@@ -48,23 +51,39 @@ class Giving:
         """Those of them that could not be given back yet."""
         self.again: set[OpaqueId] = set()
         """Those of these that are to be looked at once more."""
+        self.late: set[OpaqueId] = set()
+        """The records that `LATE` is about."""
         self.on_its_way: dict[OpaqueId, None] = {}
         self._seen: dict[OpaqueId, list[tuple[Arrival, bytes]]] = {}
+
+    @property
+    def gives(self) -> bool:
+        """Whether there may be something to give back, and all of the relay's log was seen."""
+        return self.stage in (GIVING, LATE)
+
+    @property
+    def of_all(self) -> bool:
+        """Whether it is about all records."""
+        return self.stage in (COMPARING, GIVING)
+
+    def concerns(self, opaque: OpaqueId) -> bool:
+        """Whether the relay may lack something of that record."""
+        return self.of_all or opaque in self.late
 
     def begin_again(self) -> None:
         """Look at all records once more."""
         self.after = 0
         self.unfinished.clear()
-        self.again.clear()
+        self.again = set(self.late)
 
     def look_again(self) -> None:
         """Something has changed: look once more at what could not be given back."""
-        self.again |= self.unfinished
+        self.again |= self.unfinished | self.late
         self.unfinished.clear()
 
     def saw(self, opaque: OpaqueId, arrival: Arrival, update: bytes) -> None:
         """The relay has this, which was checked."""
-        if self.stage:
+        if self.concerns(opaque):
             self._seen.setdefault(opaque, []).append((arrival, update))
 
     def take_seen(self) -> dict[OpaqueId, list[tuple[Arrival, bytes]]]:

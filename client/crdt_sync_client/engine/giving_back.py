@@ -10,7 +10,7 @@ The relay says at the beginning of a session that its log is not the one in whic
    had, it sends a snapshot. What others give back meanwhile arrives like anything else and is left out.
 
 What waits for the rest of its group (`gathering`) from before counts as not shown by the relay, unless it is
-delivered again; its record is given back once it is merged.
+delivered again. Its record is given back once it is merged, which may be long after all others, or never.
 
 So nobody has to keep what was acknowledged, and content decides, not numbers: whether an update is missing
 between two others cannot be told from what a device remembers of chains. Unsent work goes its usual way. A
@@ -29,7 +29,7 @@ All of it is stored: it goes on where it was after a restart, and begins anew wh
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from crdt_sync.crypto.chain import ChainHead
@@ -43,7 +43,7 @@ from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import compacting
 from crdt_sync_client.engine.arrivals import Arrival
 from crdt_sync_client.engine.exporting import unsent_updates
-from crdt_sync_client.engine.giving import COMPARING, GIVING, NOT_NOW
+from crdt_sync_client.engine.giving import COMPARING, GIVING, LATE, NOT_NOW
 from crdt_sync_client.engine.open_records import decode_heads, encode_heads
 from crdt_sync_client.engine.place import store_place
 
@@ -143,7 +143,7 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
     """What to give back now; empty when there is nothing more for the moment."""
     giving = space.giving
     role = space.role_of(replica.device_id)
-    if giving.stage != GIVING:
+    if not giving.gives:
         return []
     if role is None or not role.may_write:
         _leave(replica, space)
@@ -165,9 +165,8 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
                 if len(giving.on_its_way) >= AT_ONCE:
                     break
         if at_end and not giving.again:
-            giving.unfinished |= space.waiting.of_lost_log()
             if not giving.on_its_way and not giving.unfinished:
-                _leave(replica, space)
+                _finish(replica, space)
             break
     return envelopes
 
@@ -180,8 +179,8 @@ def _looked_at(replica: Replica, space: Space) -> Iterator[tuple[int, OpaqueId, 
     again = [(space.no, opaque) for opaque in sorted(space.giving.again)[:LOOKED_AT]]
     rows = itertools.chain(
         (row for which in again for row in replica.db.execute(_LOOK_AGAIN, which)),
-        replica.db.execute(_LOOK, (space.no, space.giving.after, LOOKED_AT)),  # one by one: documents
-    )
+        replica.db.execute(_LOOK, (space.no, space.giving.after, LOOKED_AT if space.giving.of_all else 0)),
+    )  # one by one: documents
     for no, raw, state, heads, *shown in rows:
         opaque = OpaqueId(raw)
         lacks = opaque not in space.giving.on_its_way and _lacks(state, decode_heads(heads), _shown(*shown))
@@ -193,7 +192,7 @@ def _looked_at(replica: Replica, space: Space) -> Iterator[tuple[int, OpaqueId, 
 def holds_back(replica: Replica, space: Space, opaque: OpaqueId) -> bool:
     """Whether the record has to stay: a relay that lost something has not shown all of it."""
     role = space.role_of(replica.device_id)
-    if not space.giving.stage or role is None or not role.may_write:
+    if not space.giving.concerns(opaque) or role is None or not role.may_write:
         return False
     record = replica.records.find(space, opaque, replica.author)
     shown = _at_relay(replica.db, space, opaque)
@@ -207,7 +206,7 @@ def holds_unsent_back(replica: Replica, space: Space, no: int, opaque: OpaqueId)
     """
     role = space.role_of(replica.device_id)
     record = replica.records.find(space, opaque, replica.author)
-    if not space.giving.stage or role is None or not role.may_write or record is None:
+    if not space.giving.concerns(opaque) or role is None or not role.may_write or record is None:
         return False
     acknowledged = parse_update(record.doc.state())
     acknowledged.deletes = {}
@@ -236,7 +235,9 @@ def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> Non
     if opaque not in giving.on_its_way:
         return
     del giving.on_its_way[opaque]
-    if code != STORED:
+    if code == STORED:
+        giving.late.discard(opaque)
+    else:
         giving.unfinished.add(opaque)  # it has something that this device lacks; that is on its way here
 
 
@@ -321,9 +322,25 @@ def _advance(heads: dict[Author, ChainHead], arrival: Arrival) -> None:
             heads[author] = head
 
 
-def _enter(replica: Replica, space: Space, stage: int) -> None:
-    space.giving.stage = stage
+def _enter(replica: Replica, space: Space, stage: int, late: Collection[OpaqueId] = ()) -> None:
+    space.giving.stage, space.giving.late = stage, set(late)
     replica.db.execute("UPDATE spaces SET gives_back = ? WHERE no = ?", (stage, space.no))
+
+
+def _finish(replica: Replica, space: Space) -> None:
+    """Nothing more is to be given back, or only what waits, once it is merged."""
+    waits = space.waiting.of_lost_log()
+    if not waits:
+        _leave(replica, space)
+    elif space.giving.late != waits:
+        rows = []
+        for opaque in sorted(waits):
+            state, heads = _at_relay(replica.db, space, opaque)
+            rows.append((space.no, opaque, state, encode_heads(heads)))
+        with replica.transaction(durable=False):
+            _enter(replica, space, LATE, waits)
+            replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
+            replica.db.many("INSERT INTO at_relay VALUES (?, ?, ?, ?)", rows)
 
 
 def _leave(replica: Replica, space: Space) -> None:

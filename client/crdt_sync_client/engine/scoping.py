@@ -48,6 +48,7 @@ _DUE: Final = (
 )
 _ABSENT: Final = "SELECT opaque FROM records WHERE space = ? AND type = ? AND absent = 'filter'"
 _PLACE: Final = "SELECT no, json, parent FROM records WHERE space = ? AND opaque = ?"
+_NUMBER: Final = "SELECT no FROM records WHERE space = ? AND opaque = ?"
 _WAS_DELETED: Final = "SELECT deleted FROM records WHERE no = ?"
 _ROW: Final = f"SELECT {COLUMNS}, type FROM records WHERE no = ?"
 _PARENT: Final = "SELECT parent FROM records WHERE space = ? AND opaque = ?"
@@ -268,7 +269,10 @@ def note_edited(replica: Replica, edited: Iterable[OpenRecord], result: Material
 
 def is_due(replica: Replica, space: Space) -> bool:
     """Whether a record waits to leave and has nothing unsent any more."""
-    return not space.giving.stage and any(not is_held(replica, no) for no in space.scope.leaving)
+    if space.giving.of_all:
+        return False
+    late = {replica.db.value(_NUMBER, (space.no, opaque)) for opaque in space.giving.late}
+    return any(not is_held(replica, no) and no not in late for no in space.scope.leaving)
 
 
 def settle(replica: Replica, space: Space) -> list[RecordChange]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from crdt_sync.ids import Incarnation, OpaqueId, RecordId, RelayId, SpaceId
 from crdt_sync_client.engine import confirming, forks, giving_back, joining, retrying, sending
-from crdt_sync_client.engine.giving import GIVING
 from crdt_sync_client.engine.model import SessionStart, Welcomed
 from crdt_sync_client.engine.replica import Replica
 from crdt_sync_client.engine.waiting import FIRST
@@ -104,7 +103,7 @@ class SessionCalls:
 
     def gives_back(self, space: SpaceId) -> bool:
         """Whether there may be something that the relay has lost, and all of its log was seen."""
-        return self._replica.space(space).giving.stage == GIVING
+        return self._replica.space(space).giving.gives
 
     def give_back(self, space: SpaceId, *, max_bytes: int, again: bool = False) -> list[bytes]:
         """The next snapshots that the relay lacks; empty when there are none, or enough on their way.

@@ -18,7 +18,7 @@ from crdt_sync.membership.log import MembershipLog
 from crdt_sync.roles import Role
 from crdt_sync.schemas.model import RecordSchema
 from crdt_sync_client.engine import absent
-from crdt_sync_client.engine.giving import Giving
+from crdt_sync_client.engine.giving import LATE, Giving
 from crdt_sync_client.engine.leases import Leases
 from crdt_sync_client.engine.record_types import RecordTypes
 from crdt_sync_client.engine.scope import Scope
@@ -178,6 +178,9 @@ class Space:
         space.scope = Scope.load(db, space.no)
         absent.load(db, space)
         space.giving = Giving(cast(int, promised), cast(int, gives_back))
+        if space.giving.stage == LATE:
+            late = db.rows("SELECT opaque FROM at_relay WHERE space = ?", (no,))
+            space.giving.late = {OpaqueId(opaque) for (opaque,) in late}
         space.off = space.off_name in meta
         return space
 
