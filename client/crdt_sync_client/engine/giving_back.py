@@ -208,12 +208,10 @@ def holds_unsent_back(replica: Replica, space: Space, no: int, opaque: OpaqueId)
     record = replica.records.find(space, opaque, replica.author)
     if not space.giving.concerns(opaque) or role is None or not role.may_write or record is None:
         return False
-    acknowledged = parse_update(record.doc.state())
-    acknowledged.deletes = {}
-    starts = _unsent_starts(replica, space, no)
+    acknowledged, starts = ParsedUpdate(), _unsent_starts(replica, space, no)
     acknowledged.blocks = [
         before
-        for blocks in acknowledged.blocks
+        for blocks in parse_update(record.doc.state()).blocks
         if (before := blocks.before(starts.get(blocks.client, blocks.end))) is not None
     ]
     state, reached = _at_relay(replica.db, space, opaque)
