@@ -161,7 +161,8 @@ class Space:
             space.settled = settled
         space.waiting = Waiting.load(db, space.no)
         for opaque, device, incarnation, sequence in db.rows(
-            "SELECT opaque, device, incarnation, sequence FROM quarantine WHERE space = ?1"
+            "SELECT opaque, device, incarnation, sequence FROM quarantine"
+            " WHERE space = ?1 AND sequence > 0"
             " UNION ALL SELECT opaque, device, incarnation, sequence FROM waiting"
             " WHERE space = ?1 AND sequence > 0",
             (no,),
