@@ -11,7 +11,7 @@ from crdt_sync.records.document import RecordDocument
 from crdt_sync_client.engine.filters import nothing
 from crdt_sync_client.engine.model import CreateOp, Operation, Transaction, UpdateOp
 from tests.client.engine_world import Peer, World
-from tests.client.test_engine_giving_back import give_back
+from tests.client.test_engine_giving_back import give_back, greet_anew, lose_records
 
 
 def leave_waiting(author: Peer, reader: Peer, *ids: RecordId) -> None:
@@ -47,6 +47,38 @@ def give_all_back(peer: Peer) -> int:
         given += give_back(peer)
         peer.pull()
     return given
+
+
+@pytest.mark.parametrize("written_before", [False, True])
+def test_own_work_that_builds_on_what_is_lost_is_not_covered_by_a_snapshot_without_it(
+    world: World, written_before: bool
+) -> None:
+    anna, ben, carl, office = (*(world.join(name) for name in ("anna", "ben", "carl")), world.office)
+    id = ben.create({"title": "pump", "notes": "leaks", "status": "busy"})
+    world.settle()
+    if written_before:
+        anna.set(id, count=1)
+        world.settle()
+    anna.set(id, notes="leaks badly")
+    carl.set(id, status="done")
+    lose_records(world)
+    greet_anew(carl)
+    carl.push()
+    anna.give_up(id)  # its document was damaged; what is unsent is in the outbox
+    greet_anew(anna)
+    anna.fetch()
+    anna.sync()
+    assert not anna.engine.outbox()
+    assert give_all_back(anna) == 1
+    greet_anew(ben)
+    assert give_all_back(ben) == 1
+    greet_anew(office)
+    give_all_back(office)
+    for peer in (anna, ben, carl, office):
+        peer.pull()
+        values, conflicts = peer.get(id).values, peer.get(id).conflicts
+        assert (values["notes"], values["status"], conflicts) == ("leaks badly", "done", ())
+    assert not anna.engine.quarantined(world.space)
 
 
 def test_a_snapshot_that_was_put_aside_is_no_update_that_others_hear_of(

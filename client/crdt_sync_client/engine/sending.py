@@ -229,6 +229,8 @@ def acked(
                 synced.append((record_type, id))
                 taken(replica, record)
         _cover(replica, space, author, newest)
+        if author != replica.author:
+            unmerged.note_own_waiting(replica, space, author, ((row[5], row[1]) for row in rows))
         if rows:
             replica.past.relayed(replica.now_ms(), head, _ACKNOWLEDGED, acknowledged)
             replica.db.execute(f"DELETE FROM sealed AS s WHERE {_ACKNOWLEDGED}", acknowledged)

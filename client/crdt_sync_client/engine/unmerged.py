@@ -4,7 +4,7 @@ One that came and could not be merged, or waits for the rest of its group, is no
 Here are those that did not come, or came and do not show:
 
 - what it builds on is not here: a relay that has lost that was sent this by its author before anybody could
-  give the rest back;
+  give the rest back; so also what is our own, if its record was fetched anew before it was sent;
 - a snapshot of another device names them;
 - they are our own: the part of a group that the relay had taken before it refused the rest. All of the group
   is made again by a new author, so what is left of the old one at the relay never becomes part of a record.
@@ -17,7 +17,11 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from crdt_sync.crypto.envelope import parse
+from crdt_sync.crypto.payload import Payload
 from crdt_sync.ids import Author, OpaqueId
+from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.records.update_format import parse_update
 from crdt_sync_client.engine.arrivals import Opened
 from crdt_sync_client.engine.open_records import OpenRecord
 from crdt_sync_client.engine.space import Space
@@ -40,6 +44,7 @@ _SHOW: Final = (
     "DELETE FROM quarantine WHERE space = ? AND opaque = ? AND code = 'unmerged' AND reason = ?"
     " RETURNING device, incarnation, sequence"
 )
+_OWN: Final = "SELECT envelope FROM sealed WHERE space = ? AND incarnation = ? AND sequence = ?"
 
 
 def note(
@@ -66,6 +71,25 @@ def note_waiting(
     elif record.opaque in space.unmerged:
         for device, incarnation, sequence in replica.db.rows(_SHOW, (space.no, record.opaque, WAITS)):
             space.unmerged[record.opaque].discard((Author(device, incarnation), sequence))
+
+
+def note_own_waiting(
+    replica: Replica, space: Space, author: Author, updates: Iterable[tuple[OpaqueId, int]]
+) -> None:
+    """The relay has taken these of an earlier life (record, sequence), still in `sealed`. In a transaction.
+
+    What was unsent when its record was fetched anew builds on what that had before, which a relay may have
+    lost. Work of this life never does so: it is written to what shows.
+    """
+    for opaque, sequence in updates:
+        record = replica.records.find(space, opaque, replica.author)
+        if record is None or not record.doc.pending:
+            continue
+        raw = replica.db.value(_OWN, (space.no, author.incarnation, sequence))
+        envelope = parse(raw, max_bytes=MAX_ENVELOPE_BYTES)
+        payload = Payload.decode(envelope.open(space.keys.envelope_key(envelope.header.epoch)))
+        if record.doc.waits(parse_update(payload.update)):
+            note(replica, space, opaque, author, sequence, WAITS, replica.now_ms())
 
 
 def forget(replica: Replica, space: Space, opaque: OpaqueId, author: Author, sequence: int) -> None:
