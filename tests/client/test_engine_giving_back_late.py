@@ -49,6 +49,29 @@ def give_all_back(peer: Peer) -> int:
     return given
 
 
+def test_a_gap_in_what_waits_for_lost_changes_is_not_given_back_with_each_edit(world: World) -> None:
+    anna, carl, ben, office = (*(world.join(name) for name in ("anna", "carl", "ben")), world.office)
+    id = office.create({"title": "pump"})
+    world.settle()
+    carl.set(id, status="busy")
+    world.settle()
+    carl.connect()
+    carl.set(id, notes="leaks")
+    carl.push()
+    leave_waiting(anna, ben, id)
+    lose_records(world)
+    carl.set(id, notes="leaks badly")  # of which the relay has lost the one before
+    greet_anew(carl, office)
+    carl.push()
+    greet_anew(ben)
+    assert give_all_back(ben)
+    for number in range(3):
+        office.set(id, title=f"pump {number}")
+        office.push()
+        ben.pull()
+        assert give_back(ben) == 0
+
+
 @pytest.mark.parametrize("written_before", [False, True])
 def test_own_work_that_builds_on_what_is_lost_is_not_covered_by_a_snapshot_without_it(
     world: World, written_before: bool

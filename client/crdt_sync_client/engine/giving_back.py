@@ -37,7 +37,7 @@ from crdt_sync.crypto.envelope import Header
 from crdt_sync.ids import Author, OpaqueId, RelayId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
 from crdt_sync.records.document import EMPTY_UPDATE, merge_updates
-from crdt_sync.records.update_format import ParsedUpdate, parse_update
+from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
 from crdt_sync_client.engine import compacting
@@ -275,16 +275,30 @@ def contains(larger: ParsedUpdate, smaller: ParsedUpdate) -> bool:
     ends = {blocks.client: blocks for blocks in larger.blocks}
     for blocks in smaller.blocks:
         there = ends.get(blocks.client)
-        if there is None or there.start > blocks.start or there.end < blocks.end:
+        if there is None:
             return False
-        if any(start < blocks.end and end > blocks.start for start, end in there.skips):
-            return False
+        for start, end in _filled(blocks):
+            if there.start > start or there.end < end:
+                return False
+            if any(first < end and last > start for first, last in there.skips):
+                return False
     for client, ranges in smaller.deletes.items():
         deleted = _joined(larger.deletes.get(client, []))
         for start, end in _joined(ranges):
             if not any(first <= start and end <= last for first, last in deleted):
                 return False
     return True
+
+
+def _filled(blocks: Blocks) -> Iterator[tuple[int, int]]:
+    """The (start, end) pairs of clocks that are not skipped."""
+    start = blocks.start
+    for first, last in blocks.skips:
+        if start < first:
+            yield start, first
+        start = last
+    if start < blocks.end:
+        yield start, blocks.end
 
 
 def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
