@@ -49,6 +49,57 @@ def give_all_back(peer: Peer) -> int:
     return given
 
 
+@pytest.mark.parametrize("cleared_first", [False, True])
+def test_what_waits_for_its_group_is_not_lost_with_the_record_it_is_for(
+    world: World, cleared_first: bool
+) -> None:
+    anna, ben, office = world.join("anna"), world.join("ben"), world.office
+    id = office.create({"title": "pump"})
+    world.settle()
+    if cleared_first:
+        ben.engine.clear(world.space)
+    leave_waiting(anna, ben, id)
+    lose_records(world)
+    greet_anew(office, ben)
+    give_all_back(office)
+    give_all_back(ben)
+    if not cleared_first:  # the record could be fetched anew, but not the part that waits
+        assert id not in {change.id for change in ben.engine.clear(world.space)}
+    go_on(anna, ben)
+    ben.crash()
+    ben.connect()
+    ben.fetch()
+    ben.pull()
+    assert ben.get(id).values["count"] == 7
+    assert give_all_back(ben) == 1
+    assert not ben.engine.gives_back(world.space)
+    office.pull()
+    assert office.get(id).values["count"] == 7
+
+
+def test_a_record_of_which_two_groups_wait_is_given_back_after_each(world: World) -> None:
+    anna, carl, ben, office = (*(world.join(name) for name in ("anna", "carl", "ben")), world.office)
+    id, other = office.create({"title": "pump"}), office.create({"title": "valve"})
+    world.settle()
+    leave_waiting(anna, ben, id)
+    leave_waiting(carl, ben, id, other)
+    lose_records(world)
+    greet_anew(office, ben)
+    give_all_back(office)
+    give_all_back(ben)
+    ben.set(other, notes="not sent")  # so this one cannot be given back yet
+    go_on(anna, ben)
+    assert give_back(ben) == 1
+    go_on(carl, ben)
+    assert give_all_back(ben) == 1
+    ben.push()
+    assert give_all_back(ben) == 1
+    assert not ben.engine.gives_back(world.space)
+    office.pull()
+    for each in (id, other):
+        assert office.engine.content_hash("job", each) == ben.engine.content_hash("job", each)
+
+
 def test_a_gap_in_what_waits_for_lost_changes_is_not_given_back_with_each_edit(world: World) -> None:
     anna, carl, ben, office = (*(world.join(name) for name in ("anna", "carl", "ben")), world.office)
     id = office.create({"title": "pump"})

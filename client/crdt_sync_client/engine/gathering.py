@@ -266,6 +266,19 @@ class Gathering:
             heads += [head for each, head in waiter.cover.covered.items() if each == author]
         return max(head.sequence for head in heads)
 
+    def _are_here(self, unit: list[Waiter]) -> bool:
+        """Whether nothing of these is passed over that the relay has lost: its record is fetched before."""
+        space, replica = self._space, self._replica
+        if not space.absent:
+            return True
+        gone = [
+            waiter.opaque
+            for waiter in unit
+            if not waiter.seq and absent.find(replica, space, waiter.opaque) is not None
+        ]
+        absent.want(replica, space, [opaque for opaque in gone if opaque not in space.wanted])
+        return not gone
+
     def _can_show(self, unit: list[Waiter], ends: dict[OpaqueId, int]) -> bool:
         """Whether what these build on is here; at the end of the log it is, or never will be.
 
@@ -337,7 +350,8 @@ class Gathering:
             first, last = unit[0].span
             whole = not last or len(unit) == last - first + 1 or (reached is not None and reached >= last)
             records = {waiter.opaque for waiter in unit}
-            if whole and blocked.isdisjoint(records) and self._can_show(unit, ends):
+            free = whole and blocked.isdisjoint(records) and self._are_here(unit)
+            if free and self._can_show(unit, ends):
                 ready += unit
             else:
                 rest += unit

@@ -10,7 +10,8 @@ The relay says at the beginning of a session that its log is not the one in whic
    had, it sends a snapshot. What others give back meanwhile arrives like anything else and is left out.
 
 What waits for the rest of its group (`gathering`) from before counts as not shown by the relay, unless it is
-delivered again. Its record is given back once it is merged, which may be long after all others, or never.
+delivered again. Its record is given back once it is merged, which may be long after all others, or never. It
+stays here until then; if it is not here, it is fetched before what waits is merged.
 
 So nobody has to keep what was acknowledged, and content decides, not numbers: whether an update is missing
 between two others cannot be told from what a device remembers of chains. Unsent work goes its usual way. A
@@ -194,6 +195,8 @@ def holds_back(replica: Replica, space: Space, opaque: OpaqueId) -> bool:
     role = space.role_of(replica.device_id)
     if not space.giving.concerns(opaque) or role is None or not role.may_write:
         return False
+    if space.waiting.is_of_lost_log(opaque):
+        return True  # it shows with the record, and only here
     record = replica.records.find(space, opaque, replica.author)
     shown = _at_relay(replica.db, space, opaque)
     return record is not None and _lacks(record.doc.state(), record.heads, shown)
@@ -234,7 +237,8 @@ def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> Non
         return
     del giving.on_its_way[opaque]
     if code == STORED:
-        giving.late.discard(opaque)
+        if not space.waiting.is_of_lost_log(opaque):  # else more is to be given back, once it is merged
+            giving.late.discard(opaque)
     else:
         giving.unfinished.add(opaque)  # it has something that this device lacks; that is on its way here
 

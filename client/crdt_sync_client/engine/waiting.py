@@ -164,6 +164,15 @@ class Waiting:
         """The records of what the relay has not delivered since it lost its log."""
         return {waiter.opaque for waiter in self if not waiter.seq}
 
+    def is_of_lost_log(self, opaque: OpaqueId) -> bool:
+        """Whether something of that record is what the relay has not delivered since it lost its log."""
+        return any(waiter.opaque == opaque and not waiter.seq for waiter in self.snapshots) or any(
+            waiter.opaque == opaque and not waiter.seq
+            for queue in self.queues.values()
+            if opaque in queue.records
+            for waiter in queue.waiters
+        )
+
     def drop(self, author: Author, sequence: int) -> Waiter | None:
         """This update waits no longer; what was dropped."""
         queue = self.queues.get(author)
