@@ -170,3 +170,47 @@ def test_a_snapshot_that_was_put_aside_is_no_update_that_others_hear_of(
     ben.crash()
     (good,) = ben.engine.make_snapshots(world.space, [ben.opaque(id)])
     assert not parse(good, max_bytes=MAX_ENVELOPE_BYTES).cover().unmerged
+
+
+def test_what_has_waited_is_given_back_while_something_else_cannot_be(world: World) -> None:
+    anna, ben, office = world.join("anna"), world.join("ben"), world.office
+    id, other = office.create({"title": "pump"}), office.create({"title": "valve"})
+    world.settle()
+    leave_waiting(anna, ben, id)
+    ben.set(other, notes="not sent")
+    lose_records(world)
+    greet_anew(ben)
+    assert give_all_back(ben) == 1  # and the other one later
+    go_on(anna)
+    ben.pull()  # in the same session
+    assert ben.get(id).values["count"] == 7
+    assert give_all_back(ben) == 1
+    ben.push()
+    assert give_all_back(ben) == 1
+    assert not ben.engine.gives_back(world.space)
+    greet_anew(office)
+    office.pull()
+    assert office.get(id).values["count"] == 7
+
+
+@pytest.mark.parametrize("read_anew", [False, True])
+def test_what_shows_only_at_the_end_of_the_log_is_given_back(world: World, read_anew: bool) -> None:
+    anna, ben, office = world.join("anna"), world.join("ben"), world.office
+    id = office.create({"title": "pump"})
+    world.settle()
+    leave_waiting(anna, ben, id)
+    lose_records(world)
+    greet_anew(office, ben)
+    give_all_back(office)
+    give_all_back(ben)
+    anna.create({"title": "later"})
+    anna.sync()
+    ben.connect()
+    rows = world.relay.after(ben.engine._replica.space(world.space).cursor, ben.greeted)
+    ben.engine.receive(world.space, rows, rows[-1][0], caught_up=False)
+    give_back(ben)
+    ben.engine.receive(world.space, [], rows[-1][0], caught_up=True)
+    assert ben.get(id).values["count"] == 7
+    if read_anew:  # as when a transaction fails
+        ben.engine._replica.reload()
+    assert len(ben.engine.give_back(world.space, max_bytes=10**6)) == 1  # nothing new has come

@@ -373,6 +373,8 @@ class Gathering:
         """It waits no longer."""
         if waiter.no:
             self._gone.append(waiter.no)
+        if not waiter.seq:
+            self._space.giving.has_come(waiter.opaque)
         waiter.opened = None
         aside = self._space.unmerged.get(waiter.opaque)
         if aside is not None and waiter.cover is None:

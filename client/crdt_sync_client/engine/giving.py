@@ -50,7 +50,7 @@ class Giving:
         self.unfinished: set[OpaqueId] = set()
         """Those of them that could not be given back yet."""
         self.again: set[OpaqueId] = set()
-        """Those of these that are to be looked at once more."""
+        """Records that are to be looked at once more."""
         self.late: set[OpaqueId] = set()
         """The records that `LATE` is about."""
         self.on_its_way: dict[OpaqueId, None] = {}
@@ -80,6 +80,11 @@ class Giving:
         """Something has changed: look once more at what could not be given back."""
         self.again |= self.unfinished | self.late
         self.unfinished.clear()
+
+    def has_come(self, opaque: OpaqueId) -> None:
+        """What waited of that record may show now, and the relay has lost it: look at it once more."""
+        if self.concerns(opaque):
+            self.again.add(opaque)
 
     def saw(self, opaque: OpaqueId, arrival: Arrival, update: bytes) -> None:
         """The relay has this, which was checked."""

@@ -157,8 +157,10 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
             at_end = False
             if envelope is not None and envelopes and size_bytes + len(envelope) > max_bytes:
                 return envelopes
-            giving.after = max(no, giving.after)
-            giving.again.discard(opaque)
+            if opaque in giving.again:
+                giving.again.discard(opaque)  # it tells nothing about those before it
+            else:
+                giving.after = max(no, giving.after)
             if envelope is not None:
                 envelopes.append(envelope)
                 size_bytes += len(envelope)

@@ -182,6 +182,7 @@ class Space:
         if space.giving.stage == LATE:
             late = db.rows("SELECT opaque FROM at_relay WHERE space = ?", (no,))
             space.giving.late = {OpaqueId(opaque) for (opaque,) in late}
+            space.giving.begin_again()
         space.off = space.off_name in meta
         return space
 
