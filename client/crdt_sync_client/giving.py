@@ -38,6 +38,8 @@ class GiveBackStep(Step):
     ) -> None:
         super().__init__(engine, space)
         self.snapshots: list[bytes] = []
+        self.looks_on = False
+        """Whether there is more to look at."""
         self._answers = answers
         self._again = again
         self._max_bytes = max_bytes
@@ -46,6 +48,7 @@ class GiveBackStep(Step):
         for record, code in self._answers:
             self.engine.gave_back(self.space, record, code)
         self.snapshots = self.engine.give_back(self.space, max_bytes=self._max_bytes, again=self._again)
+        self.looks_on = self.engine.looks_on(self.space)
 
 
 class ForkStep(Step):
@@ -92,6 +95,7 @@ class GivingBack:
         """What to send."""
         if step.error is not None:
             return []
+        self._due |= step.looks_on
         self._on_its_way = {Header.unpack(snapshot).record for snapshot in step.snapshots}
         return step.snapshots
 

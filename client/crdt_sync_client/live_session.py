@@ -222,7 +222,7 @@ class LiveSession:
         self.driver.done(step)
         if isinstance(step, CheckoutStep):
             self._publish(step.changes)
-        if isinstance(step, GiveBackStep) and not step.snapshots:
+        if isinstance(step, GiveBackStep) and not (step.snapshots or step.looks_on):
             self._publish(())  # what had to stay to be given back may leave now
         if isinstance(step, FetchedStep) and step.received is not None:
             self._publish(step.received.changes)

@@ -296,3 +296,23 @@ def test_what_waited_for_its_group_when_the_relay_lost_it_is_given_back(
     newcomer = world.join("newcomer", sync=False)
     rows = world.relay.of(newcomer.opaque(id))
     assert [kind for _, kind, _ in rows] == [Kind.UPDATE if delivered_again else Kind.SNAPSHOT]
+
+
+def test_a_device_with_much_looks_for_what_is_lost_in_small_steps(world: World) -> None:
+    """Between two of them other work goes."""
+    office, anna, space = world.office, world.join("anna"), world.space
+    step = giving_back.LOOKED_AT * giving_back.STEPS
+    made = [office.create({"title": f"{n}"}) for n in range(step * 3 // 2)]
+    world.settle()
+    lost = bytes(anna.opaque(made[-1]))
+    world.relay.id = ANOTHER_LIFE
+    world.relay.rows = [row for row in world.relay.rows if row[4] != lost]
+    greet_anew(anna)
+    assert anna.engine.give_back(space, max_bytes=10**6) == []
+    assert anna.engine.looks_on(space)
+    (snapshot,) = anna.engine.give_back(space, max_bytes=10**6)
+    assert lost in snapshot
+    anna.engine.gave_back(space, anna.opaque(made[-1]), "stored")
+    assert anna.engine.give_back(space, max_bytes=10**6) == []
+    assert not anna.engine.looks_on(space)
+    assert not anna.engine.gives_back(space)

@@ -47,10 +47,15 @@ _REACHED_WITH: dict[Point, tuple[Point, ...]] = {
 }
 
 
+_REACHED_AFTER: dict[Point, Scheduled] = {"look_of_one": Scheduled(48, "wipe", {"node": "relay"})}
+
+
 @pytest.mark.parametrize("point", sorted(POINTS))
 def test_a_run_passes_when_a_point_always_fires(bumpy: Scenario, point: Point) -> None:
     points: list[Point] = [point, *_REACHED_WITH.get(point, ())]
-    on = bumpy.with_events((*bumpy.events, *(Scheduled(0, "rare", {"point": one}) for one in points)))
+    more = [_REACHED_AFTER[point]] if point in _REACHED_AFTER else []
+    rare_ones = (Scheduled(0, "rare", {"point": one}) for one in points)
+    on = bumpy.with_events((*bumpy.events, *more, *rare_ones))
     outcome = simulate(on, 1)
     assert outcome.verdict == "pass", shown(outcome)
     assert outcome.figures.rare[point] > 0

@@ -27,6 +27,7 @@ class Giving:
         "again",
         "carries",
         "late",
+        "looks_on",
         "lost",
         "on_its_way",
         "promised",
@@ -47,6 +48,8 @@ class Giving:
         """Membership entries to be carried once the relay's branch has let this device in. Not stored."""
         self.after = 0
         """Records up to this number were looked at in this session."""
+        self.looks_on = False
+        """Whether there are more, which the last call left for the next."""
         self.unfinished: set[OpaqueId] = set()
         """Those of them that could not be given back yet."""
         self.again: set[OpaqueId] = set()

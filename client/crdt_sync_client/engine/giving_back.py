@@ -37,6 +37,7 @@ from crdt_sync.crypto.chain import ChainHead
 from crdt_sync.crypto.envelope import Header
 from crdt_sync.ids import Author, OpaqueId, RelayId
 from crdt_sync.protocol.limits import MAX_ENVELOPE_BYTES
+from crdt_sync.rare import rare
 from crdt_sync.records.document import EMPTY_UPDATE, merge_updates
 from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
 from crdt_sync.roles import Role
@@ -56,7 +57,9 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 16
 """Snapshots on their way at one time; so what others give back meanwhile is not sent by all."""
 LOOKED_AT: Final = 64
-"""Records looked at in one step, some 5 ms of the engine's thread."""
+"""Records looked at in one step, some 2 ms of the engine's thread."""
+STEPS: Final = 8
+"""In one call, when the relay lacks nothing of the first; other work goes between calls."""
 STORED: Final = "stored"
 _RECORDS: Final = (
     "SELECT no, r.opaque, d.state, d.heads, a.state, a.heads FROM records r JOIN documents d ON record = no"
@@ -141,7 +144,7 @@ def lost_entries(space: Space, members_head: bytes) -> Sequence[bytes]:
 
 
 def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes]:
-    """What to give back now; empty when there is nothing more for the moment."""
+    """What to give back now; empty when there is nothing more for the moment, or it `looks_on`."""
     giving = space.giving
     role = space.role_of(replica.device_id)
     if not giving.gives:
@@ -150,10 +153,11 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
         _leave(replica, space)
         return []
     envelopes: list[bytes] = []
-    size_bytes = 0
+    size_bytes, giving.looks_on = 0, False
+    at_once, steps = (1, 1) if rare("look_of_one") else (LOOKED_AT, STEPS)
     while len(giving.on_its_way) < AT_ONCE and not envelopes:
         at_end = True
-        for no, opaque, envelope in _looked_at(replica, space):
+        for no, opaque, envelope in _looked_at(replica, space, at_once):
             at_end = False
             if envelope is not None and envelopes and size_bytes + len(envelope) > max_bytes:
                 return envelopes
@@ -167,22 +171,26 @@ def next_snapshots(replica: Replica, space: Space, max_bytes: int) -> list[bytes
                 giving.on_its_way[opaque] = None
                 if len(giving.on_its_way) >= AT_ONCE:
                     break
+        steps -= 1
         if at_end and not giving.again:
             if not giving.on_its_way and not giving.unfinished:
                 _finish(replica, space)
             break
+        if not steps:
+            giving.looks_on = not envelopes
+            break
     return envelopes
 
 
-def _looked_at(replica: Replica, space: Space) -> Iterator[tuple[int, OpaqueId, bytes | None]]:
+def _looked_at(replica: Replica, space: Space, limit: int) -> Iterator[tuple[int, OpaqueId, bytes | None]]:
     """Some of the records that are to be looked at: number, id, and a snapshot if the relay lacks something.
 
     First those that are looked at once more.
     """
-    again = [(space.no, opaque) for opaque in sorted(space.giving.again)[:LOOKED_AT]]
+    again = [(space.no, opaque) for opaque in sorted(space.giving.again)[:limit]]
     rows = itertools.chain(
         (row for which in again for row in replica.db.execute(_LOOK_AGAIN, which)),
-        replica.db.execute(_LOOK, (space.no, space.giving.after, LOOKED_AT if space.giving.of_all else 0)),
+        replica.db.execute(_LOOK, (space.no, space.giving.after, limit if space.giving.of_all else 0)),
     )  # one by one: documents
     for no, raw, state, heads, *shown in rows:
         opaque = OpaqueId(raw)

@@ -115,6 +115,10 @@ class SessionCalls:
             found.giving.look_again()
         return giving_back.next_snapshots(self._replica, found, max_bytes)
 
+    def looks_on(self, space: SpaceId) -> bool:
+        """Whether the last `give_back` found nothing only as far as it went: call it again."""
+        return self._replica.space(space).giving.looks_on
+
     def gave_back(self, space: SpaceId, record: OpaqueId, code: str) -> None:
         """The relay's answer to one of them."""
         giving_back.answered(self._replica, self._replica.space(space), record, code)
