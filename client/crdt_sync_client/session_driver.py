@@ -242,8 +242,9 @@ class SessionDriver(ConnectionDriver):
         self.outgoing.append(self.protocol.append(entry))
 
     def fetch_soon(self) -> None:
-        """There may be a record to fetch."""
+        """There may be a record to fetch, or to give back."""
         self.fetching.look()
+        self.giving.look(again=True)
 
     def follow(self, policy: Policy) -> None:
         """What may travel from now on."""

@@ -214,3 +214,40 @@ def test_what_shows_only_at_the_end_of_the_log_is_given_back(world: World, read_
     if read_anew:  # as when a transaction fails
         ben.engine._replica.reload()
     assert len(ben.engine.give_back(world.space, max_bytes=10**6)) == 1  # nothing new has come
+
+
+@pytest.mark.parametrize("delivered_again", [False, True])
+def test_what_waits_for_its_type_when_the_relay_lost_it_is_given_back(
+    world: World, delivered_again: bool
+) -> None:
+    anna, office, space = world.join("anna"), world.office, world.space
+    lose_records(world)  # the record types too: only the office can give them back
+    greet_anew(anna)
+    give_back(anna)
+    newcomer = world.join("newcomer")
+    id = anna.create({"title": "pump"})
+    anna.push()
+    newcomer.connect()
+    newcomer.pull()
+    assert [one.type for one in newcomer.engine.quarantined(space)] == []  # nothing is wrong with it
+    anna.engine.set_scope(space, "job", nothing)
+    (row,) = world.relay.of(anna.opaque(id))
+    lose_records(world)
+    if delivered_again:
+        world.relay._add(Kind.UPDATE, row[2], None, anna.opaque(id), 0)
+    newcomer.crash()
+    greet_anew(newcomer)
+    assert give_back(newcomer) == 0
+    assert newcomer.engine.gives_back(space) is not delivered_again
+    greet_anew(office)
+    give_back(office)
+    newcomer.crash()
+    newcomer.connect()
+    newcomer.pull()
+    assert newcomer.get(id).values["title"] == "pump"
+    assert give_back(newcomer) == int(not delivered_again)
+    newcomer.pull()
+    assert give_back(newcomer) == 0
+    assert not newcomer.engine.gives_back(space)
+    office.pull()
+    assert office.get(id).values["title"] == "pump"

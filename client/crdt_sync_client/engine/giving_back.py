@@ -9,9 +9,9 @@ The relay says at the beginning of a session that its log is not the one in whic
    something that the relay has not shown, an item, a deletion, or only an update that it is known to have
    had, it sends a snapshot. What others give back meanwhile arrives like anything else and is left out.
 
-What waits for the rest of its group (`gathering`) from before counts as not shown by the relay, unless it is
-delivered again. Its record is given back once it is merged, which may be long after all others, or never. It
-stays here until then; if it is not here, it is fetched before what waits is merged.
+What waits for the rest of its group or for its type (`lost_log`) from before counts as not shown by the
+relay, unless it is delivered again. Its record is given back once it is merged, which may be long after all
+others, or never. It stays here until then; if it is not here, it is fetched before what waits is merged.
 
 So nobody has to keep what was acknowledged, and content decides, not numbers: whether an update is missing
 between two others cannot be told from what a device remembers of chains. Unsent work goes its usual way. A
@@ -42,7 +42,7 @@ from crdt_sync.records.document import EMPTY_UPDATE, merge_updates
 from crdt_sync.records.update_format import Blocks, ParsedUpdate, parse_update
 from crdt_sync.roles import Role
 from crdt_sync.schemas.builtin import SCHEMA_TYPE
-from crdt_sync_client.engine import compacting
+from crdt_sync_client.engine import compacting, lost_log
 from crdt_sync_client.engine.arrivals import Arrival
 from crdt_sync_client.engine.exporting import unsent_updates
 from crdt_sync_client.engine.giving import COMPARING, GIVING, LATE, NOT_NOW
@@ -97,7 +97,7 @@ def greeted(replica: Replica, space: Space, relay: RelayId, cursor: int) -> bool
         return False
     with replica.transaction(durable=False):
         replica.db.execute("DELETE FROM at_relay WHERE space = ?", (space.no,))
-        space.waiting.log_is_lost(replica.db, space.no)
+        lost_log.lose(replica, space)
         replica.past.relay_lost(space.no)
         _enter(replica, space, COMPARING)
         if space.absent and space.chain(replica.author).sequence:
@@ -205,7 +205,7 @@ def holds_back(replica: Replica, space: Space, opaque: OpaqueId) -> bool:
     role = space.role_of(replica.device_id)
     if not space.giving.concerns(opaque) or role is None or not role.may_write:
         return False
-    if space.waiting.is_of_lost_log(opaque):
+    if lost_log.has(replica, space, opaque):
         return True  # it shows with the record, and only here
     record = replica.records.find(space, opaque, replica.author)
     shown = _at_relay(replica.db, space, opaque)
@@ -247,7 +247,7 @@ def answered(replica: Replica, space: Space, opaque: OpaqueId, code: str) -> Non
         return
     del giving.on_its_way[opaque]
     if code == STORED:
-        if not space.waiting.is_of_lost_log(opaque):  # else more is to be given back, once it is merged
+        if not lost_log.has(replica, space, opaque):  # else more is to be given back, once it is merged
             giving.late.discard(opaque)
     else:
         giving.unfinished.add(opaque)  # it has something that this device lacks; that is on its way here
@@ -355,7 +355,7 @@ def _enter(replica: Replica, space: Space, stage: int, late: Collection[OpaqueId
 
 def _finish(replica: Replica, space: Space) -> None:
     """Nothing more is to be given back, or only what waits, once it is merged."""
-    waits = space.waiting.of_lost_log()
+    waits = lost_log.records(replica, space)
     if not waits:
         _leave(replica, space)
     elif space.giving.late != waits:

@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from crdt_sync_client.engine.replica import Replica
 
 _QUARANTINE: Final = (
-    "INSERT OR IGNORE INTO quarantine"
+    "INSERT INTO quarantine"
     " (space, seq, opaque, device, incarnation, sequence, hash, code, reason, envelope, at_ms, type)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (space, hash) DO UPDATE SET seq = excluded.seq"
 )
 
 

@@ -97,6 +97,8 @@ def _judge(
     for opened in admitted.values():
         header = opened.arrival.envelope.header
         space.unmerged.get(header.record, set()).discard((opened.arrival.author, header.sequence))
+        if not opened.arrival.seq:
+            space.giving.has_come(header.record)
     merged = ReceivedBatch(replica, space, caught_up=False).merge_again(list(admitted.values()))
     return merged, len(admitted)
 
