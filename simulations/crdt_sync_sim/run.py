@@ -12,7 +12,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -271,16 +271,28 @@ def simulate(
     return outcome
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What devices and relays say to people is not for those who run simulations."""
+    loggers = [logging.getLogger(name) for name in ("crdt_sync", "crdt_sync_server")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def run_out(sim: Simulation) -> Outcome:
     """The whole of a run that has not begun. Its world is discarded afterwards."""
     started_s = time.perf_counter()
-    logging.getLogger("crdt_sync_server").setLevel(logging.CRITICAL)
-    logging.getLogger("crdt_sync").setLevel(logging.CRITICAL)
     violations: list[Violation] = []
     verdict: Verdict
     error = ""
     try:
-        with decided_by(sim.rare.decide, sim.rare.shares), sim.memory or nullcontext():
+        with _quiet(), decided_by(sim.rare.decide, sim.rare.shares), sim.memory or nullcontext():
             verdict, violations = _run(sim)
     except FoundingError as exc:
         verdict, error = "crash", f"{type(exc).__name__}: {exc}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from crdt_sync_sim import cli, commands
 from crdt_sync_sim.case import read_case, write_case
 from crdt_sync_sim.minimise import minimise
 from crdt_sync_sim.run import QUIET_S, Outcome, Simulation, simulate
-from crdt_sync_sim.scenario import Scenario, Workload
+from crdt_sync_sim.scenario import Scenario, Scheduled, Workload
 from crdt_sync_sim.scenario_file import load_scenario
 from tests.simulations.planted import forget_some_merges
 from tests.simulations.shipped import named
@@ -51,6 +52,18 @@ def small() -> Scenario:
     """A short swarm: enough to meet every check, little enough to run often."""
     swarm = load_scenario(commands.scenario_folder() / "swarm.toml")
     return replace(swarm, duration_s=60.0, workload=Workload(40), faults=("partitions",), swarm=False)
+
+
+def test_a_run_says_nothing_to_the_log_and_leaves_it_as_it_was(
+    small: Scenario, caplog: pytest.LogCaptureFixture
+) -> None:
+    levels = [logging.getLogger(name).level for name in ("crdt_sync", "crdt_sync_server")]
+    wipe = Scheduled(30, "wipe", {"node": "relay"})
+    assert (
+        simulate(small.with_events((wipe,)), 1).verdict == "pass"
+    )  # each device warns that it has lost something
+    assert caplog.text == ""
+    assert [logging.getLogger(name).level for name in ("crdt_sync", "crdt_sync_server")] == levels
 
 
 @pytest.mark.parametrize("storage", ["memory", "disk"])
