@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from crdt_sync_client import AddElement, Device, Increment, relay_connection, session_driver
+from crdt_sync_client import AddElement, Device, Increment, http_tunnel, relay_connection, session_driver
 from tests.network.bad_link import BUFFER_PIECES, PIECE_BYTES, BadLink, Link
 from tests.network.conftest import Site
 
@@ -189,6 +189,7 @@ async def test_a_network_that_takes_connections_and_says_nothing_is_given_up(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_connection, "OPEN_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http_tunnel, "ANSWER_S", 0.3)  # the other way, which is tried then
     tablet, net = await site.enter("tablet", Link())
     net.silence("up", "down")
     await tablet.connect()
