@@ -215,7 +215,7 @@ class MergeMachine(RuleBasedStateMachine):
 
 TestMerging = MergeMachine.TestCase
 TestMerging.settings = settings(
-    max_examples=180,
+    max_examples=140,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
