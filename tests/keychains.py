@@ -19,7 +19,6 @@ class MemoryKeychain(keyring.backend.KeyringBackend):
     priority = 1
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # keyring gives it no types
         self.entries: dict[tuple[str, str], str] = {}
         self.full = False
 

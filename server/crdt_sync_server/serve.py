@@ -125,10 +125,9 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):  # Windows has no handlers of an event loop's
-                loop.add_signal_handler(number, self._stop)
+        if sys.platform != "win32":  # whose event loops have no handlers of signals
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._stop)
         yield
 
     def _stop(self) -> None:

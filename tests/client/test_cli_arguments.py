@@ -19,7 +19,7 @@ from crdt_sync_client.cli.conditions import parse_conditions
 from crdt_sync_client.cli.failures import UsageProblem
 from crdt_sync_client.cli.importing import parse_maps
 from crdt_sync_client.cli.records import parse_assignments
-from crdt_sync_client.engine.filters import AllOf, Filter, field
+from crdt_sync_client.engine.filters import AllOf, Compare, Filter, field
 
 SCHEMA = """
 $schema: https://json-schema.org/draft/2020-12/schema
@@ -81,10 +81,10 @@ def test_an_unknown_field_is_named(schema: RecordSchema) -> None:
     [
         ("title=2", field("title") == "2"),
         ("count=2", field("count") == 2),
-        ("done=yes", field("done") == True),  # noqa: E712  # makes a condition
+        ("done=yes", Compare(("done",), "=", True)),
         ("tags=urgent", field("tags") == "urgent"),
         ("parts.A.qty=2", field("parts.A.qty") == 2),
-        ("title=null", field("title") == None),  # noqa: E711  # makes a condition
+        ("title=null", field("title").is_null()),
         ("title!=a = b", field("title") != "a = b"),
         ("count>1", field("count") > 1),
         ("count >= 1.5", field("count") >= 1.5),

@@ -23,7 +23,7 @@ def keychain() -> Iterator[MemoryKeychain]:
 
 @pytest.fixture
 def no_keychain() -> Iterator[None]:
-    nothing = keyring.backends.fail.Keyring()  # type: ignore[no-untyped-call]  # keyring gives it no types
+    nothing = keyring.backends.fail.Keyring()
     with in_use(nothing):
         yield
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from crdt_sync.errors import InviteUsed, RelayRefused, RelayUnreachable
+from crdt_sync.ids import DeviceId, InviteId
 from crdt_sync.membership.entries import parse_entry
 from crdt_sync.membership.log import MembershipLog
 from crdt_sync.protocol.codes import CloseCode
@@ -63,10 +64,10 @@ class LogRelay:
 
     def _hello(self, hello: Hello) -> list[Frame]:
         if hello.mode is Mode.INVITE:
-            invite = self.log.invites[hello.party]  # type: ignore[index]  # by its mode
+            invite = self.log.invites[InviteId(hello.party)]
             if invite.used_by is not None:
                 return [Bye(CloseCode.UNAUTHENTICATED, "invite_used", "used")]
-        elif self.log.members.get(hello.party) is None:  # type: ignore[call-overload]  # by its mode
+        elif DeviceId(hello.party) not in self.log.members:
             return [Bye(CloseCode.UNAUTHENTICATED, "unknown_member", "who are you?")]
         rows = [Row(n, RowKind.MEMBERSHIP, raw) for n, raw in enumerate(self.log.entries, start=1)]
         welcome = Welcome(len(rows), 0, self.log.head, 0, bytes(32), self.world.now_ms)

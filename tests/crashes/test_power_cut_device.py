@@ -48,7 +48,8 @@ class DiskPeer(Peer):
     """A device whose store is on a simulated disk."""
 
     def __init__(self, site: Site, name: str, storage: DiskStorage) -> None:
-        self.world = site  # type: ignore[assignment] # it has all of a world that is used here
+        world: Any = site  # it has all of a world that is used here
+        self.world = world
         self.name = name
         self.storage = storage
         self.entropy = seeded(f"{site.seed}/{name}")

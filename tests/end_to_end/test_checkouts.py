@@ -13,6 +13,7 @@ from crdt_sync.errors import RecordNotFound, RelayUnreachable, UnknownType, Vali
 from crdt_sync_client import Device, Query, blocking
 from crdt_sync_client.shipped import find_schema
 from tests.end_to_end.conftest import RelayProcess, crdt_sync, start_relay
+from tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -31,10 +32,6 @@ async def crew(relay: RelayProcess, tmp_path: Path) -> AsyncIterator[tuple[Devic
     yield office, tablet
     await office.close()
     await tablet.close()
-
-
-PATIENCE_S = 30.0
-"""A test that waits for what never comes ends."""
 
 
 async def ids(device: Device) -> list[str]:
@@ -80,8 +77,11 @@ async def test_records_are_freed_at_the_end_of_a_block_and_renewed_within(
     async with tablet.checkout("work_order", [one], ttl_s=2) as lease:
         assert [result.id for result in lease.granted] == [one]
         first = (await tablet.checkouts())[0].until_at
-        while (await tablet.checkouts())[0].until_at == first:  # noqa: ASYNC110  # renewing tells nobody
-            await asyncio.sleep(0.05)
+
+        async def renewed() -> bool:
+            return (await tablet.checkouts())[0].until_at != first
+
+        await until(renewed)
         assert (await tablet.checkouts())[0].state == "held"
     assert [result.state for result in lease.checked_in] == ["returned"]
     (granted,) = await office.check_out("work_order", [one])
@@ -273,8 +273,11 @@ async def test_a_block_tells_what_it_lost_while_it_lasted(crew: tuple[Device, De
         await office.break_checkouts("work_order", [one])
         (granted,) = await office.check_out("work_order", [one])
         assert granted.done
-        while not lease.lost:  # noqa: ASYNC110  # renewing tells nobody
-            await asyncio.sleep(0.05)
+
+        async def noticed() -> bool:
+            return bool(lease.lost)
+
+        await until(noticed)
         (lost,) = lease.lost
         assert lost.checkout is not None
         assert (lost.id, lost.code, lost.checkout.device) == (one, "checked_out", "Office")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
 from operator import itemgetter
 from typing import Any
 
@@ -14,21 +13,14 @@ import pytest
 from crdt_sync_client import AddElement, Device, Increment, http_tunnel, relay_connection, session_driver
 from tests.network.bad_link import BUFFER_PIECES, PIECE_BYTES, BadLink, Link
 from tests.network.conftest import Site
+from tests.waiting import PATIENCE_S, until
 
-PATIENCE_S = 30.0
 THIRD_GENERATION = Link(latency_s=0.15, jitter_s=0.05, bytes_per_s=48_000)
 ROUND = "inspection"
 
 
 EDGE = Link(bytes_per_s=1_000_000, drop_after_bytes=(20_000, 60_000))
 """At the edge of what a network covers: each connection lasts for so little."""
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    """Asked every few milliseconds: what happens to a connection is told to nobody."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await true():  # noqa: ASYNC110 -- see above
-            await asyncio.sleep(0.005)
 
 
 async def make_orders(device: Device, count: int, size_bytes: int) -> None:
@@ -228,8 +220,11 @@ async def test_a_link_holds_back_no_more_than_it_says() -> None:
         host, port = net.url.removeprefix("ws://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(bytes(PIECE_BYTES * BUFFER_PIECES * 4))
-        while net.most_waiting < BUFFER_PIECES:  # noqa: ASYNC110 -- nobody tells
-            await asyncio.sleep(0.01)
+
+        async def full() -> bool:
+            return net.most_waiting >= BUFFER_PIECES
+
+        await until(full)
         await asyncio.sleep(0.1)
         assert net.most_waiting == BUFFER_PIECES
         writer.transport.abort()

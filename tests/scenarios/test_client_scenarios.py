@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from operator import itemgetter
@@ -21,10 +21,10 @@ from crdt_sync.errors import RelayUnreachable, ValidationError
 from crdt_sync_client import Device, Increment, backoff, find_schema
 from tests.end_to_end.relay_process import RestartableRelay
 from tests.network.bad_link import BadLink, Link
+from tests.waiting import PATIENCE_S, until
 
 KEY = bytes(range(32))
 ORDER = "work_order"
-PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,6 @@ async def team(
         ]
         await office.create_space(tmp_path.name, relay=relay.url, token=relay.setup_token, schemas=schemas)
         yield Team(office, tmp_path, relay, stack)
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await true():  # noqa: ASYNC110 -- what is waited for is told in different ways
-            await asyncio.sleep(0.01)
 
 
 async def rest(*devices: Device) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -16,15 +14,6 @@ from tests.server.relay_kit import TestDevice
 
 def http_url(url: str) -> str:
     return url.replace("ws://", "http://", 1)
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until it is so."""
-    for _ in range(2000):
-        if await holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to be")
 
 
 def b64(data: bytes) -> str:

@@ -13,8 +13,10 @@ from starlette.applications import Starlette
 from crdt_sync.protocol.frames import Deliver, Got, Push
 from crdt_sync.roles import Role
 from crdt_sync_server.http.routing import Operation, Router
-from tests.server.http_kit import ApiClient, b64, http_url, unb64, until
+from crdt_sync_server.http.tokens import NONCE_TTL_S, Holder, Tokens
+from tests.server.http_kit import ApiClient, b64, http_url, unb64
 from tests.server.relay_kit import RelayProcess, TestSpace, create, raw_client, record
+from tests.waiting import until
 
 
 async def space_at(relay: RelayProcess, seed: int) -> TestSpace:
@@ -73,7 +75,6 @@ async def test_a_token_is_for_one_space(relay: RelayProcess) -> None:
 
 async def test_a_token_ends_by_itself(tmp_path: Path) -> None:
     from crdt_sync.ids import Author, DeviceId, Incarnation, SpaceId
-    from crdt_sync_server.http.tokens import NONCE_TTL_S, Holder, Tokens
 
     holder = Holder(SpaceId(b"s" * 16), Author(DeviceId(b"d" * 16), Incarnation(1)), "")
     tokens = Tokens(lambda size: bytes(range(size)), ttl_s=600)
@@ -336,8 +337,11 @@ async def test_an_error_of_ours_is_a_problem_and_its_text_is_not_logged(
     async def fail(_: object) -> None:
         raise RuntimeError("something a device sent")
 
+    def nobody(token: str) -> Holder:
+        raise AssertionError("nobody needs a token here")
+
     operation = Operation("GET", "/it", "it", "", fail)
-    app = Starlette(routes=[Router(lambda _: None, 1000).route(operation)])  # type: ignore[arg-type,return-value]  # no tokens
+    app = Starlette(routes=[Router(nobody, 1000).route(operation)])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay") as client:
         answer = await client.get("/it")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")

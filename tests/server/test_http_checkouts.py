@@ -13,8 +13,9 @@ import pytest
 from crdt_sync.protocol.frames import CheckedOut, CheckIn, CheckOut, CheckoutAnswer, Deliver, Push, RowKind
 from crdt_sync.protocol.leases import decode_lease
 from crdt_sync.roles import Role
-from tests.server.http_kit import ApiClient, until
+from tests.server.http_kit import ApiClient
 from tests.server.relay_kit import RelayProcess, TestDevice, TestSpace, create, raw_client, record
+from tests.waiting import until
 
 R1, R2, R3 = (record(number).hex() for number in (1, 2, 3))
 

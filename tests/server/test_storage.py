@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,11 +48,11 @@ _DISKS: dict[Path, DiskStorage] = {}
 def _simulated(directory: Path) -> Storage:
     """On the simulator's disk, as its relay stores."""
     disk = _DISKS.setdefault(directory, DiskStorage(random.Random(1), NEW_DATABASE))
-    connection = disk.connect()
+    connection: Any = disk.connect()  # has what is used of sqlite3's
     connection.execute("BEGIN EXCLUSIVE")
-    prepare(connection, os.urandom)  # type: ignore[arg-type]  # has what is used of sqlite3's
+    prepare(connection, os.urandom)
     connection.execute("COMMIT")
-    return SqliteStorage(connection)  # type: ignore[arg-type]  # as above
+    return SqliteStorage(connection)
 
 
 ADAPTERS = [pytest.param(_sqlite, id="sqlite"), pytest.param(_simulated, id="simulated disk")]

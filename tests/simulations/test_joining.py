@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from unittest.mock import patch
 
 import pytest
 
@@ -60,8 +61,8 @@ class Joined:
             discard()
 
         sim.network.tap = tap
-        sim.discard = look_and_discard  # type: ignore[method-assign]  # to look before it is gone
-        self.outcome: Outcome = run_out(sim)
+        with patch.object(sim, "discard", look_and_discard):
+            self.outcome: Outcome = run_out(sim)
 
     def noted(self, kind: str) -> int:
         return sum(event.kind == kind for event in self.outcome.trace)

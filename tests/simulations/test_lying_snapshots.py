@@ -35,7 +35,8 @@ def lying(replica: Any, space: Any, record: Any) -> bytes:
     if replica.name not in ("tablet_1", "office") or not others:
         return seal(replica, space, record)
     LIED.append(record.id)
-    return seal(replica, space, Emptied(record))  # type: ignore[arg-type]  # it has what is asked of it
+    emptied: Any = Emptied(record)
+    return seal(replica, space, emptied)
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from crdt_sync_sim.minimise import minimise
 from crdt_sync_sim.run import QUIET_S, Outcome, Simulation, simulate
 from crdt_sync_sim.scenario import Scenario, Scheduled, Workload
 from crdt_sync_sim.scenario_file import load_scenario
+from crdt_sync_sim.storage import Connection, DiskStorage
 from tests.simulations.planted import forget_some_merges
 from tests.simulations.shipped import named
 
@@ -191,8 +192,6 @@ def test_a_power_cut_loses_what_a_relay_acknowledged_without_syncing(
     small: Scenario, monkeypatch: MonkeyPatch
 ) -> None:
     """The relay's durability is really tested: take it away and acknowledged writes are gone."""
-    from crdt_sync_sim.storage import Connection, DiskStorage
-
     connect: Callable[[DiskStorage], Connection] = DiskStorage.connect
 
     def careless(storage: DiskStorage) -> Connection:
@@ -317,7 +316,9 @@ def test_a_world_lets_go_of_its_databases(small: Scenario) -> None:
     simulation = Simulation(replace(small, storage="disk"), 1)
     simulation.prologue()
     simulation.discard()
-    assert simulation.relay.storage.disk._vfs is None  # type: ignore[attr-defined]  # on a disk it has one
+    storage = simulation.relay.storage
+    assert isinstance(storage, DiskStorage)
+    assert storage.disk._vfs is None
 
 
 @pytest.mark.parametrize(("busy_s", "verdict"), [(1, "pass"), (10_000, "liveness")])

@@ -74,17 +74,20 @@ nothing: Final = AnyOf(())
 
 
 class Field:
-    """A field to compare; made by `field`. Each comparison makes a condition, `==` and `!=` too."""
+    """A field to compare; made by `field`. Each comparison makes a condition, `==` and `!=` too.
+
+    Those two say `Any`, since a type checker wants a bool of them, as `object` has it.
+    """
 
     __slots__ = ("_path",)
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __eq__(self, value: object) -> Filter:  # type: ignore[override]  # `object` promises a bool; see the class
+    def __eq__(self, value: object) -> Any:
         return Compare(self._path, "=", value)
 
-    def __ne__(self, value: object) -> Filter:  # type: ignore[override]  # `object` promises a bool; see the class
+    def __ne__(self, value: object) -> Any:
         return Not(Compare(self._path, "=", value))
 
     def __lt__(self, value: Any) -> Filter:
